@@ -1,0 +1,148 @@
+//! Task rows to columns and back.
+
+use crate::ids::{GroupId, RuntimeId, Sid, TaskId};
+use crate::row::TaskRow;
+use crate::strings::Strings;
+use crate::v1::{Outcome, TaskKind, TaskRows, TaskState};
+
+/// One row whose texts are still ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    pub id: TaskId,
+    pub kind: TaskKind,
+    pub state: TaskState,
+    pub outcome: Outcome,
+    pub name: Sid,
+    pub label: Sid,
+    pub group: GroupId,
+    pub spawned_at: Sid,
+    pub runtime: RuntimeId,
+    pub polls: u64,
+    pub busy_ns: u64,
+    pub scheduled_ns: Option<u64>,
+    pub idle_ns: Option<u64>,
+    pub age_ns: u64,
+    pub since_ns: u64,
+    pub longest_poll_ns: u64,
+}
+
+/// Columns that do not fit together: a sender's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed task rows: column {column} holds {found} values for {expected} rows")]
+pub struct Malformed {
+    pub column: &'static str,
+    pub found: usize,
+    pub expected: usize,
+}
+
+fn plus_one(value: Option<u64>) -> u64 {
+    value.map_or(0, |value| value.saturating_add(1))
+}
+
+/// Appends `row` to every column.
+pub fn push(rows: &mut TaskRows, row: &RawRow) {
+    rows.id.push(row.id.0);
+    rows.kind.push(row.kind.into());
+    rows.state.push(row.state.into());
+    rows.outcome.push(row.outcome.into());
+    rows.name_sid.push(row.name.0);
+    rows.label_sid.push(row.label.0);
+    rows.group_id.push(row.group.0);
+    rows.spawned_at_sid.push(row.spawned_at.0);
+    rows.runtime_id.push(row.runtime.0);
+    rows.polls.push(row.polls);
+    rows.busy_ns.push(row.busy_ns);
+    rows.scheduled_ns_plus1.push(plus_one(row.scheduled_ns));
+    rows.idle_ns_plus1.push(plus_one(row.idle_ns));
+    rows.age_ns.push(row.age_ns);
+    rows.since_ns.push(row.since_ns);
+    rows.longest_poll_ns.push(row.longest_poll_ns);
+}
+
+/// The rows in their order, texts resolved. An enum value of a newer sender reads as unspecified.
+pub fn decode(rows: &TaskRows, strings: &Strings) -> Result<Vec<TaskRow>, Malformed> {
+    let len = rows.id.len();
+    let check = |column: &'static str, found: usize| {
+        if found == len || found == 0 { Ok(()) } else { Err(Malformed { column, found, expected: len }) }
+    };
+    check("kind", rows.kind.len())?;
+    check("state", rows.state.len())?;
+    check("outcome", rows.outcome.len())?;
+    check("name_sid", rows.name_sid.len())?;
+    check("label_sid", rows.label_sid.len())?;
+    check("group_id", rows.group_id.len())?;
+    check("spawned_at_sid", rows.spawned_at_sid.len())?;
+    check("runtime_id", rows.runtime_id.len())?;
+    check("polls", rows.polls.len())?;
+    check("busy_ns", rows.busy_ns.len())?;
+    check("scheduled_ns_plus1", rows.scheduled_ns_plus1.len())?;
+    check("idle_ns_plus1", rows.idle_ns_plus1.len())?;
+    check("age_ns", rows.age_ns.len())?;
+    check("since_ns", rows.since_ns.len())?;
+    check("longest_poll_ns", rows.longest_poll_ns.len())?;
+    let small = |column: &[u32], at: usize| column.get(at).copied().unwrap_or_default();
+    let large = |column: &[u64], at: usize| column.get(at).copied().unwrap_or_default();
+    let choice = |column: &[i32], at: usize| column.get(at).copied().unwrap_or_default();
+    Ok((0..len)
+        .map(|at| TaskRow {
+            id: TaskId(large(&rows.id, at)),
+            kind: TaskKind::try_from(choice(&rows.kind, at)).unwrap_or_default(),
+            state: TaskState::try_from(choice(&rows.state, at)).unwrap_or_default(),
+            outcome: Outcome::try_from(choice(&rows.outcome, at)).unwrap_or_default(),
+            name: strings.text(Sid(small(&rows.name_sid, at))).to_owned(),
+            label: strings.text(Sid(small(&rows.label_sid, at))).to_owned(),
+            group: GroupId(small(&rows.group_id, at)),
+            spawned_at: strings.text(Sid(small(&rows.spawned_at_sid, at))).to_owned(),
+            runtime: RuntimeId(small(&rows.runtime_id, at)),
+            polls: large(&rows.polls, at),
+            busy_ns: large(&rows.busy_ns, at),
+            scheduled_ns: large(&rows.scheduled_ns_plus1, at).checked_sub(1),
+            idle_ns: large(&rows.idle_ns_plus1, at).checked_sub(1),
+            age_ns: large(&rows.age_ns, at),
+            since_ns: large(&rows.since_ns, at),
+            longest_poll_ns: large(&rows.longest_poll_ns, at),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::InternedString;
+
+    #[test]
+    fn absent_and_zero_stay_apart() {
+        let mut rows = TaskRows::default();
+        let row = RawRow {
+            id: TaskId(9),
+            kind: TaskKind::Wrapped,
+            state: TaskState::Idle,
+            outcome: Outcome::Unspecified,
+            name: Sid(1),
+            label: Sid(0),
+            group: GroupId(2),
+            spawned_at: Sid(0),
+            runtime: RuntimeId(1),
+            polls: 0,
+            busy_ns: 0,
+            scheduled_ns: Some(0),
+            idle_ns: None,
+            age_ns: 5,
+            since_ns: 5,
+            longest_poll_ns: 0,
+        };
+        push(&mut rows, &row);
+        let mut strings = Strings::default();
+        strings.extend(&[InternedString { sid: 1, text: "mailer".into() }]);
+        let decoded = decode(&rows, &strings).expect("columns fit");
+        assert_eq!((decoded[0].scheduled_ns, decoded[0].idle_ns), (Some(0), None));
+        assert_eq!((decoded[0].name.as_str(), decoded[0].spawned_at.as_str()), ("mailer", ""));
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_refused_by_name() {
+        let rows = TaskRows { id: vec![1, 2], polls: vec![1], ..TaskRows::default() };
+        let error = decode(&rows, &Strings::default()).expect_err("one column is short");
+        assert_eq!(error, Malformed { column: "polls", found: 1, expected: 2 });
+    }
+}
