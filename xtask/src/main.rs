@@ -1,10 +1,19 @@
 //! `cargo xtask …`: the project's own chores.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod absences;
+mod cargo;
+mod check;
+mod evidence;
 mod generate;
+mod peers;
+mod summary;
+mod test;
+mod verify;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own chores")]
@@ -17,6 +26,16 @@ struct Cli {
 enum Command {
     /// Generate proto/src/generated from the .proto files
     Generate,
+    /// Format, lints, docs, and what must be absent
+    Check,
+    /// Every test at its small size: builds the binaries, installs what is missing, runs all
+    Test {
+        /// Only the end-to-end test files of this name (may be given more than once)
+        #[arg(long = "only", value_name = "FILE")]
+        only: Vec<String>,
+    },
+    /// The end-to-end promises at their stated sizes, in release builds; writes docs/evidence.md
+    Verify,
 }
 
 /// The workspace's root folder.
@@ -24,9 +43,20 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let root = root();
-    match Cli::parse().command {
-        Command::Generate => generate::generate(&root, &root.join("proto/src/generated")),
+    let done = match Cli::parse().command {
+        Command::Generate => generate::generate(&root, &root.join("proto/src/generated")).map(|()| true),
+        Command::Check => check::run(&root),
+        Command::Test { only } => test::run(&root, &only),
+        Command::Verify => verify::run(&root),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
     }
 }

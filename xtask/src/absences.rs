@@ -1,0 +1,330 @@
+//! What must not be there (ARCHITECTURE.md says why), each checked by reading sources or asking cargo.
+//!
+//! Sources are read as text: comments and the unit tests at the end of a file do not count.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::cargo;
+
+/// Machines: they take `now` as an argument and perform no I/O. Each new machine joins this list.
+const MACHINES: [&str; 1] = ["agent/src/link.rs"];
+
+/// What a machine must not mention: clocks, timers, and whatever waits.
+const NOT_IN_MACHINES: [&str; 6] =
+    ["Instant::now", "SystemTime::now", "tokio::time::sleep", "thread::sleep", "async fn", ".await"];
+
+/// Which crates of the workspace each one may know.
+const MAY_KNOW: [(&str, &[&str]); 6] = [
+    ("taskscope-proto", &[]),
+    ("taskscope-probe-macros", &[]),
+    ("taskscope-probe", &["taskscope-proto", "taskscope-probe-macros"]),
+    ("taskscope-tui", &["taskscope-proto"]),
+    ("taskscope-demo", &["taskscope-probe"]),
+    ("taskscope", &["taskscope-proto", "taskscope-tui", "taskscope-demo"]),
+];
+
+/// tonic's server and client types, and the modules that are generated from them.
+const TONIC_ENDS: [&str; 3] = ["tonic::transport", "introspect_server", "introspect_client"];
+
+/// Crates of which one file at most touches [`TONIC_ENDS`].
+const ONE_FILE_TOUCHES_TONIC: [&str; 4] = ["probe", "agent", "tui", "demo"];
+
+/// Where the dashboard's state and update live; only its view knows ratatui.
+const STATE_AND_UPDATE: [&str; 2] = ["tui/src/state", "tui/src/update"];
+
+/// One file of the workspace.
+pub(crate) struct Source {
+    /// From the root, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+/// Everything that is present although it must be absent, as sentences.
+pub(crate) fn violations(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = in_sources(&sources(root)?);
+    found.extend(in_workspace(&cargo::metadata(root)?));
+    found.extend(in_proto_tree(&cargo::dependency_tree(root, "taskscope-proto")?));
+    Ok(found)
+}
+
+/// Every `.rs` file under the crates' folders.
+fn sources(root: &Path) -> anyhow::Result<Vec<Source>> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+        {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                // Build folders and hidden ones are nobody's source.
+                if !name.starts_with('.') && !name.starts_with("target") {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".rs") {
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let inside = path.strip_prefix(root).context("a file lies outside its own root")?;
+                found.push(Source { path: inside.to_string_lossy().replace('\\', "/"), text });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn in_sources(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        let Source { path, .. } = source;
+        if path.ends_with("/mod.rs") {
+            found
+                .push(format!("{path}: a `mod.rs`; hint: name the file after its module, beside the folder"));
+        }
+        if STATE_AND_UPDATE
+            .iter()
+            .any(|start| path == &format!("{start}.rs") || path.starts_with(&format!("{start}/")))
+        {
+            found.extend(mentions(source, &["ratatui"]).map(|at| {
+                format!(
+                    "{at}; state and update do not know ratatui; hint: what is drawn belongs into the view"
+                )
+            }));
+        }
+        if MACHINES.contains(&path.as_str()) {
+            found.extend(mentions(source, &NOT_IN_MACHINES).map(|at| {
+                format!(
+                    "{at}; a machine takes `now` and performs no I/O; hint: do it in the driver beside it"
+                )
+            }));
+        }
+        if path.starts_with("probe/src/") {
+            found.extend(public_lines(source, &["tonic", "prost", "taskscope_proto", "v1::"]).map(|at| {
+                format!("{at}; the probe's public API names no wire type: each of their releases would break users")
+            }));
+        }
+        if path.starts_with("tests/tests/") {
+            found.extend(
+                mentions(source, &["thread::sleep", "time::sleep", "#[ignore"])
+                    .map(|at| format!("{at}; hint: wait with `eventually` for what must become true")),
+            );
+        }
+    }
+    for machine in MACHINES {
+        let folder = machine.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let there = sources.iter().any(|source| source.path.starts_with(&format!("{folder}/")));
+        if there && !sources.iter().any(|source| source.path == machine) {
+            found.push(format!(
+                "{machine}: a machine that is not there; hint: correct MACHINES in xtask/src/absences.rs"
+            ));
+        }
+    }
+    for folder in ONE_FILE_TOUCHES_TONIC {
+        let touching: Vec<&str> = sources
+            .iter()
+            .filter(|source| source.path.starts_with(&format!("{folder}/src/")))
+            .filter(|source| mentions(source, &TONIC_ENDS).next().is_some())
+            .map(|source| source.path.as_str())
+            .collect();
+        if touching.len() > 1 {
+            found.push(format!(
+                "{folder}: {} touch tonic's server or client types; one file may",
+                touching.join(", ")
+            ));
+        }
+    }
+    found
+}
+
+/// Where code (no comment, no unit test) has one of these words, as `path:line: word`.
+fn mentions<'a>(source: &'a Source, words: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
+    code(&source.text).flat_map(move |(number, line)| {
+        words
+            .iter()
+            .filter(move |word| line.contains(**word))
+            .map(move |word| format!("{}:{number}: mentions `{word}`", source.path))
+    })
+}
+
+/// Like [`mentions`], in lines that begin a public item.
+fn public_lines<'a>(source: &'a Source, words: &'a [&'a str]) -> impl Iterator<Item = String> + 'a {
+    let public: Vec<usize> = code(&source.text)
+        .filter(|(_, line)| line.trim_start().starts_with("pub "))
+        .map(|(number, _)| number)
+        .collect();
+    mentions(source, words).filter(move |at| {
+        let line = at.strip_prefix(source.path.as_str()).and_then(|rest| rest.split(':').nth(1));
+        line.and_then(|line| line.parse().ok()).is_some_and(|line: usize| public.contains(&line))
+    })
+}
+
+/// Numbered lines of code, without comments and without the unit tests that end a file.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|two| {
+        two[0].trim() == "#[cfg(test)]" && two[1].starts_with("mod ") && two[1].trim_end().ends_with('{')
+    });
+    let end = tests.unwrap_or(lines.len());
+    lines.into_iter().take(end).enumerate().map(|(index, line)| {
+        let code = match line.split_once("//") {
+            // `http://` in a text is no comment.
+            Some((before, _)) if before.ends_with(':') => line,
+            Some((before, _)) => before,
+            None => line,
+        };
+        (index + 1, code)
+    })
+}
+
+/// `cargo metadata --no-deps`: who knows whom. Crates under development dependencies are not asked.
+fn in_workspace(metadata: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for (name, may_know) in MAY_KNOW {
+        let Some(package) = packages.iter().find(|package| package["name"] == name) else {
+            found.push(format!("{name}: no such package in the workspace; hint: correct MAY_KNOW in xtask"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let known = dependency["name"].as_str().unwrap_or_default();
+            let inside = packages.iter().any(|package| package["name"] == known);
+            if inside && dependency["kind"] != "dev" && !may_know.contains(&known) {
+                found.push(format!("{name} knows {known}; it may know {may_know:?} only"));
+            }
+        }
+    }
+    found
+}
+
+/// `taskscope-proto` without features: pure code.
+fn in_proto_tree(tree: &[String]) -> Vec<String> {
+    if !tree.iter().any(|package| package == "taskscope-proto") {
+        return vec!["cargo tree does not list taskscope-proto itself".to_owned()];
+    }
+    let absent = ["tokio", "tonic", "hyper", "tower", "ratatui", "crossterm"];
+    tree.iter()
+        .filter(|package| {
+            absent.iter().any(|name| *package == name || package.starts_with(&format!("{name}-")))
+        })
+        .map(|package| format!("taskscope-proto without features depends on {package}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_present_that_must_be_absent() {
+        let found = violations(&crate::root()).expect("the workspace can be read");
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+
+    fn found_in(path: &str, text: &str) -> Vec<String> {
+        // Machines are looked for only in folders that are there: this one has its own.
+        in_sources(&[Source { path: path.to_owned(), text: text.to_owned() }])
+    }
+
+    #[track_caller]
+    fn one(found: Vec<String>, says: &str) {
+        assert!(
+            found.len() == 1 && found[0].contains(says),
+            "expected one sentence with `{says}`, found {found:?}"
+        );
+    }
+
+    #[test]
+    fn a_module_file_is_found() {
+        one(found_in("tui/src/view/mod.rs", ""), "a `mod.rs`");
+    }
+
+    #[test]
+    fn a_clock_or_a_wait_in_a_machine_is_found_but_not_in_its_comments_and_tests() {
+        let machine = "agent/src/link.rs";
+        one(
+            found_in(machine, "fn apply() {\n    let t = Instant::now();\n}"),
+            "agent/src/link.rs:2: mentions `Instant::now`",
+        );
+        one(found_in(machine, "    tokio::time::sleep(d)"), "tokio::time::sleep");
+        assert_eq!(
+            found_in(machine, "/// Never Instant::now.\n#[cfg(test)]\nmod tests {\n    Instant::now();\n}"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn a_machine_that_was_moved_is_missed() {
+        one(found_in("agent/src/main.rs", "fn main() {}"), "agent/src/link.rs: a machine that is not there");
+        assert_eq!(found_in("proto/src/lib.rs", ""), [""; 0]);
+    }
+
+    #[test]
+    fn ratatui_in_the_state_is_found_and_in_the_view_is_not() {
+        one(found_in("tui/src/state/tasks.rs", "use ratatui::layout::Rect;"), "ratatui");
+        one(found_in("tui/src/update.rs", "use ratatui::layout::Rect;"), "ratatui");
+        assert_eq!(found_in("tui/src/view.rs", "use ratatui::layout::Rect;"), [""; 0]);
+    }
+
+    #[test]
+    fn a_second_file_that_touches_tonic_is_found() {
+        let file = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
+        let client = "use tonic::transport::Channel;";
+        let mut sources =
+            vec![file("probe/src/server.rs", client), file("probe/src/pool.rs", "// tonic::transport")];
+        assert_eq!(in_sources(&sources), [""; 0]);
+        sources.push(file("probe/src/watch.rs", "use v1::introspect_server::Introspect;"));
+        one(in_sources(&sources), "probe/src/server.rs, probe/src/watch.rs");
+    }
+
+    #[test]
+    fn a_wire_type_in_the_probes_public_api_is_found() {
+        one(found_in("probe/src/pool.rs", "pub fn f() -> tonic::Status {}"), "probe/src/pool.rs:1");
+        assert_eq!(
+            found_in("probe/src/pool.rs", "pub(crate) fn f() -> tonic::Status {}\nfn g(v: v1::Pool) {}"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn a_sleep_in_a_promise_is_found() {
+        one(found_in("tests/tests/attach.rs", "std::thread::sleep(second);"), "eventually");
+        assert_eq!(found_in("tests/src/eventually.rs", "std::thread::sleep(second);"), [""; 0]);
+    }
+
+    #[test]
+    fn a_crate_that_knows_too_much_is_found() {
+        let package = |name: &str, dependencies: &[(&str, &str)]| {
+            let dependencies: Vec<Value> = dependencies
+                .iter()
+                .map(|(name, kind)| serde_json::json!({"name": name, "kind": (*kind != "normal").then_some(*kind)}))
+                .collect();
+            serde_json::json!({"name": name, "dependencies": dependencies})
+        };
+        let metadata = |tui: &[(&str, &str)]| {
+            let mut packages: Vec<Value> = MAY_KNOW
+                .iter()
+                .filter(|(name, _)| *name != "taskscope-tui")
+                .map(|(name, _)| package(name, &[]))
+                .collect();
+            packages.push(package("taskscope-tui", tui));
+            serde_json::json!({ "packages": packages })
+        };
+        let good = [("taskscope-proto", "normal"), ("ratatui", "normal"), ("taskscope-probe", "dev")];
+        assert_eq!(in_workspace(&metadata(&good)), [""; 0]);
+        one(in_workspace(&metadata(&[("taskscope-probe", "normal")])), "taskscope-tui knows taskscope-probe");
+        one(in_workspace(&metadata(&[("taskscope", "build")])), "taskscope-tui knows taskscope;");
+        assert_eq!(in_workspace(&serde_json::json!({})).len(), MAY_KNOW.len());
+    }
+
+    #[test]
+    fn a_runtime_under_proto_is_found() {
+        let tree = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(in_proto_tree(&tree(&["taskscope-proto", "prost", "bytes", "thiserror"])), [""; 0]);
+        one(in_proto_tree(&tree(&["taskscope-proto", "tokio-stream"])), "tokio-stream");
+        one(in_proto_tree(&tree(&[])), "does not list");
+    }
+}

@@ -1,0 +1,89 @@
+//! Programs of others that tests run against: found, or installed from Debian's packages.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program, and the Debian package that brings it.
+pub(crate) struct Peer {
+    pub(crate) program: &'static str,
+    package: &'static str,
+}
+
+/// All that the tests use.
+const PEERS: [Peer; 2] = [
+    // A real terminal for the dashboard.
+    Peer { program: "tmux", package: "tmux" },
+    // A real client's load on mini-redis.
+    Peer { program: "redis-benchmark", package: "redis-tools" },
+];
+
+/// Installs as root. Services that a package might start are kept from starting while it runs.
+const INSTALL: &str = r#"
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -y -q --no-install-recommends "$@"
+"#;
+
+/// Installs what is missing; answers what still is, with the reason said on standard error.
+pub(crate) fn prepare() -> Vec<Peer> {
+    let missing: Vec<&str> =
+        PEERS.iter().filter(|peer| !present(peer.program)).map(|peer| peer.package).collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let packages = missing.join(" ");
+    if !present("apt-get") {
+        eprintln!("cannot install {packages}: no apt-get here");
+        eprintln!("hint: install {packages} with your system's package manager");
+    } else {
+        let mut command = as_root();
+        command.args(["sh", "-c", INSTALL, "install-peers"]).args(&missing);
+        // Their progress is words, not data.
+        command.stdin(Stdio::inherit()).stdout(std::io::stderr());
+        let done = command.status();
+        if !done.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!(
+                "cannot install {packages}: {}",
+                match done {
+                    Ok(status) => format!("the installation ended with {status}"),
+                    Err(error) => error.to_string(),
+                }
+            );
+            eprintln!("hint: run `apt-get update && apt-get install {packages}` as root, then this again");
+        }
+    }
+    PEERS.into_iter().filter(|peer| !present(peer.program)).collect()
+}
+
+/// Whether PATH has an executable file of this name.
+fn present(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| executable(&folder.join(program)))
+}
+
+fn executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// `env`, through sudo unless this is root already. Without a terminal sudo must not ask for a password.
+fn as_root() -> Command {
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    if root {
+        return Command::new("env");
+    }
+    let mut sudo = Command::new("sudo");
+    if !std::io::stdin().is_terminal() {
+        sudo.arg("-n");
+    }
+    sudo
+}
