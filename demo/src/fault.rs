@@ -1,0 +1,209 @@
+//! The faults that the demo can inject: their names, what each really does, and for how long.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    StuckPoll,
+    SlowPoll,
+    PoolFull,
+    Leak,
+}
+
+impl Fault {
+    /// In the order of the tour; the leak is last because it takes longest to be seen.
+    pub const ALL: [Self; 4] = [Self::StuckPoll, Self::SlowPoll, Self::PoolFull, Self::Leak];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StuckPoll => "stuck-poll",
+            Self::SlowPoll => "slow-poll",
+            Self::PoolFull => "pool-full",
+            Self::Leak => "leak",
+        }
+    }
+
+    /// What the fault does, in words: the text of the strip that the tool's own sentence is compared with.
+    pub fn truth(self) -> &'static str {
+        match self {
+            Self::StuckPoll => "POST /resize calls std::thread::sleep on both workers, for 5 s",
+            Self::SlowPoll => {
+                "3 times a second POST /login hashes a password on its worker, 212 ms of CPU each"
+            }
+            Self::PoolFull => {
+                "the disk hangs: 69 jobs for the 8 threads of the blocking pool, none of which ends"
+            }
+            Self::Leak => "39 times a second a login spawns a session-watch task that nobody tells to end",
+        }
+    }
+
+    /// From the start to the end of the injection; what it has broken is repaired at its end.
+    pub fn duration(self) -> Duration {
+        match self {
+            Self::StuckPoll => Duration::from_secs(5),
+            Self::SlowPoll => Duration::from_secs(8),
+            Self::PoolFull => Duration::from_secs(9),
+            Self::Leak => Duration::from_secs(40),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = UnknownFault;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        let known = Self::ALL.into_iter().find(|fault| fault.name() == text);
+        known.ok_or_else(|| UnknownFault::new(text))
+    }
+}
+
+/// What to inject: `tour`, `none`, or names joined by commas.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Faults {
+    /// Every fault once, in the order of [`Fault::ALL`].
+    #[default]
+    Tour,
+    None,
+    /// These, once each, in the order given.
+    Only(Vec<Fault>),
+}
+
+impl Faults {
+    pub fn list(&self) -> &[Fault] {
+        match self {
+            Self::Tour => &Fault::ALL,
+            Self::None => &[],
+            Self::Only(faults) => faults,
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tour => f.write_str("tour"),
+            Self::None => f.write_str("none"),
+            Self::Only(faults) => {
+                let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+impl FromStr for Faults {
+    type Err = UnknownFault;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        match text.trim() {
+            "tour" => Ok(Self::Tour),
+            "none" => Ok(Self::None),
+            names => {
+                names.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Self::Only)
+            }
+        }
+    }
+}
+
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown fault `{name}`\nhint: {hint}")]
+pub struct UnknownFault {
+    name: String,
+    hint: String,
+}
+
+impl UnknownFault {
+    fn new(name: &str) -> Self {
+        let known = Fault::ALL.map(Fault::name);
+        let nearest = known
+            .into_iter()
+            .map(|candidate| (edits(name, candidate), candidate))
+            .min()
+            // Half of the letters wrong is another word, not a slip of the finger.
+            .filter(|(edits, candidate)| *edits * 2 <= candidate.len());
+        let all = format!(
+            "`tour`, `none`, or any of {} joined by commas",
+            known.map(|n| format!("`{n}`")).join(", ")
+        );
+        let hint = match nearest {
+            _ if matches!(name, "tour" | "none") => format!("`{name}` stands alone; give {all}"),
+            Some((_, candidate)) => format!("did you mean `{candidate}`? Give {all}"),
+            None => format!("give {all}"),
+        };
+        Self { name: name.to_owned(), hint }
+    }
+}
+
+/// Levenshtein's distance, in characters.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_named_as_on_the_command_line() {
+        assert_eq!("tour".parse(), Ok(Faults::Tour));
+        assert_eq!("none".parse(), Ok(Faults::None));
+        assert_eq!("stuck-poll,leak".parse(), Ok(Faults::Only(vec![Fault::StuckPoll, Fault::Leak])));
+        assert_eq!(" leak , slow-poll ".parse(), Ok(Faults::Only(vec![Fault::Leak, Fault::SlowPoll])));
+        for faults in [Faults::Tour, Faults::None, Faults::Only(Fault::ALL.to_vec())] {
+            assert_eq!(faults.to_string().parse(), Ok(faults));
+        }
+    }
+
+    #[test]
+    fn an_unknown_fault_is_answered_with_the_nearest_and_all_known() {
+        let said = "stuck-pol".parse::<Faults>().unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "unknown fault `stuck-pol`\nhint: did you mean `stuck-poll`? Give `tour`, `none`, or any of `stuck-poll`, \
+             `slow-poll`, `pool-full`, `leak` joined by commas"
+        );
+        for (text, hint) in [
+            ("fire", "hint: give `tour`"),
+            ("", "hint: give `tour`"),
+            ("leak,", "hint: give `tour`"),
+            ("leaks", "did you mean `leak`?"),
+            ("pool_full", "did you mean `pool-full`?"),
+            ("slow-poll,tour", "hint: `tour` stands alone"),
+            ("STUCK-POLL", "hint: give"),
+        ] {
+            let said = text.parse::<Faults>().unwrap_err().to_string();
+            assert!(said.contains(hint), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_edit_is_a_letter_more_less_or_other() {
+        assert_eq!(edits("leak", "leak"), 0);
+        assert_eq!(edits("", "leak"), 4);
+        assert_eq!(edits("lek", "leak"), 1);
+        assert_eq!(edits("leaky", "leak"), 1);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+}
