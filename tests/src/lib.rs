@@ -1,1 +1,71 @@
+//! What the end-to-end promises in `tests/tests/` are written with: real targets, real agents, real screens.
+//!
+//! `cargo xtask test` builds the binaries and says in the environment where they are; nothing here builds anything.
+//! Every child ends with the test that started it, and nothing here waits longer than it says.
 
+pub mod agent;
+pub mod eventually;
+pub mod json;
+pub mod load;
+pub mod proc;
+pub mod process;
+pub mod report;
+pub mod screen;
+pub mod stopwatch;
+pub mod target;
+
+pub use eventually::eventually;
+pub use report::{evidence, peer};
+
+/// How large a promise is tested.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// Seconds: what `cargo xtask test` runs.
+    Small,
+    /// What the promise states: `cargo xtask verify`.
+    Full,
+}
+
+/// The size that `TASKSCOPE_TEST_SIZE` asks for; small without it.
+pub fn size() -> Size {
+    match std::env::var("TASKSCOPE_TEST_SIZE").as_deref() {
+        Ok("full") => Size::Full,
+        _ => Size::Small,
+    }
+}
+
+/// Which of the two builds a program comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Build {
+    /// With Tokio's hooks (`--cfg tokio_unstable`).
+    Hooks,
+    /// On stable Tokio, as where a RUSTFLAGS replaced the project's flags.
+    Stable,
+}
+
+impl Build {
+    /// The path of one of its programs.
+    ///
+    /// # Panics
+    /// Without the environment of `cargo xtask test`, or where the program was not built.
+    pub fn program(self, name: &str) -> std::path::PathBuf {
+        let variable = match self {
+            Self::Hooks => "TASKSCOPE_TEST_BIN",
+            Self::Stable => "TASKSCOPE_TEST_BIN_STABLE",
+        };
+        let Some(folder) = std::env::var_os(variable) else {
+            panic!("{variable} is not set\nhint: run `cargo xtask test`; it builds the programs and sets it");
+        };
+        let program = std::path::Path::new(&folder).join(name);
+        assert!(program.is_file(), "{} is not there\nhint: run `cargo xtask test`", program.display());
+        program
+    }
+}
+
+/// The workspace's root folder.
+pub fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests lies in the workspace")
+        .to_path_buf()
+}

@@ -1,16 +1,11 @@
 //! Turns `proto/proto/**/*.proto` into the committed Rust of `proto/src/generated`, without a system `protoc`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
 const FILES: [&str; 3] =
     ["taskscope/v1/introspect.proto", "taskscope/v1/tasks.proto", "taskscope/v1/runtime.proto"];
-
-/// Where the generated file is committed.
-pub(crate) fn committed(root: &Path) -> PathBuf {
-    root.join("proto/src/generated/taskscope.v1.rs")
-}
 
 /// Writes `taskscope.v1.rs` into `out`.
 pub(crate) fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
@@ -35,7 +30,8 @@ mod tests {
         let out = tempfile::tempdir().expect("a temporary folder can be made");
         generate(&root, out.path()).expect("the .proto files compile");
         let fresh = std::fs::read_to_string(out.path().join("taskscope.v1.rs")).expect("it was just written");
-        let committed = std::fs::read_to_string(committed(&root)).expect("generated code is committed");
+        let committed = std::fs::read_to_string(root.join("proto/src/generated/taskscope.v1.rs"))
+            .expect("generated code is committed");
         assert!(fresh == committed, "proto/src/generated is stale; hint: run `cargo xtask generate`");
     }
 }
