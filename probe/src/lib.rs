@@ -1,1 +1,95 @@
+//! The probe of Taskscope: it shows what every asynchronous task of a Tokio service is doing, to an agent outside.
+//!
+//! ```no_run
+//! #[taskscope_probe::main]
+//! async fn main() {
+//!     // your service
+//! }
+//! ```
+//!
+//! With `--cfg tokio_unstable` (in `.cargo/config.toml`) every spawned task is seen, at its spawn site. Without it the
+//! probe builds and runs, sees the tasks spawned through [`spawn`] and what [`label`] says, finds blocked workers, and
+//! tells what it cannot see.
+//!
+//! **What it does to your service.** It opens a Unix socket for the same user and serves watching only; nothing can be
+//! changed through it. It takes a fixed budget of memory ([`Builder`], `TASKSCOPE_MEMORY`), no lock that your code can
+//! wait on, and one thread of its own. Where something fails in it, it says so in one line on standard error and your
+//! service runs on. `TASKSCOPE_DISABLED=1` switches it off.
+//!
+//! Ways in:
+//! - [`macro@main`]: the attribute, for `#[tokio::main]`;
+//! - [`Probe::builder`] and [`Builder::install`]: for your own `tokio::runtime::Builder`;
+//! - [`Builder::start`]: inside a runtime that somebody else built; only the wrapper and labels then see tasks;
+//! - [`spawn`], [`spawn_blocking`]: a name, wakes and the exact outcome for a task;
+//! - [`label`], [`labelled`] and (feature `axum`) `axum::LabelLayer`: what a poll is doing for whom;
+//! - [`Probe::pool`]: a pool of your own on the dashboard.
 
+#![cfg_attr(
+    not(tokio_unstable),
+    allow(dead_code, reason = "on stable Tokio what serves the task hooks has no user")
+)]
+
+mod builder;
+mod capture;
+mod clock;
+mod engine;
+mod pool;
+mod registry;
+mod runtimes;
+mod settings;
+
+#[cfg(feature = "axum")]
+pub mod axum;
+
+pub use builder::{Builder, Probe};
+pub use capture::label::{LabelGuard, Labelled, label, labelled};
+pub use pool::PoolSample;
+pub use taskscope_probe_macros::main;
+
+use tokio::task::JoinHandle;
+
+/// Spawns a task on the current runtime, as `tokio::spawn` does, and follows it under `name`.
+///
+/// Beside what the runtime's hooks see, its wakes, the time it was scheduled, and how it ended are known. Tasks of one
+/// name and spawn site are one group. Without a running probe this is `tokio::spawn`.
+///
+/// Cost: one allocation a task; two clock reads and a few stores a poll and a wake.
+///
+/// # Panics
+/// Outside of a Tokio runtime, as `tokio::spawn` does.
+///
+/// ```no_run
+/// # #[taskscope_probe::main]
+/// # async fn main() {
+/// let mailer = taskscope_probe::spawn("mailer", async { 42 });
+/// assert_eq!(mailer.await.unwrap(), 42);
+/// # }
+/// ```
+#[track_caller]
+pub fn spawn<F>(name: &str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    capture::wrapper::spawn(name, future)
+}
+
+/// Runs a closure on the blocking pool, as `tokio::task::spawn_blocking` does, and follows the job under `name`: how long
+/// it waited for a thread, and how long it has run.
+///
+/// # Panics
+/// Outside of a Tokio runtime, as `tokio::task::spawn_blocking` does.
+#[track_caller]
+pub fn spawn_blocking<F, T>(name: &str, job: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    capture::wrapper::spawn_blocking(name, job)
+}
+
+/// For the attribute macro only; not part of the public interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::builder::run;
+}

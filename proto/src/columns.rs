@@ -59,6 +59,26 @@ pub fn push(rows: &mut TaskRows, row: &RawRow) {
     rows.longest_poll_ns.push(row.longest_poll_ns);
 }
 
+/// Keeps the first `len` rows.
+pub fn truncate(rows: &mut TaskRows, len: usize) {
+    rows.id.truncate(len);
+    rows.kind.truncate(len);
+    rows.state.truncate(len);
+    rows.outcome.truncate(len);
+    rows.name_sid.truncate(len);
+    rows.label_sid.truncate(len);
+    rows.group_id.truncate(len);
+    rows.spawned_at_sid.truncate(len);
+    rows.runtime_id.truncate(len);
+    rows.polls.truncate(len);
+    rows.busy_ns.truncate(len);
+    rows.scheduled_ns_plus1.truncate(len);
+    rows.idle_ns_plus1.truncate(len);
+    rows.age_ns.truncate(len);
+    rows.since_ns.truncate(len);
+    rows.longest_poll_ns.truncate(len);
+}
+
 /// The rows in their order, texts resolved. An enum value of a newer sender reads as unspecified.
 pub fn decode(rows: &TaskRows, strings: &Strings) -> Result<Vec<TaskRow>, Malformed> {
     let len = rows.id.len();

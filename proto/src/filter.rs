@@ -62,11 +62,9 @@ pub struct ParseError {
 /// A filter is refused past this length, so that a request stays small.
 pub const MAX_LENGTH: usize = 4096;
 
-const STATES: [TaskState; 4] =
-    [TaskState::Running, TaskState::Scheduled, TaskState::Idle, TaskState::Ended];
+const STATES: [TaskState; 4] = [TaskState::Running, TaskState::Scheduled, TaskState::Idle, TaskState::Ended];
 const KINDS: [TaskKind; 4] = [TaskKind::Task, TaskKind::Wrapped, TaskKind::Main, TaskKind::Blocking];
-const OUTCOMES: [Outcome; 4] =
-    [Outcome::Completed, Outcome::Cancelled, Outcome::Panicked, Outcome::Shutdown];
+const OUTCOMES: [Outcome; 4] = [Outcome::Completed, Outcome::Cancelled, Outcome::Panicked, Outcome::Shutdown];
 
 enum Field {
     Number(NumberField),
@@ -202,7 +200,12 @@ fn error(text: &str, byte: usize, what: impl Into<String>, hint: impl Into<Strin
 
 fn term(text: &str, start: usize, word: &str) -> Result<Term, ParseError> {
     let op_at = word.find(['=', '!', '<', '>', '~']).ok_or_else(|| {
-        error(text, start, format!("`{word}` has no operator"), "write a term as in `state=idle` or `age>30s`")
+        error(
+            text,
+            start,
+            format!("`{word}` has no operator"),
+            "write a term as in `state=idle` or `age>30s`",
+        )
     })?;
     let name = &word[..op_at];
     let rest = &word[op_at..];
@@ -219,7 +222,12 @@ fn term(text: &str, start: usize, word: &str) -> Result<Term, ParseError> {
         return Err(error(text, start, format!("no field is called `{name}`"), hint));
     };
     if value.is_empty() {
-        return Err(error(text, value_at, format!("`{name}{op}` has no value"), "write one after the operator"));
+        return Err(error(
+            text,
+            value_at,
+            format!("`{name}{op}` has no value"),
+            "write one after the operator",
+        ));
     }
     let wrong_op = |known: &str| {
         error(text, start + op_at, format!("`{name}` does not take `{op}`"), format!("it takes {known}"))
@@ -387,10 +395,19 @@ mod tests {
     fn an_error_says_what_where_and_what_to_do() {
         let check = |text: &str, column: usize, what: &str, hint: &str| {
             let error = text.parse::<Filter>().expect_err(text);
-            assert_eq!((error.column, error.what.as_str(), error.hint.as_str()), (column, what, hint), "{text}");
+            assert_eq!(
+                (error.column, error.what.as_str(), error.hint.as_str()),
+                (column, what, hint),
+                "{text}"
+            );
         };
         check("stat=idle", 1, "no field is called `stat`", "did you mean `state`?");
-        check("polls>1 age>30", 13, "`30` is no duration", "write a number and ns, us, ms, s, m or h, as in `age>1.5s`");
+        check(
+            "polls>1 age>30",
+            13,
+            "`30` is no duration",
+            "write a number and ns, us, ms, s, m or h, as in `age>1.5s`",
+        );
         check("idle", 1, "`idle` has no operator", "write a term as in `state=idle` or `age>30s`");
         check("name~", 6, "`name~` has no value", "write one after the operator");
         check("name~\"a b", 6, "a quote is not closed", "end the value with \"");

@@ -54,34 +54,41 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// A source file as its reader knows it: paths into Cargo's registry or checkouts begin at the package, without its
-/// version; paths into the standard library begin at `std`.
-pub fn source_path(file: &str) -> String {
-    let file = file.replace('\\', "/");
+/// A source file as its reader knows it, as two parts to be joined; allocates nothing. Paths into Cargo's registry or
+/// checkouts begin at the package, without its version; paths into the standard library begin at `std`.
+pub fn source_parts(file: &str) -> (&str, &str) {
     if let Some((_, rest)) = file.split_once("/registry/src/") {
-        return rest.split_once('/').map_or(rest.to_owned(), |(_, package)| without_version(package));
+        return without_version(rest.split_once('/').map_or(rest, |(_, package)| package));
     }
     if let Some((_, rest)) = file.split_once("/git/checkouts/") {
         // <name>-<hash>/<revision>/src/…
-        let mut parts = rest.splitn(3, '/');
-        if let (Some(checkout), Some(_), Some(path)) = (parts.next(), parts.next(), parts.next()) {
-            return format!("{}/{path}", checkout.rsplit_once('-').map_or(checkout, |(name, _)| name));
+        if let Some((checkout, inside)) = rest.split_once('/')
+            && let Some(slash) = inside.find('/')
+        {
+            return (checkout.rsplit_once('-').map_or(checkout, |(name, _)| name), &inside[slash..]);
         }
     }
-    if let Some((_, rest)) = file.split_once("/library/") {
-        return rest.to_owned();
+    if file.starts_with("/rustc/")
+        && let Some((_, rest)) = file.split_once("/library/")
+    {
+        return (rest, "");
     }
-    file
+    (file, "")
 }
 
-/// `axum-0.8.9/src/serve.rs` → `axum/src/serve.rs`.
-fn without_version(path: &str) -> String {
-    let (package, rest) = path.split_once('/').unwrap_or((path, ""));
-    let versioned = package
-        .match_indices('-')
-        .find(|&(at, _)| package[at + 1..].starts_with(|c: char| c.is_ascii_digit()) && package[at..].contains('.'));
-    let name = versioned.map_or(package, |(at, _)| &package[..at]);
-    format!("{name}/{rest}")
+/// [`source_parts`], joined.
+pub fn source_path(file: &str) -> String {
+    let (package, rest) = source_parts(file);
+    [package, rest].concat()
+}
+
+/// `axum-0.8.9/src/serve.rs` → `axum`, `/src/serve.rs`.
+fn without_version(path: &str) -> (&str, &str) {
+    let (package, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    let version = package.match_indices('-').find(|&(at, _)| {
+        package[at + 1..].starts_with(|c: char| c.is_ascii_digit()) && package[at..].contains('.')
+    });
+    (version.map_or(package, |(at, _)| &package[..at]), rest)
 }
 
 /// Replaces control characters, so that a name from a target cannot write to a terminal or a log.
@@ -114,14 +121,20 @@ mod tests {
     #[test]
     fn counts_read_as_people_say_them() {
         assert_eq!([count(7), count(1_312), count(1_000_000)], ["7", "1 312", "1 000 000"]);
-        assert_eq!([short_count(870.0), short_count(1_120.0), short_count(23_400.0)], ["870", "1.1 k", "23 k"]);
+        assert_eq!(
+            [short_count(870.0), short_count(1_120.0), short_count(23_400.0)],
+            ["870", "1.1 k", "23 k"]
+        );
         assert_eq!(short_count(0.5), "0.5");
     }
 
     #[test]
     fn a_path_begins_where_its_reader_knows_it() {
         let cases = [
-            ("/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/axum-0.8.9/src/serve/mod.rs", "axum/src/serve/mod.rs"),
+            (
+                "/home/a/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/axum-0.8.9/src/serve/mod.rs",
+                "axum/src/serve/mod.rs",
+            ),
             ("/c/registry/src/x/h2-0.4.20/src/lib.rs", "h2/src/lib.rs"),
             ("/c/git/checkouts/mini-redis-0a1b2c/3d93b42/src/server.rs", "mini-redis/src/server.rs"),
             ("/rustc/59807616e/library/std/src/thread/mod.rs", "std/src/thread/mod.rs"),

@@ -1,0 +1,128 @@
+//! What runs around a spawn, a poll, a label and an end, on the application's threads.
+//!
+//! Nothing here allocates, locks, waits, logs or reads a wall clock (the wrapper allocates once a task, at spawn). On
+//! every doubtful branch it returns to the program.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use taskscope_proto::ids::{GroupId, TaskId};
+use taskscope_proto::v1::loss::Reason;
+use taskscope_proto::v1::{Outcome, TaskKind};
+
+use crate::clock::Ticks;
+use crate::registry::Registry;
+use crate::registry::lines::Line;
+use crate::registry::slots::SlotIndex;
+
+#[cfg(tokio_unstable)]
+pub(crate) mod hooks;
+pub(crate) mod label;
+pub(crate) mod panics;
+pub(crate) mod wrapper;
+
+/// Tokio's number behind an id: `Id` shows it only to a hasher.
+#[inline]
+pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
+    use std::hash::{Hash, Hasher};
+
+    struct Capture(u64);
+    impl Hasher for Capture {
+        fn write(&mut self, bytes: &[u8]) {
+            // An id that hashes as bytes would be a change in tokio; fold rather than lose it.
+            self.0 = bytes.iter().fold(self.0, |all, &byte| all << 8 | u64::from(byte));
+        }
+        #[inline]
+        fn write_u64(&mut self, n: u64) {
+            self.0 = n;
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+
+    let mut capture = Capture(0);
+    id.hash(&mut capture);
+    TaskId(capture.finish())
+}
+
+impl Registry {
+    /// Opens the bracket of a poll.
+    #[inline]
+    pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<SlotIndex>) -> Ticks {
+        let now = self.clock.now();
+        if !line.enter(id, slot, now) {
+            self.losses.add(Reason::DeepBrackets, 1);
+        }
+        if let Some(slot) = slot {
+            self.slots.slot(slot).begin_poll(now);
+        }
+        now
+    }
+
+    /// Closes the innermost bracket, counts its poll, and frees the slot of a task that ended in it.
+    #[inline]
+    pub(crate) fn end_poll(&self, line: &Line, start: Option<Ticks>) {
+        let now = self.clock.now();
+        let Some(open) = line.open() else {
+            line.leave(now);
+            return;
+        };
+        let Some(index) = open.slot else {
+            let ns = self.clock.between(start.unwrap_or(open.word), now);
+            // A labelled stretch outside every followed task is a poll only on a worker.
+            let slow = ns >= self.slow_poll_threshold_ns && line.is_worker();
+            let label = if slow { line.main_label(ns) } else { None };
+            if line.leave(now).is_some() && slow {
+                self.push_slow(open.id, open.word, ns, GroupId(0), label, TaskKind::Unspecified, line);
+            }
+            return;
+        };
+        let slot = self.slots.slot(index);
+        let ns = self.clock.between(start.unwrap_or_else(|| slot.poll_start()), now);
+        slot.end_poll(now, ns);
+        line.count_poll();
+        let group = slot.group();
+        let flags = slot.flags();
+        if flags.kind() != TaskKind::Blocking {
+            self.groups.entry(group).polls.add(ns);
+            if ns >= self.slow_poll_threshold_ns {
+                self.push_slow(open.id, open.word, ns, group, line.main_label(ns), flags.kind(), line);
+            }
+        }
+        line.leave(now);
+        if flags.is_ended() {
+            self.free(index, open.id, now);
+        }
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "they are the words of one ring entry")]
+    fn push_slow(
+        &self,
+        id: TaskId,
+        word: u64,
+        ns: u64,
+        group: GroupId,
+        label: Option<crate::registry::labels::LabelIndex>,
+        kind: TaskKind,
+        line: &Line,
+    ) {
+        let label = label.map_or(0, |label| label.0 + 1);
+        let place = u64::from(group.0) << 32 | u64::from(label);
+        self.slow_polls.push([id.0, word, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
+    }
+
+    /// Remembers an ended task and gives its slot back.
+    pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks) {
+        let Some(view) = self.slots.view(index).filter(|view| view.id == id) else { return };
+        let panicked = view.flags.outcome() == Outcome::Panicked;
+        self.groups.entry(view.group).add_ended(panicked);
+        self.totals.ended.fetch_add(1, Relaxed);
+        if panicked {
+            self.totals.panicked.fetch_add(1, Relaxed);
+        }
+        self.ended.push(view.to_ended(now));
+        self.index.remove(id, index.0);
+        self.slots.release(index);
+    }
+}

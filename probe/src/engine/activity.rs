@@ -1,0 +1,120 @@
+//! What a thread is doing, from `/proc/self/task/<tid>/{stat,syscall,schedstat}`: readable without privileges.
+
+use taskscope_proto::v1::ThreadActivity;
+use taskscope_proto::v1::thread_activity::State;
+
+/// One look at a thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Look {
+    pub(crate) state: State,
+    pub(crate) syscall: Option<u32>,
+    pub(crate) cpu: Option<CpuTime>,
+}
+
+/// Since the thread began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CpuTime {
+    pub(crate) on_cpu_ns: u64,
+    pub(crate) waiting_ns: u64,
+}
+
+/// Looks at thread `tid` of this process; `None` where it has ended or /proc cannot be read.
+pub(crate) fn look(tid: u32) -> Option<Look> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).ok();
+    let state = parse_state(&read("stat")?)?;
+    Some(Look {
+        state,
+        syscall: read("syscall").and_then(|text| parse_syscall(&text)),
+        cpu: read("schedstat").and_then(|text| parse_schedstat(&text)),
+    })
+}
+
+/// CPU time of the calling thread and process-wide bookkeeping of the probe.
+pub(crate) fn own_cpu() -> Option<CpuTime> {
+    parse_schedstat(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+}
+
+/// Thread ids of this process; `None` where /proc cannot be read.
+pub(crate) fn threads() -> Option<std::collections::HashSet<u32>> {
+    let entries = std::fs::read_dir("/proc/self/task").ok()?;
+    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+impl Look {
+    /// As it goes out: counts since `first`, `observed_ns` ago.
+    pub(crate) fn since(&self, first: &Self, observed_ns: u64) -> ThreadActivity {
+        let grown = |part: fn(&CpuTime) -> u64| {
+            let (now, then) = (self.cpu.as_ref()?, first.cpu.as_ref()?);
+            Some(part(now).saturating_sub(part(then)))
+        };
+        ThreadActivity {
+            state: self.state.into(),
+            syscall: self.syscall,
+            on_cpu_ns: grown(|cpu| cpu.on_cpu_ns),
+            waiting_for_cpu_ns: grown(|cpu| cpu.waiting_ns),
+            observed_ns,
+        }
+    }
+}
+
+/// The letter after the name, which stands in parentheses and may hold any character.
+fn parse_state(stat: &str) -> Option<State> {
+    let after_name = stat.get(stat.rfind(')')? + 1..)?;
+    Some(match after_name.trim_start().chars().next()? {
+        'R' => State::OnCpu,
+        'S' | 'I' => State::Asleep,
+        'D' => State::DiskSleep,
+        'T' | 't' => State::Stopped,
+        _ => State::Unspecified,
+    })
+}
+
+/// `running`, `-1 …` (not in a system call), or the number and its arguments.
+fn parse_syscall(text: &str) -> Option<u32> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Time on CPU, time waiting for one, time slices.
+fn parse_schedstat(text: &str) -> Option<CpuTime> {
+    let mut numbers = text.split_whitespace();
+    Some(CpuTime { on_cpu_ns: numbers.next()?.parse().ok()?, waiting_ns: numbers.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_state() {
+        assert_eq!(parse_state("17 (a) S (b) R 1 17 17"), Some(State::OnCpu));
+        assert_eq!(parse_state("17 (worker) S 1"), Some(State::Asleep));
+        assert_eq!(parse_state("garbage"), None);
+    }
+
+    #[test]
+    fn a_running_thread_is_in_no_system_call() {
+        assert_eq!(parse_syscall("running\n"), None);
+        assert_eq!(parse_syscall("-1 0x7ffd 0x7f\n"), None);
+        assert_eq!(parse_syscall("230 0x0 0x0 0x7f 0x0 0x0 0x0 0x7ffd 0x7f\n"), Some(230));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_sleeping_thread_is_seen_asleep() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            send.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).expect("the test waits");
+            let _ = stopped.recv();
+        });
+        let tid = receive.recv().expect("the thread runs");
+        let asleep = (0..2000)
+            .any(|_| look(tid).is_some_and(|look| look.state == State::Asleep && look.syscall.is_some()));
+        assert!(asleep, "{:?}", look(tid));
+        drop(stop);
+        thread.join().expect("no panic");
+        assert!(threads().is_some_and(|threads| {
+            threads.contains(&rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+        }));
+    }
+}

@@ -1,0 +1,88 @@
+//! What this target can and cannot tell, and why.
+
+use taskscope_proto::v1::Capability;
+use taskscope_proto::v1::capability::{Coverage, Kind};
+
+use super::Engine;
+use crate::runtimes::unstable;
+
+/// Why `tokio_unstable` is missing although the project may set it.
+const HIDDEN_CFG: &str = "RUSTFLAGS in the environment of the build replaces the flags of .cargo/config.toml";
+
+/// Why there are no task hooks, in one sentence with its cause; `None` where they are compiled in.
+pub(crate) fn missing_hooks() -> Option<String> {
+    (!unstable::HOOKS).then(|| {
+        format!("task hooks are absent: built without `--cfg tokio_unstable` ({HIDDEN_CFG}, or the cfg was never set)")
+    })
+}
+
+const ADD_CFG: &str =
+    "add `--cfg tokio_unstable` to rustflags in .cargo/config.toml, and to RUSTFLAGS where it is set";
+const USE_WRAPPER: &str = "spawn through `taskscope_probe::spawn`";
+
+impl Engine {
+    pub(crate) fn capabilities(&self) -> Vec<Capability> {
+        let runtimes = self.runtimes();
+        let hooked = unstable::HOOKS && runtimes.iter().any(|runtime| runtime.has_hooks);
+        let full = |kind: Kind| capability(kind, Coverage::Full, "", "");
+        let no_hooks = || match missing_hooks() {
+            Some(reason) => (reason, ADD_CFG),
+            None => (
+                "no runtime was built with the probe".to_owned(),
+                "use `#[taskscope_probe::main]` or `Probe::builder().install(&mut builder)`",
+            ),
+        };
+        let tasks = |kind: Kind| {
+            if hooked {
+                return full(kind);
+            }
+            let (reason, hint) = no_hooks();
+            capability(
+                kind,
+                Coverage::Partial,
+                &format!("only tasks spawned through the wrapper are seen; {reason}"),
+                hint,
+            )
+        };
+        let wakes = if hooked {
+            "tasks spawned without the wrapper show no wakes: a woken task that waits for a worker reads idle"
+        } else {
+            "only tasks spawned through the wrapper show wakes"
+        };
+        let outcomes =
+            "of tasks spawned without the wrapper only panics are known, not completed versus cancelled";
+        let labels = "set by `label`, `labelled` or the label layer; a stretch without one has none";
+        let blocking = if unstable::HOOKS {
+            full(Kind::BlockingPool)
+        } else {
+            let reason = "only jobs of the wrapper's `spawn_blocking` are counted";
+            capability(Kind::BlockingPool, Coverage::Partial, reason, ADD_CFG)
+        };
+        let threads = if cfg!(target_os = "linux") {
+            full(Kind::ThreadActivity)
+        } else {
+            capability(Kind::ThreadActivity, Coverage::None, "read from /proc, which only Linux has", "")
+        };
+        vec![
+            tasks(Kind::Tasks),
+            tasks(Kind::Polls),
+            capability(Kind::Wakes, Coverage::Partial, wakes, USE_WRAPPER),
+            capability(Kind::Outcomes, Coverage::Partial, outcomes, USE_WRAPPER),
+            capability(Kind::Labels, Coverage::Partial, labels, "put `LabelLayer` on the router"),
+            full(Kind::Workers),
+            blocking,
+            threads,
+            full(Kind::History),
+            full(Kind::StandingQueries),
+        ]
+    }
+}
+
+fn capability(kind: Kind, coverage: Coverage, reason: &str, hint: &str) -> Capability {
+    Capability {
+        kind: kind.into(),
+        coverage: coverage.into(),
+        reason: reason.to_owned(),
+        hint: hint.to_owned(),
+    }
+}

@@ -1,0 +1,326 @@
+//! Workers over time: their state, how busy they were, what is queued behind them, and the ones that are busy without a
+//! break although no poll is seen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use taskscope_proto::v1::{self, thread_activity, worker};
+
+use super::Live;
+use super::pools::since;
+use crate::engine::activity::{self, Look};
+use crate::registry::lines::LineView;
+use crate::runtimes::{Facts, RuntimeEntry, unstable};
+
+/// Tokio's counters that stand still this long mean one long poll (or up to 61 shorter ones).
+const UNSEEN_AFTER_NS: u64 = 1_000_000_000;
+/// A runtime without tasks on which nothing has happened this long may have ended: its metrics are let go.
+const QUIET_NS: u64 = 200_000_000;
+
+#[derive(Default)]
+pub(crate) struct Workers {
+    runtimes: Vec<Observed>,
+}
+
+struct Observed {
+    id: u32,
+    facts: Option<Facts>,
+    workers: HashMap<u32, WorkerState>,
+    /// Since when tasks are queued and no worker has taken one, and the polls that they run.
+    ready_since_ns: Option<u64>,
+    running: Vec<u64>,
+    ready: Option<u64>,
+    quiet_since_ns: Option<u64>,
+    active: u64,
+}
+
+#[derive(Default)]
+struct WorkerState {
+    parks: u64,
+    busy_ns: u64,
+    /// Since when both of these stand still.
+    still_since_ns: u64,
+    second: (u64, u64),
+    busy_ratio: Option<f64>,
+    unseen: Option<Unseen>,
+}
+
+/// A worker that is busy although no poll of it is seen.
+struct Unseen {
+    tid: u32,
+    first_ns: u64,
+    first: Look,
+    last_ns: u64,
+    last: Look,
+}
+
+impl Workers {
+    pub(crate) fn tick(
+        &mut self,
+        now_ns: u64,
+        runtimes: &[Arc<RuntimeEntry>],
+        lines: &[LineView],
+        live: &[Live],
+    ) {
+        self.runtimes.retain(|seen| runtimes.iter().any(|runtime| runtime.id == seen.id));
+        for runtime in runtimes {
+            let position = self.runtimes.iter().position(|seen| seen.id == runtime.id).unwrap_or_else(|| {
+                self.runtimes.push(Observed::new(runtime.id));
+                self.runtimes.len() - 1
+            });
+            self.runtimes[position].tick(now_ns, runtime, lines, live);
+        }
+    }
+
+    pub(crate) fn every_second(&mut self, now_ns: u64, lines: &[LineView], live: &[Live]) {
+        for seen in &mut self.runtimes {
+            seen.every_second(now_ns, lines, live);
+        }
+    }
+
+    /// Over all workers whose ratio is known.
+    pub(crate) fn mean_busy_ratio(&self) -> Option<f64> {
+        let ratios: Vec<f64> = self
+            .runtimes
+            .iter()
+            .flat_map(|seen| seen.workers.values())
+            .filter_map(|w| w.busy_ratio)
+            .collect();
+        (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64)
+    }
+
+    /// Tasks in run queues, over all runtimes that tell.
+    pub(crate) fn ready_tasks(&self) -> Option<u64> {
+        self.runtimes.iter().filter_map(|seen| seen.ready).reduce(|all, ready| all + ready)
+    }
+
+    /// As they go out.
+    pub(crate) fn describe(&self, now_ns: u64, lines: &[LineView], live: &[Live]) -> Vec<v1::Runtime> {
+        self.runtimes.iter().map(|seen| seen.describe(now_ns, lines, live)).collect()
+    }
+}
+
+/// The worker that a line is, among `count`: by its own index, or 0 on a current-thread runtime.
+fn worker_of(line: &LineView, facts: Option<&Facts>) -> Option<u32> {
+    line.worker.or_else(|| facts.is_some_and(|facts| !facts.multi_thread).then_some(0))
+}
+
+impl Observed {
+    fn new(id: u32) -> Self {
+        Self {
+            id,
+            facts: None,
+            workers: HashMap::new(),
+            ready_since_ns: None,
+            running: Vec::new(),
+            ready: None,
+            quiet_since_ns: None,
+            active: 0,
+        }
+    }
+
+    /// The line of each worker: the one that was active last, should two threads have had the index.
+    fn lines_by_worker<'a>(&self, lines: &'a [LineView]) -> HashMap<u32, &'a LineView> {
+        let mut found: HashMap<u32, &LineView> = HashMap::new();
+        for line in lines.iter().filter(|line| line.runtime == self.id) {
+            let Some(worker) = worker_of(line, self.facts.as_ref()) else { continue };
+            let better =
+                |old: &&LineView| (line.bracket.is_some(), line.active) > (old.bracket.is_some(), old.active);
+            if found.get(&worker).is_none_or(better) {
+                found.insert(worker, line);
+            }
+        }
+        found
+    }
+
+    fn tick(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[LineView], live: &[Live]) {
+        self.facts = runtime.facts();
+        self.let_go_when_quiet(now_ns, runtime, lines);
+        let Some(facts) = self.facts.clone() else {
+            self.ready = None;
+            return;
+        };
+        let metrics = &facts.metrics;
+        let workers = metrics.num_workers();
+        let local: Option<Vec<u64>> = (0..workers).map(|w| unstable::local_queue(metrics, w)).collect();
+        let global = metrics.global_queue_depth() as u64;
+        self.ready = local.map(|local| global + local.iter().sum::<u64>());
+
+        let mut running: Vec<u64> = live
+            .iter()
+            .filter(|live| {
+                live.runtime == self.id
+                    && live.is_poll()
+                    && live.worker.is_some_and(|w| (w as usize) < workers)
+            })
+            .filter(|live| live.poll.since_ns >= super::LOOK_AFTER_NS)
+            .map(|live| live.word)
+            .collect();
+        running.sort_unstable();
+        // As long as every worker is in the same poll as before, what is queued stays queued.
+        let none_takes = running.len() >= workers && running == self.running;
+        let waits = none_takes && self.ready.unwrap_or(global) > 0;
+        since(&mut self.ready_since_ns, waits, now_ns);
+        self.running = running;
+
+        for index in 0..workers as u32 {
+            let state = self.workers.entry(index).or_default();
+            let parks = metrics.worker_park_unpark_count(index as usize);
+            let busy_ns = metrics.worker_total_busy_duration(index as usize).as_nanos() as u64;
+            if (parks, busy_ns) != (state.parks, state.busy_ns) || state.still_since_ns == 0 {
+                (state.parks, state.busy_ns) = (parks, busy_ns);
+                state.still_since_ns = now_ns;
+            }
+        }
+        self.look_at_unseen(now_ns, lines);
+    }
+
+    /// A worker whose counters stand still while it is not parked, and whose thread itself says that it works or sleeps.
+    fn look_at_unseen(&mut self, now_ns: u64, lines: &[LineView]) {
+        let tids: HashMap<u32, Option<u32>> = self
+            .lines_by_worker(lines)
+            .into_iter()
+            .map(|(worker, line)| (worker, line.bracket.is_none().then_some(line.tid)))
+            .collect();
+        for (index, state) in &mut self.workers {
+            let still =
+                state.parks % 2 == 0 && now_ns.saturating_sub(state.still_since_ns) >= UNSEEN_AFTER_NS;
+            let tid = tids.get(index).copied().flatten().filter(|_| still);
+            let Some((tid, look)) = tid.and_then(|tid| Some((tid, activity::look(tid)?))) else {
+                state.unseen = None;
+                continue;
+            };
+            match &mut state.unseen {
+                Some(unseen) if unseen.tid == tid => (unseen.last_ns, unseen.last) = (now_ns, look),
+                _ => {
+                    state.unseen =
+                        Some(Unseen { tid, first_ns: now_ns, first: look, last_ns: now_ns, last: look })
+                }
+            }
+        }
+    }
+
+    fn let_go_when_quiet(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[LineView]) {
+        let mine = || lines.iter().filter(|line| line.runtime == self.id);
+        let in_bracket = mine().any(|line| line.bracket.is_some());
+        let active = mine().map(|line| line.active).max().unwrap_or(0);
+        let moved = in_bracket || active != self.active;
+        self.active = active;
+        let Some(facts) = &self.facts else {
+            if moved || runtime.followed.load(Relaxed) > 0 {
+                runtime.want_metrics();
+            }
+            return;
+        };
+        let quiet = !moved && !runtime.is_pinned() && facts.metrics.num_alive_tasks() == 0;
+        if since(&mut self.quiet_since_ns, quiet, now_ns).is_some_and(|ns| ns >= QUIET_NS) {
+            runtime.release_metrics();
+            self.facts = None;
+            self.quiet_since_ns = None;
+            self.workers.clear();
+        }
+    }
+
+    fn every_second(&mut self, now_ns: u64, lines: &[LineView], live: &[Live]) {
+        let tids: HashMap<u32, u32> =
+            self.lines_by_worker(lines).into_iter().map(|(worker, line)| (worker, line.tid)).collect();
+        for (index, state) in &mut self.workers {
+            let (last_ns, last_busy_ns) = std::mem::replace(&mut state.second, (now_ns, state.busy_ns));
+            let elapsed_ns = now_ns.saturating_sub(last_ns);
+            if last_ns == 0 || elapsed_ns == 0 {
+                continue;
+            }
+            // Tokio publishes at the end of a batch: the poll that runs now is not in its count yet.
+            let running_ns = tids
+                .get(index)
+                .and_then(|tid| live.iter().find(|live| live.tid == *tid && live.is_poll()))
+                .map_or(0, |live| live.poll.since_ns.min(elapsed_ns));
+            let unseen_ns = if state.unseen.is_some() { elapsed_ns } else { 0 };
+            let counted_ns = state.busy_ns.saturating_sub(last_busy_ns);
+            let busy_ns = counted_ns.max(running_ns).max(unseen_ns);
+            state.busy_ratio = Some((busy_ns as f64 / elapsed_ns as f64).min(1.0));
+        }
+    }
+
+    fn describe(&self, now_ns: u64, lines: &[LineView], live: &[Live]) -> v1::Runtime {
+        let by_worker = self.lines_by_worker(lines);
+        let count = match &self.facts {
+            Some(facts) => facts.metrics.num_workers() as u32,
+            None => by_worker.keys().max().map_or(0, |highest| highest + 1),
+        };
+        let metrics = self.facts.as_ref().map(|facts| &facts.metrics);
+        let workers = (0..count)
+            .map(|index| self.worker(now_ns, index, by_worker.get(&index).copied(), live))
+            .collect();
+        v1::Runtime {
+            id: self.id,
+            name: self.facts.as_ref().and_then(|facts| facts.name.clone()),
+            flavor: match &self.facts {
+                Some(facts) if facts.multi_thread => v1::runtime::Flavor::MultiThread,
+                Some(_) => v1::runtime::Flavor::CurrentThread,
+                None => v1::runtime::Flavor::Unspecified,
+            }
+            .into(),
+            workers,
+            global_queue: metrics.map(|metrics| metrics.global_queue_depth() as u64),
+            alive_tasks: metrics.map(|metrics| metrics.num_alive_tasks() as u64),
+            ready_tasks: self.ready,
+            oldest_ready_ns: self.ready_since_ns.map(|began| now_ns.saturating_sub(began)),
+        }
+    }
+
+    fn worker(&self, now_ns: u64, index: u32, line: Option<&LineView>, live: &[Live]) -> v1::Worker {
+        let state = self.workers.get(&index);
+        let poll =
+            line.and_then(|line| live.iter().find(|live| live.tid == line.tid)).map(|live| live.poll.clone());
+        let mut out = v1::Worker {
+            index,
+            tid: line.map(|line| line.tid),
+            busy_ratio: state.and_then(|state| state.busy_ratio),
+            local_queue: self
+                .facts
+                .as_ref()
+                .and_then(|facts| unstable::local_queue(&facts.metrics, index as usize)),
+            ..v1::Worker::default()
+        };
+        if let Some(poll) = poll {
+            out.set_state(worker::State::InPoll);
+            out.since_ns = Some(poll.since_ns);
+            out.poll = Some(poll);
+        } else if let Some((state, unseen)) = state.and_then(|state| Some((state, state.unseen.as_ref()?)))
+            && unseen.agrees(self.facts.as_ref().is_some_and(|facts| facts.multi_thread))
+        {
+            let since_ns = now_ns.saturating_sub(state.still_since_ns);
+            let activity = unseen.last.since(&unseen.first, unseen.last_ns - unseen.first_ns);
+            out.set_state(worker::State::BusyUnseen);
+            out.since_ns = Some(since_ns);
+            out.poll = Some(v1::LivePoll { since_ns, activity: Some(activity), ..v1::LivePoll::default() });
+        } else if let Some(state) = state {
+            out.set_state(if state.parks % 2 == 1 { worker::State::Parked } else { worker::State::Active });
+            if state.parks % 2 == 1 {
+                out.since_ns = Some(now_ns.saturating_sub(state.still_since_ns));
+            }
+        }
+        out
+    }
+}
+
+impl Unseen {
+    /// Whether the thread's own state says that it is busy: it spends CPU time, or it sleeps in a system call although it
+    /// has not parked. (Tokio's counters also stand still on a current-thread runtime that nobody runs, whose thread
+    /// sleeps where it likes.)
+    fn agrees(&self, parks_are_told: bool) -> bool {
+        match self.last.state {
+            thread_activity::State::OnCpu => {
+                let observed_ns = self.last_ns - self.first_ns;
+                let on_cpu_ns = self.last.since(&self.first, observed_ns).on_cpu_ns;
+                observed_ns > 0 && on_cpu_ns.is_some_and(|ns| ns > observed_ns / 4)
+            }
+            thread_activity::State::Asleep | thread_activity::State::DiskSleep => {
+                parks_are_told && self.last.syscall.is_some()
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `Introspect`, served. The only file of this crate that knows tonic.
+
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use taskscope_proto::MAX_MESSAGE_BYTES;
+use taskscope_proto::v1::introspect_server::{Introspect, IntrospectServer};
+use taskscope_proto::v1::{DescribeRequest, Description, Frame, WatchRequest};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Engine;
+use super::frames::{Ask, Watcher};
+use super::listen::{Listener, TcpIncoming, UnixIncoming};
+use super::sampler::Sampler;
+
+/// Watchers at once; one more is refused.
+const MAX_WATCHERS: u32 = 16;
+/// Frames that wait for a slow watcher; the next one then stands alone.
+const FRAMES_AHEAD: usize = 2;
+/// Events leave at once, but not more often than this.
+const NEWS_EVERY: Duration = Duration::from_millis(50);
+const MAX_STREAMS: u32 = 32;
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// What the probe's tasks share. They run on one thread: the lock is never waited for.
+pub(crate) struct Shared {
+    engine: &'static Engine,
+    sampler: Mutex<Sampler>,
+    watchers: AtomicU32,
+    /// Changes when there are new events.
+    news: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(engine: &'static Engine) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            sampler: Mutex::new(Sampler::new(engine)),
+            watchers: AtomicU32::new(0),
+            news: watch::Sender::new(0),
+        })
+    }
+
+    fn sampler(&self) -> MutexGuard<'_, Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One tick; returns how long until the next.
+    pub(crate) fn sample(&self) -> Duration {
+        let mut sampler = self.sampler();
+        let now_ns = sampler.now_ns();
+        let next_ns = sampler.sample(now_ns);
+        let events = sampler.events_total();
+        self.news.send_if_modified(|seen| std::mem::replace(seen, events) != events);
+        Duration::from_nanos(next_ns.saturating_sub(now_ns))
+    }
+}
+
+/// Serves until the process ends.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: Listener) -> Result<(), String> {
+    let service = IntrospectServer::new(Service { shared })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let server = tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)));
+    let served = match listener {
+        Listener::Unix { listener, owner, .. } => {
+            server.serve_with_incoming(service, UnixIncoming::new(listener, owner)).await
+        }
+        Listener::Tcp { listener, .. } => {
+            server.serve_with_incoming(service, TcpIncoming::new(listener)).await
+        }
+    };
+    served.map_err(|error| error.to_string())
+}
+
+struct Service {
+    shared: Arc<Shared>,
+}
+
+type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Introspect for Service {
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Description>, Status> {
+        Ok(Response::new(self.shared.engine.describe()))
+    }
+
+    type WatchStream = FrameStream;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<FrameStream>, Status> {
+        let mut requests = request.into_inner();
+        let seat = Seat::take(&self.shared)?;
+        let first = requests
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("a watch begins with a request\nhint: send one"))?;
+        let watcher = Watcher::new(understand(first)?);
+        let (frames, out) = mpsc::channel(FRAMES_AHEAD);
+        tokio::spawn(drive(Arc::clone(&self.shared), seat, watcher, requests, frames));
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+}
+
+fn understand(request: WatchRequest) -> Result<Ask, Status> {
+    Ask::try_from(request).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// One of the places for watchers.
+struct Seat {
+    shared: Arc<Shared>,
+}
+
+impl Seat {
+    fn take(shared: &Arc<Shared>) -> Result<Self, Status> {
+        let room = |taken: u32| (taken < MAX_WATCHERS).then_some(taken + 1);
+        match shared.watchers.fetch_update(Relaxed, Relaxed, room) {
+            Ok(_) => Ok(Self { shared: Arc::clone(shared) }),
+            Err(_) => Err(Status::resource_exhausted(format!(
+                "{MAX_WATCHERS} watchers are attached already\nhint: close one, or watch through an agent"
+            ))),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.watchers.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What a watcher's task waits for.
+enum Next {
+    Due,
+    News,
+    Request(Result<WatchRequest, Status>),
+    RequestsEnded,
+    Gone,
+}
+
+/// Sends frames until the watcher goes. One that does not read costs two frames of memory and no work.
+async fn drive(
+    shared: Arc<Shared>,
+    seat: Seat,
+    mut watcher: Watcher,
+    mut requests: Streaming<WatchRequest>,
+    frames: mpsc::Sender<Result<Frame, Status>>,
+) {
+    let mut news = shared.news.subscribe();
+    let mut listening = true;
+    let mut sent = Instant::now();
+    let mut due = sent;
+    loop {
+        let next = {
+            let mut timer = pin!(tokio::time::sleep_until(due));
+            let mut changed = pin!(news.changed());
+            let mut gone = pin!(frames.closed());
+            std::future::poll_fn(|cx| {
+                if gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Gone);
+                }
+                if listening && let Poll::Ready(request) = Pin::new(&mut requests).poll_next(cx) {
+                    return Poll::Ready(request.map_or(Next::RequestsEnded, Next::Request));
+                }
+                if changed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::News);
+                }
+                timer.as_mut().poll(cx).map(|()| Next::Due)
+            })
+            .await
+        };
+        match next {
+            Next::Gone => break,
+            Next::RequestsEnded => {
+                listening = false;
+                continue;
+            }
+            Next::Request(request) => match request.and_then(understand) {
+                Ok(ask) => watcher.replace(ask),
+                Err(status) => {
+                    let _ = frames.send(Err(status)).await;
+                    break;
+                }
+            },
+            Next::News if !watcher.has_news(&shared.sampler()) => continue,
+            Next::News => {
+                due = due.min((sent + NEWS_EVERY).max(Instant::now()));
+                if due > Instant::now() {
+                    continue;
+                }
+            }
+            Next::Due => {}
+        }
+        sent = Instant::now();
+        due = sent + Duration::from_nanos(watcher.ask().interval_ns);
+        match frames.try_reserve() {
+            Ok(permit) => {
+                let attached = shared.watchers.load(Relaxed);
+                permit.send(Ok(watcher.frame(&mut shared.sampler(), attached)));
+                if watcher.ask().once {
+                    break;
+                }
+            }
+            Err(mpsc::error::TrySendError::Full(())) => watcher.resync(),
+            Err(mpsc::error::TrySendError::Closed(())) => break,
+        }
+    }
+    drop(seat);
+}

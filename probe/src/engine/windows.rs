@@ -1,0 +1,150 @@
+//! Sliding windows over counters that only grow, and how the number of live tasks moved. Pure code.
+
+use std::collections::VecDeque;
+
+use taskscope_proto::histogram::Sparse;
+use taskscope_proto::v1::{PollStats, Trend};
+
+/// A snapshot is taken this often, and this many are kept: the window is between 50 and 60 seconds.
+pub(crate) const SNAPSHOT_EVERY_NS: u64 = 10_000_000_000;
+const SNAPSHOTS: usize = 6;
+/// One-second samples behind a trend.
+const TREND_SECONDS: usize = 60;
+
+/// The last minute of one histogram.
+#[derive(Default)]
+pub(crate) struct Window {
+    snapshots: VecDeque<(u64, Sparse)>,
+    /// CPU and observed time of slow polls that were looked at while they ran.
+    slow_cpu_ns: u64,
+    slow_observed_ns: u64,
+}
+
+impl Window {
+    /// Takes a snapshot of the counters as they are at `now_ns`.
+    pub(crate) fn snapshot(&mut self, now_ns: u64, counters: Sparse) {
+        if self.snapshots.len() == SNAPSHOTS {
+            self.snapshots.pop_front();
+        }
+        self.snapshots.push_back((now_ns, counters));
+        // Halved with each snapshot, so that what it says is recent.
+        self.slow_cpu_ns /= 2;
+        self.slow_observed_ns /= 2;
+    }
+
+    /// A slow poll that was looked at has ended.
+    pub(crate) fn observed(&mut self, on_cpu_ns: u64, observed_ns: u64) {
+        self.slow_cpu_ns += on_cpu_ns.min(observed_ns);
+        self.slow_observed_ns += observed_ns;
+    }
+
+    /// What was counted in the window that ends at `now_ns`, `began_ns` being when counting began.
+    pub(crate) fn stats(
+        &self,
+        now_ns: u64,
+        began_ns: u64,
+        counters: &Sparse,
+        threshold_ns: u64,
+    ) -> PollStats {
+        let (from, recent) = match self.snapshots.front() {
+            Some((at, earlier)) => (*at, counters.since(earlier)),
+            None => (began_ns, counters.clone()),
+        };
+        PollStats {
+            polls_total: counters.total(),
+            window_ns: now_ns.saturating_sub(from).max(1),
+            polls_window: recent.total(),
+            slow_window: recent.at_least(threshold_ns),
+            p99_window_ns: recent.quantile(0.99),
+            max_window_ns: recent.max(),
+            slow_on_cpu_ratio: (self.slow_observed_ns > 0)
+                .then(|| self.slow_cpu_ns as f64 / self.slow_observed_ns as f64),
+            ..PollStats::default()
+        }
+    }
+
+    /// Only what the window holds, for a watcher that asked for histograms.
+    pub(crate) fn recent(&self, counters: &Sparse) -> Sparse {
+        self.snapshots.front().map_or_else(|| counters.clone(), |(_, earlier)| counters.since(earlier))
+    }
+}
+
+/// The last minute of a group's size.
+#[derive(Default)]
+pub(crate) struct Size {
+    /// Instant, spawned, ended.
+    samples: VecDeque<(u64, u64, u64)>,
+}
+
+impl Size {
+    pub(crate) fn sample(&mut self, now_ns: u64, spawned: u64, ended: u64) {
+        if self.samples.len() == TREND_SECONDS {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now_ns, spawned, ended));
+    }
+
+    /// The movement since the group was last at its lowest.
+    pub(crate) fn trend(&self, now_ns: u64, spawned: u64, ended: u64) -> Trend {
+        let live = |&(_, spawned, ended): &(u64, u64, u64)| spawned.saturating_sub(ended);
+        // The latest of equally low samples: that is when it began to grow.
+        let lowest = self.samples.iter().rev().min_by_key(|sample| live(sample));
+        match lowest {
+            Some(low) if live(low) < spawned.saturating_sub(ended) => Trend {
+                window_ns: now_ns.saturating_sub(low.0),
+                live_before: live(low),
+                spawned: spawned.saturating_sub(low.1),
+                ended: ended.saturating_sub(low.2),
+            },
+            _ => Trend { live_before: spawned.saturating_sub(ended), ..Trend::default() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taskscope_proto::histogram::index;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_window_forgets_what_is_older_than_a_minute() {
+        let mut window = Window::default();
+        let slow = |count| Sparse::from_counts([(index(200_000_000), count)]);
+        window.snapshot(0, slow(0));
+        for tick in 1..=6 {
+            window.snapshot(tick * 10 * S, slow(5));
+        }
+        let stats = window.stats(65 * S, 0, &slow(7), 100_000_000);
+        assert_eq!((stats.polls_total, stats.polls_window, stats.slow_window), (7, 2, 2));
+        assert_eq!(stats.window_ns, 55 * S);
+        assert!(stats.p99_window_ns.is_some_and(|ns| (200_000_000..210_000_000).contains(&ns)));
+    }
+
+    #[test]
+    fn an_empty_window_has_no_percentile() {
+        let stats = Window::default().stats(5 * S, 0, &Sparse::default(), 1);
+        assert_eq!((stats.polls_window, stats.p99_window_ns, stats.slow_on_cpu_ratio), (0, None, None));
+    }
+
+    #[test]
+    fn a_trend_begins_where_growth_began() {
+        let mut size = Size::default();
+        for second in 0..10 {
+            size.sample(second * S, 40, 0);
+        }
+        for second in 10..43 {
+            size.sample(second * S, 40 + (second - 9) * 40, 0);
+        }
+        let trend = size.trend(43 * S, 1400, 0);
+        assert_eq!(trend, Trend { window_ns: 34 * S, live_before: 40, spawned: 1360, ended: 0 });
+    }
+
+    #[test]
+    fn a_steady_group_has_no_trend() {
+        let mut size = Size::default();
+        (0..9).for_each(|second| size.sample(second * S, 40 + second * 7, second * 7));
+        assert_eq!(size.trend(9 * S, 103, 63).window_ns, 0);
+    }
+}
