@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use taskscope_proto::histogram::Sparse;
 use taskscope_proto::v1::{PollStats, Trend};
 
-/// A snapshot is taken this often, and this many are kept: the window is between 50 and 60 seconds.
-pub(crate) const SNAPSHOT_EVERY_NS: u64 = 10_000_000_000;
-const SNAPSHOTS: usize = 6;
+/// A snapshot is taken this often, and this many are kept: the window is between 8 and 10 seconds, so that what it says
+/// is about now.
+pub(crate) const SNAPSHOT_EVERY_NS: u64 = 2_000_000_000;
+const SNAPSHOTS: usize = 5;
 /// One-second samples behind a trend.
 const TREND_SECONDS: usize = 60;
 
-/// The last minute of one histogram.
+/// The last seconds of one histogram.
 #[derive(Default)]
 pub(crate) struct Window {
     snapshots: VecDeque<(u64, Sparse)>,
@@ -89,8 +90,14 @@ impl Size {
         let live = |&(_, spawned, ended): &(u64, u64, u64)| spawned.saturating_sub(ended);
         // The latest of equally low samples: that is when it began to grow.
         let lowest = self.samples.iter().rev().min_by_key(|sample| live(sample));
+        let growing = |from_ns: u64| {
+            let since: Vec<u64> =
+                self.samples.iter().filter(|sample| sample.0 >= from_ns).map(live).collect();
+            since.windows(2).filter(|pair| pair[1] > pair[0]).count() as u32
+        };
         match lowest {
             Some(low) if live(low) < spawned.saturating_sub(ended) => Trend {
+                growing_seconds: growing(low.0),
                 window_ns: now_ns.saturating_sub(low.0),
                 live_before: live(low),
                 spawned: spawned.saturating_sub(low.1),
@@ -109,16 +116,16 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     #[test]
-    fn a_window_forgets_what_is_older_than_a_minute() {
+    fn a_window_forgets_what_is_old() {
         let mut window = Window::default();
         let slow = |count| Sparse::from_counts([(index(200_000_000), count)]);
         window.snapshot(0, slow(0));
-        for tick in 1..=6 {
-            window.snapshot(tick * 10 * S, slow(5));
+        for tick in 1..=5 {
+            window.snapshot(tick * 2 * S, slow(5));
         }
-        let stats = window.stats(65 * S, 0, &slow(7), 100_000_000);
+        let stats = window.stats(11 * S, 0, &slow(7), 100_000_000);
         assert_eq!((stats.polls_total, stats.polls_window, stats.slow_window), (7, 2, 2));
-        assert_eq!(stats.window_ns, 55 * S);
+        assert_eq!(stats.window_ns, 9 * S);
         assert!(stats.p99_window_ns.is_some_and(|ns| (200_000_000..210_000_000).contains(&ns)));
     }
 
@@ -138,7 +145,19 @@ mod tests {
             size.sample(second * S, 40 + (second - 9) * 40, 0);
         }
         let trend = size.trend(43 * S, 1400, 0);
-        assert_eq!(trend, Trend { window_ns: 34 * S, live_before: 40, spawned: 1360, ended: 0 });
+        assert_eq!(
+            trend,
+            Trend { window_ns: 34 * S, live_before: 40, spawned: 1360, ended: 0, growing_seconds: 33 }
+        );
+    }
+
+    #[test]
+    fn a_burst_grows_in_one_second_only() {
+        let mut size = Size::default();
+        size.sample(0, 0, 0);
+        (1..20).for_each(|second| size.sample(second * S, 212, 0));
+        let trend = size.trend(20 * S, 212, 0);
+        assert_eq!((trend.live_before, trend.spawned, trend.growing_seconds), (0, 212, 1));
     }
 
     #[test]

@@ -152,6 +152,9 @@ pub struct Trend {
     pub spawned: u64,
     #[prost(uint64, tag = "4")]
     pub ended: u64,
+    /// Seconds of that time in which the group grew: a burst grows in one or two, a leak in most.
+    #[prost(uint32, tag = "5")]
+    pub growing_seconds: u32,
 }
 /// Log-linear: 32 sub-buckets an octave, exact below 64 ns, never clamped. Bucket i covers the values whose index is i as
 /// `taskscope_proto::histogram::index` computes it. Only buckets with a count are sent.
