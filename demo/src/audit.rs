@@ -18,9 +18,9 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    pub(crate) fn open(probe: &Probe, storage: Arc<Storage>) -> Self {
+    pub(crate) fn open(probe: Probe, storage: Arc<Storage>) -> Self {
         let (lines, waiting) = mpsc::channel(WAITING_LINES);
-        probe.spawn("audit-writer", write_batches(probe.clone(), waiting, storage));
+        probe.spawn("audit-writer", write_batches(probe, waiting, storage));
         Self { lines }
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Row {
 }
 
 impl Database {
-    pub(crate) fn connect(probe: &Probe) -> Arc<Self> {
+    pub(crate) fn connect(probe: Probe) -> Arc<Self> {
         let connections = (0..CONNECTIONS).map(|_| {
             let (queries, asked) = mpsc::channel(1);
             probe.spawn("db-connection", answer(asked));
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_query_beyond_the_last_connection_waits_and_is_counted() {
         let (runtime, probe) = runtime();
-        let database = runtime.block_on(async { Database::connect(&probe) });
+        let database = runtime.block_on(async { Database::connect(probe) });
         let held: Vec<_> =
             (0..CONNECTIONS).map(|_| runtime.block_on(database.check_out()).unwrap()).collect();
         let sample = database.sample();

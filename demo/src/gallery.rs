@@ -11,7 +11,7 @@ const GALLERIES: u32 = 96;
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 const PUT_TOGETHER: Duration = Duration::from_micros(200);
 
-pub(crate) fn open_all(probe: &Probe) {
+pub(crate) fn open_all(probe: Probe) {
     for gallery in 0..GALLERIES {
         // Not all at once.
         let first = Instant::now() + REFRESH_EVERY * gallery / GALLERIES;

@@ -16,11 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Inside a runtime. Serves on a free port of the loopback device until the runtime ends.
-pub(crate) fn listen(probe: &Probe, router: Router) -> io::Result<SocketAddr> {
+pub(crate) fn listen(probe: Probe, router: Router) -> io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    probe.spawn("http-accept", accept(probe.clone(), TcpListener::from_std(listener)?, router));
+    probe.spawn("http-accept", accept(probe, TcpListener::from_std(listener)?, router));
     Ok(address)
 }
 

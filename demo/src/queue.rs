@@ -18,11 +18,11 @@ pub(crate) struct Queue {
 pub(crate) struct Full;
 
 impl Queue {
-    pub(crate) fn open(probe: &Probe, storage: &Arc<Storage>) -> Self {
+    pub(crate) fn open(probe: Probe, storage: &Arc<Storage>) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..WORKERS {
-            probe.spawn("thumbnail-worker", work_off(probe.clone(), waiting.clone(), storage.clone()));
+            probe.spawn("thumbnail-worker", work_off(probe, waiting.clone(), storage.clone()));
         }
         Self { jobs }
     }

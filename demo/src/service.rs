@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use taskscope_probe::Probe;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::announcement::{Announcement, Edge, Progress};
 use crate::announcer::Announcer;
@@ -25,6 +25,9 @@ const WORKERS: usize = 2;
 const BLOCKING_THREADS: usize = 8;
 /// For tasks that are in a poll; one that stays longer does not keep the process.
 const SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// A probe without an address by then listens nowhere.
+const PROBE_START: Duration = Duration::from_millis(500);
 
 /// How to run the demo. The default is the whole tour, until it is told to end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -67,8 +70,10 @@ fn run(options: &Options, output: impl Write + Send + 'static) -> Result<(), Err
     let announcer = Announcer::start(options.output, output).map_err(Error::Start)?;
     let clockwork = Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     let service = Service::start()?;
-    announcer.say(&service.serving());
-    clockwork.block_on(conduct(options, &service, &announcer));
+    clockwork.block_on(async {
+        announcer.say(&service.serving().await);
+        conduct(options, &service, &announcer).await;
+    });
     service.stop();
     Ok(())
 }
@@ -85,18 +90,18 @@ impl Service {
     fn start() -> Result<Self, Error> {
         let (runtime, probe) = runtime().map_err(Error::Start)?;
         let entered = runtime.enter();
-        let shop = Shop::open(&probe).map_err(Error::Start)?;
-        let address = listener::listen(&probe, api::router(shop.clone())).map_err(Error::Listen)?;
+        let shop = Shop::open(probe).map_err(Error::Start)?;
+        let address = listener::listen(probe, api::router(shop.clone())).map_err(Error::Listen)?;
         drop(entered);
         let load = Load::start(address).map_err(Error::Start)?;
         Ok(Self { runtime, probe, shop, address, load })
     }
 
-    fn serving(&self) -> Announcement {
+    async fn serving(&self) -> Announcement {
         let hooks = self.probe.hooks();
         Announcement::Serving {
             http: format!("http://{}", self.address),
-            probe: self.probe.address(),
+            probe: listening(self.probe).await,
             hooks: hooks.is_ok(),
             hooks_absent: hooks.err(),
         }
@@ -106,6 +111,15 @@ impl Service {
         drop(self.load);
         self.runtime.shutdown_timeout(SHUTDOWN);
     }
+}
+
+/// The probe's address, which it has some milliseconds after its start, or never.
+async fn listening(probe: Probe) -> Option<String> {
+    let give_up = Instant::now() + PROBE_START;
+    while probe.address().is_none() && Instant::now() < give_up {
+        sleep(PROBE_START / 100).await;
+    }
+    probe.address()
 }
 
 /// The runtime that the shop lives on, with the probe in it.

@@ -29,13 +29,9 @@ struct Live {
 
 impl Sessions {
     /// As many customers as the shop usually has are there from the start.
-    pub(crate) fn open(probe: &Probe, oldest_valid: OldestValid) -> Self {
-        let sessions = Self {
-            probe: probe.clone(),
-            oldest_valid,
-            live: Mutex::default(),
-            forget_logouts: AtomicBool::new(false),
-        };
+    pub(crate) fn open(probe: Probe, oldest_valid: OldestValid) -> Self {
+        let sessions =
+            Self { probe, oldest_valid, live: Mutex::default(), forget_logouts: AtomicBool::new(false) };
         for _ in 0..AT_ONCE {
             sessions.log_in();
         }
@@ -49,11 +45,11 @@ impl Sessions {
         live.last += 1;
         let number = live.last;
         live.sessions.push_back(session);
+        // Before the oldest one ends: the shop never has fewer sessions than it may.
+        self.probe.spawn("session-watch", watch(number, logged_out, self.oldest_valid.clone()));
         if !self.forget_logouts.load(Ordering::Relaxed) {
             live.log_out_oldest();
         }
-        drop(live);
-        self.probe.spawn("session-watch", watch(number, logged_out, self.oldest_valid.clone()));
         number
     }
 
@@ -96,7 +92,7 @@ mod tests {
         let (runtime, probe) = runtime();
         let _entered = runtime.enter();
         let (_revocations, oldest_valid) = Revocations::start().unwrap();
-        let sessions = Sessions::open(&probe, oldest_valid);
+        let sessions = Sessions::open(probe, oldest_valid);
         let alive = || runtime.metrics().num_alive_tasks();
         assert_eq!(alive(), AT_ONCE);
         sessions.log_in();
@@ -116,7 +112,7 @@ mod tests {
         let (runtime, probe) = runtime();
         let _entered = runtime.enter();
         let (revocations, oldest_valid) = Revocations::start().unwrap();
-        let _sessions = Sessions::open(&probe, oldest_valid);
+        let _sessions = Sessions::open(probe, oldest_valid);
         drop(revocations);
         eventually("no session is left", || runtime.metrics().num_alive_tasks() == 0);
     }

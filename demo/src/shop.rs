@@ -29,12 +29,12 @@ pub(crate) struct Shop {
 
 impl Shop {
     /// Inside a runtime: most parts are tasks.
-    pub(crate) fn open(probe: &Probe) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(probe: Probe) -> io::Result<Arc<Self>> {
         let storage = Arc::new(Storage::default());
         let (revocations, oldest_valid) = Revocations::start()?;
         gallery::open_all(probe);
         Ok(Arc::new(Self {
-            probe: probe.clone(),
+            probe,
             audit: Audit::open(probe, storage.clone()),
             database: Database::connect(probe),
             passwords: Passwords::default(),

@@ -30,8 +30,8 @@ impl Served {
     pub(crate) fn start() -> Self {
         let (runtime, probe) = runtime();
         let entered = runtime.enter();
-        let shop = Shop::open(&probe).unwrap();
-        let address = listener::listen(&probe, api::router(shop.clone())).unwrap();
+        let shop = Shop::open(probe).unwrap();
+        let address = listener::listen(probe, api::router(shop.clone())).unwrap();
         drop(entered);
         Self { runtime, shop, address }
     }
