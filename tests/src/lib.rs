@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod eventually;
+pub mod impostor;
 pub mod json;
 pub mod load;
 pub mod proc;
