@@ -36,6 +36,25 @@ pub fn open_files(pid: u32) -> Option<usize> {
     Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
+/// The child of a process that runs the program of this name.
+pub fn child(parent: u32, program: &str) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == program)
+    })
+}
+
+/// Sends a signal to one process.
+///
+/// # Panics
+/// If there is no such process.
+#[track_caller]
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let process =
+        i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id is positive");
+    rustix::process::kill_process(process, signal).expect("the process is there");
+}
+
 /// `/proc/PID/stat` from the state on; the name before it may hold anything.
 fn fields(pid: u32) -> Option<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -1,0 +1,79 @@
+//! The dashboard in a real terminal: there from the first frame, there when the target is gone, and gone without a trace.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use taskscope_tests::screen::Screen;
+use taskscope_tests::target::Target;
+use taskscope_tests::{Build, impostor, peer, proc};
+
+fn top(screen: &Screen, address: &str) {
+    screen.run(&format!("{} top {address}; echo \"ended: $?\"", Build::Hooks.program("taskscope").display()));
+    screen.shows(Duration::from_secs(10), |_| screen.is_alternate());
+}
+
+/// The shell again: its own screen, its cursor, and what is typed shows.
+fn restored(screen: &Screen) -> String {
+    let text =
+        screen.shows(Duration::from_secs(5), |text| !screen.is_alternate() && text.contains("ended: "));
+    assert!(screen.has_cursor(), "the cursor is shown again:\n{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    screen.run("echo typed | tr a-z A-Z");
+    screen.shows(Duration::from_secs(5), |text| text.contains("echo typed") && text.contains("TYPED"));
+    text
+}
+
+#[test]
+fn it_draws_before_the_target_answers_and_quits_on_q() {
+    if !peer("tmux") {
+        return;
+    }
+    // Accepts the connection and says nothing.
+    let silent = impostor::saying(b"");
+    let screen = Screen::open(100, 30, &[]);
+    top(&screen, &format!("http://{silent}"));
+    let first = screen.shows(Duration::from_secs(3), |text| !text.trim().is_empty());
+    assert!(first.to_lowercase().contains("connect"), "it says that it is connecting:\n{first}");
+    screen.keys(&["q"]);
+    let text = restored(&screen);
+    assert!(text.contains("ended: 0"), "{text}");
+}
+
+#[test]
+fn it_shows_a_target_until_it_is_gone_and_says_so_after() {
+    if !peer("tmux") {
+        return;
+    }
+    let mut target = Target::program("target-pools").start();
+    let screen = Screen::open(100, 30, &[]);
+    top(&screen, &target.address);
+    let text =
+        screen.shows(Duration::from_secs(10), |text| text.contains("FULL") && text.contains("database"));
+    assert!(text.contains("target-pools"), "the target is named:\n{text}");
+    for size in [(160, 50), (80, 24), (20, 5), (100, 30)] {
+        screen.resize(size.0, size.1);
+        screen.shows(Duration::from_secs(5), |text| !text.trim().is_empty());
+    }
+    target.process.kill();
+    screen.shows(Duration::from_secs(10), |text| {
+        let text = text.to_lowercase();
+        ["gone", "lost", "retry", "disconnected", "reconnect"].iter().any(|word| text.contains(word))
+    });
+    screen.keys(&["q"]);
+    restored(&screen);
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    if !peer("tmux") {
+        return;
+    }
+    let target = Target::program("target-plain").start();
+    let screen = Screen::open(100, 30, &[]);
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        screen.run("clear");
+        top(&screen, &target.address);
+        proc::signal(proc::child(screen.shell_pid(), "taskscope").expect("it runs in the shell"), signal);
+        restored(&screen);
+    }
+}
