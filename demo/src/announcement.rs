@@ -58,7 +58,7 @@ impl Announcement {
         match self {
             Self::Serving { http, probe, hooks_absent, .. } => {
                 let address = probe.as_deref().unwrap_or("(the probe listens nowhere)");
-                let absent = hooks_absent.as_ref().map(|why| format!("; without task hooks: {why}"));
+                let absent = hooks_absent.as_ref().map(|why| format!("; {why}"));
                 format!("{address}  the photo shop is at {http}{}", absent.unwrap_or_default())
             }
             Self::Fault { name, state, truth, at_ms } => {
@@ -164,7 +164,7 @@ mod tests {
             words,
             [
                 "unix:/run/demo.3f2a.sock  the photo shop is at http://127.0.0.1:41873",
-                "(the probe listens nowhere)  the photo shop is at http://127.0.0.1:41873; without task hooks: no \"cfg\"",
+                "(the probe listens nowhere)  the photo shop is at http://127.0.0.1:41873; no \"cfg\"",
                 "  5.0 s  stuck-poll starts: POST /resize calls std::thread::sleep on both workers, for 5 s",
                 " 10.0 s  stuck-poll ends",
                 "nothing more will be injected; the service runs on",

@@ -33,12 +33,14 @@ impl Fault {
         match self {
             Self::StuckPoll => "POST /resize calls std::thread::sleep on both workers, for 5 s",
             Self::SlowPoll => {
-                "3 times a second POST /login hashes a password on its worker, 212 ms of CPU each"
+                "4 times a second POST /login hashes a password on its worker, 212 ms of CPU each"
             }
             Self::PoolFull => {
                 "the disk hangs: 69 jobs for the 8 threads of the blocking pool, none of which ends"
             }
-            Self::Leak => "39 times a second a login spawns a session-watch task that nobody tells to end",
+            Self::Leak => {
+                "39 times a second POST /login spawns a session-watch task that nobody tells to end"
+            }
         }
     }
 

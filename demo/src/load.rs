@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::request::Request;
+use crate::session::REGULARS;
 pub(crate) use connection::Connection;
 
 const CUSTOMERS: u32 = 50;
@@ -43,6 +44,7 @@ enum Wish {
 impl Wish {
     fn request(self, number: u64) -> Request {
         let id = number * 7919 % 5000 + 1;
+        let regular = number / MIX.len() as u64 % REGULARS;
         match self {
             Self::Photo => Request::get(format!("/photos/{id}")),
             Self::Album => Request::get(format!("/albums/{id}")),
@@ -50,7 +52,7 @@ impl Wish {
             Self::Order => Request::post("/orders", format!(r#"{{"photo":{id},"copies":2}}"#)),
             Self::Resize => Request::post("/resize", format!(r#"{{"photo":{id}}}"#)),
             Self::Login => {
-                Request::post("/login", format!(r#"{{"user":"customer-{id}","password":"secret"}}"#))
+                Request::post("/login", format!(r#"{{"user":"customer-{regular}","password":"secret"}}"#))
             }
         }
     }

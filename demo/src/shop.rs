@@ -51,7 +51,7 @@ impl Shop {
             Fault::StuckPoll => self.storage.hang_lookups(Some(until)),
             Fault::SlowPoll => self.passwords.make_costly(true),
             Fault::PoolFull => self.storage.hang_writes(true),
-            Fault::Leak => self.sessions.forget_logouts(true),
+            Fault::Leak => self.sessions.forget(true),
         }
     }
 
@@ -60,7 +60,7 @@ impl Shop {
             Fault::StuckPoll => self.storage.hang_lookups(None),
             Fault::SlowPoll => self.passwords.make_costly(false),
             Fault::PoolFull => self.storage.hang_writes(false),
-            Fault::Leak => self.sessions.forget_logouts(false),
+            Fault::Leak => self.sessions.forget(false),
         }
     }
 }
