@@ -1,1 +1,142 @@
-fn main() {}
+//! `taskscope`: attaches to services that run the probe, shows them, and says what is wrong.
+//!
+//! Start reading at [`run`], which turns a command into a call; `session` drives the link to a target, `model` keeps what
+//! it said, `rules` and `why` say what is wrong, `top` drives the dashboard, `report` prints.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use taskscope_proto::v1::WatchRequest;
+
+mod address;
+mod cli;
+mod connection;
+mod demo;
+mod discover;
+mod link;
+mod model;
+mod recording;
+mod report;
+mod rules;
+mod save;
+mod session;
+mod syscalls;
+mod top;
+mod tour;
+mod why;
+
+use address::Target;
+use cli::{Cli, Command, List, Output};
+use model::Model;
+use report::{ls, pools, print, status, tasks};
+use session::fetch;
+use why::Why;
+
+/// Something is wrong with the target.
+const CONDITION_HOLDS: u8 = 1;
+const ERROR: u8 = 2;
+/// As in sysexits.h.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(cli) {
+        Ok(code) => code,
+        // A reader that has gone (`| head`) is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("taskscope: {error:#}");
+            ExitCode::from(ERROR)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // The demo's service builds the runtime that it is about.
+    if let Some(Command::Demo { serve: true, faults, run_for, child, .. }) = cli.command {
+        demo::serve(faults, run_for, child)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command(cli.command.unwrap_or(Command::Top { target: None })));
+    // A key press may be awaited on a thread that nothing can stop.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Top { target } => top::run(target, None).await?,
+        Command::Ls { json } => print(&ls::report(json).await?)?,
+        Command::Why { target } => return why(target).await,
+        Command::Status { target, output } => {
+            let render =
+                |model: &Model| if output.json { status::json(model) } else { Ok(status::text(model)) };
+            show(target, why::request(), output, render).await?;
+        }
+        Command::Pools { target, output } => {
+            let render =
+                |model: &Model| if output.json { pools::json(model) } else { Ok(pools::text(model)) };
+            show(target, WatchRequest::default(), output, render).await?;
+        }
+        Command::Tasks(list) => rows(&list, false).await?,
+        Command::Pending(list) => rows(&list, true).await?,
+        Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
+        Command::Demo { faults, run_for, plain, .. } => demo::run(faults, run_for, plain).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn why(target: Option<Target>) -> anyhow::Result<ExitCode> {
+    let model = fetch(target, why::request()).await?;
+    let why = Why::of(&model);
+    print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
+    Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {
+    let (target, filter) = list.split()?;
+    let request = tasks::request(&filter, list.sort, list.ascending, list.limit, pending);
+    let render = |model: &Model| if list.output.json { tasks::json(model) } else { tasks::text(model) };
+    show(target, request, list.output, render).await
+}
+
+/// Prints the target as of now, or again every second.
+async fn show(
+    target: Option<Target>,
+    request: WatchRequest,
+    output: Output,
+    render: impl Fn(&Model) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    loop {
+        print(&render(&fetch(target.clone(), request.clone()).await?)?)?;
+        if !output.watch {
+            return Ok(());
+        }
+        if !output.json {
+            print("\n")?;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Whether colours may be used: not with NO_COLOR (any value), nor on a dumb terminal.
+fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !set("NO_COLOR") && std::env::var("TERM").as_deref() != Ok("dumb")
+}

@@ -48,48 +48,37 @@ pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
 impl Registry {
     /// Opens the bracket of a poll.
     #[inline]
-    pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<SlotIndex>) -> Ticks {
-        let now = self.clock.now();
-        if !line.enter(id, slot, now) {
+    pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<SlotIndex>) {
+        if !line.enter(id, slot, self.clock.now()) {
             self.losses.add(Reason::DeepBrackets, 1);
         }
-        if let Some(slot) = slot {
-            self.slots.slot(slot).begin_poll(now);
-        }
-        now
     }
 
     /// Closes the innermost bracket, counts its poll, and frees the slot of a task that ended in it.
     #[inline]
-    pub(crate) fn end_poll(&self, line: &Line, start: Option<Ticks>) {
+    pub(crate) fn end_poll(&self, line: &Line) {
         let now = self.clock.now();
-        let Some(open) = line.open() else {
-            line.leave(now);
-            return;
-        };
+        // `None`: nested too deep to be kept.
+        let Some((open, label)) = line.leave(now) else { return };
+        let ns = self.clock.between(open.start, now);
         let Some(index) = open.slot else {
-            let ns = self.clock.between(start.unwrap_or(open.word), now);
             // A labelled stretch outside every followed task is a poll only on a worker.
-            let slow = ns >= self.slow_poll_threshold_ns && line.is_worker();
-            let label = if slow { line.main_label(ns) } else { None };
-            if line.leave(now).is_some() && slow {
-                self.push_slow(open.id, open.word, ns, GroupId(0), label, TaskKind::Unspecified, line);
+            if ns >= self.slow_poll_threshold_ns && line.is_worker() {
+                self.push_slow(open.id, open.word, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
             }
             return;
         };
         let slot = self.slots.slot(index);
-        let ns = self.clock.between(start.unwrap_or_else(|| slot.poll_start()), now);
         slot.end_poll(now, ns);
         line.count_poll();
-        let group = slot.group();
         let flags = slot.flags();
         if flags.kind() != TaskKind::Blocking {
+            let group = slot.group();
             self.groups.entry(group).polls.add(ns);
             if ns >= self.slow_poll_threshold_ns {
-                self.push_slow(open.id, open.word, ns, group, line.main_label(ns), flags.kind(), line);
+                self.push_slow(open.id, open.word, ns, group, label.of(ns), flags.kind(), line);
             }
         }
-        line.leave(now);
         if flags.is_ended() {
             self.free(index, open.id, now);
         }

@@ -5,6 +5,7 @@
 //! for closures of the blocking pool and for workers, and before the spawn hook on a closed runtime.
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,14 +21,23 @@ use crate::runtimes::{RuntimeEntry, worker_index};
 
 thread_local! {
     /// Left by the wrapper for the spawn hook that runs inside its call of `tokio::spawn`.
-    static WRAPPING: Cell<Option<Sid>> = const { Cell::new(None) };
+    static WRAPPING: Cell<Option<Wrapped>> = const { Cell::new(None) };
 }
 
-/// Runs `spawn` so that the spawn hook inside it takes the task for a wrapped one of this name. False: no hook ran.
-pub(super) fn wrapping<T>(name: Sid, spawn: impl FnOnce() -> T) -> (T, bool) {
-    WRAPPING.set(Some(name));
+/// A task that is being spawned through the wrapper.
+#[derive(Clone, Copy)]
+pub(super) struct Wrapped {
+    pub(super) name: Sid,
+    /// The wrapper's caller; the hook would be told a line of the wrapper.
+    pub(super) spawned_at: &'static Location<'static>,
+}
+
+/// Runs `spawn` so that the spawn hook inside it takes the task for this one.
+pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
+    WRAPPING.set(Some(wrapped));
     let spawned = spawn();
-    (spawned, WRAPPING.take().is_none())
+    WRAPPING.set(None);
+    spawned
 }
 
 /// Puts the four hooks on `builder`.
@@ -52,14 +62,16 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
     let wrapped = WRAPPING.take();
     registry.totals.spawned.fetch_add(1, Relaxed);
-    let site = registry.groups.site(meta.spawned_at(), &registry.texts).unwrap_or_else(|| {
+    let spawned_at = wrapped.map_or_else(|| meta.spawned_at(), |wrapped| wrapped.spawned_at);
+    let site = registry.groups.site(spawned_at, &registry.texts).unwrap_or_else(|| {
         registry.losses.add(Reason::LostStrings, 1);
         Sid(0)
     });
-    let group = registry.groups.find(wrapped.unwrap_or_default(), site).unwrap_or_else(|| {
-        registry.losses.add(Reason::FoldedGroups, 1);
-        Default::default()
-    });
+    let group =
+        registry.groups.find(wrapped.map_or(Sid(0), |wrapped| wrapped.name), site).unwrap_or_else(|| {
+            registry.losses.add(Reason::FoldedGroups, 1);
+            Default::default()
+        });
     registry.groups.entry(group).add_spawned();
     if registry.lines.mine().is_some_and(|line| line.ended_early(id)) {
         registry.groups.entry(group).add_ended(false);
@@ -103,7 +115,7 @@ fn before_poll(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>)
 #[inline]
 fn after_poll(registry: &Registry) {
     if let Some(line) = registry.lines.mine() {
-        registry.end_poll(line, None);
+        registry.end_poll(line);
     }
 }
 

@@ -109,7 +109,7 @@ impl Drop for LabelGuard {
         line.note_stretch(stretch.label, ns);
         line.set_label(stretch.before.0, stretch.before.1);
         if stretch.own_bracket {
-            registry.end_poll(line, Some(stretch.start));
+            registry.end_poll(line);
         }
     }
 }

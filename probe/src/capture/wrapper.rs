@@ -59,12 +59,14 @@ where
 {
     let Some(registry) = engine::registry() else { return tokio::spawn(future) };
     let name = intern_name(registry, name);
+    let spawned_at = std::panic::Location::caller();
     #[cfg(tokio_unstable)]
     if engine::hooks_are_installed() {
         let by_hooks = Seen::ByHooks { task: None, waker: CachedWaker::default() };
-        return super::hooks::wrapping(name, || tokio::spawn(Instrumented { future, seen: by_hooks })).0;
+        let wrapped = super::hooks::Wrapped { name, spawned_at };
+        return super::hooks::wrapping(wrapped, || tokio::spawn(Instrumented { future, seen: by_hooks }));
     }
-    let seen = alone(registry, name, TaskKind::Wrapped, std::panic::Location::caller());
+    let seen = alone(registry, name, TaskKind::Wrapped, spawned_at);
     tokio::spawn(Instrumented { future, seen })
 }
 
@@ -210,21 +212,20 @@ impl Drop for Owned {
 struct Running {
     registry: &'static Registry,
     line: &'static Line,
-    start: crate::clock::Ticks,
 }
 
 impl Running {
     fn begin(task: Tenant, line: &'static Line) -> Self {
         task.answer_wake();
         engine::adopt_current_runtime(line);
-        let start = task.registry.begin_poll(line, task.id, Some(task.index));
-        Self { registry: task.registry, line, start }
+        task.registry.begin_poll(line, task.id, Some(task.index));
+        Self { registry: task.registry, line }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.registry.end_poll(self.line, Some(self.start));
+        self.registry.end_poll(self.line);
     }
 }
 

@@ -253,10 +253,12 @@ impl Watcher {
         let (mut scheduled, mut all_see_wakes, mut any) = (0, true, false);
         let mut still_matching: HashMap<(u64, u64), u64> = HashMap::new();
 
+        let running: HashMap<u64, u64> =
+            sampler.live.iter().map(|live| (live.poll.task_id, live.poll.since_ns)).collect();
         let live = sampler.engine.registry.slots.iter().map(|view| (view, None));
         let ended = sampler.ended.iter().map(|(view, at_ns)| (*view, Some(*at_ns)));
         for (view, ended_ns) in live.chain(ended) {
-            let row = SlotRow::new(sampler, view, ended_ns, now_ns, &mut texts);
+            let row = SlotRow::new(sampler, view, ended_ns, now_ns, &running, &mut texts);
             if ended_ns.is_none() {
                 any = true;
                 all_see_wakes &= view.flags.sees_wakes();
@@ -417,10 +419,11 @@ impl SlotRow {
         view: SlotView,
         ended_ns: Option<u64>,
         now_ns: u64,
+        running: &HashMap<u64, u64>,
         texts: &mut Texts<'_>,
     ) -> Self {
-        let registry = &sampler.engine.registry;
-        let raw = raw_row(sampler, &view, ended_ns, now_ns, registry);
+        let running_ns = running.get(&view.id.0).copied().filter(|_| ended_ns.is_none());
+        let raw = raw_row(sampler, &view, ended_ns, now_ns, running_ns);
         Self { name: texts.text(raw.name), label: texts.text(raw.label), at: texts.text(raw.spawned_at), raw }
     }
 }
@@ -430,22 +433,23 @@ fn raw_row(
     view: &SlotView,
     ended_ns: Option<u64>,
     now_ns: u64,
-    registry: &Registry,
+    running_ns: Option<u64>,
 ) -> RawRow {
+    let registry = &sampler.engine.registry;
     let group = registry.groups.entry(view.group);
     let label = view.label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
     let spawned_ns = sampler.at(view.spawned);
     let age_ns = ended_ns.unwrap_or(now_ns).saturating_sub(spawned_ns);
     let since = |ticks| now_ns.saturating_sub(sampler.at(ticks));
     let woken = has_tag(view.woken, view.id);
-    let (state, since_ns) = match ended_ns {
-        Some(at_ns) => (TaskState::Ended, now_ns.saturating_sub(at_ns)),
-        None if view.poll_start != 0 => (TaskState::Running, since(view.poll_start)),
-        None if woken => (TaskState::Scheduled, since(view.woken)),
-        None if view.poll_end == 0 => (TaskState::Scheduled, age_ns),
-        None => (TaskState::Idle, since(view.poll_end)),
+    let (state, since_ns) = match (ended_ns, running_ns) {
+        (Some(at_ns), _) => (TaskState::Ended, now_ns.saturating_sub(at_ns)),
+        (None, Some(running_ns)) => (TaskState::Running, running_ns),
+        (None, None) if woken => (TaskState::Scheduled, since(view.woken)),
+        (None, None) if view.poll_end == 0 => (TaskState::Scheduled, age_ns),
+        (None, None) => (TaskState::Idle, since(view.poll_end)),
     };
-    let running_ns = if state == TaskState::Running { since_ns } else { 0 };
+    let running_ns = running_ns.unwrap_or(0);
     let busy_ns = view.busy_ns + running_ns;
     let scheduled_ns = view
         .flags

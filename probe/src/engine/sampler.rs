@@ -201,9 +201,7 @@ impl Sampler {
             let Some(bracket) = line.bracket else { continue };
             let slot =
                 bracket.slot.and_then(|slot| registry.slots.view(slot)).filter(|view| view.id == bracket.id);
-            // The slot has the exact start; the word's is early by up to 4 096 ticks.
-            let start = slot.map(|view| view.poll_start).filter(|&start| start != 0).unwrap_or(bracket.word);
-            let since_ns = now_ns.saturating_sub(self.engine.registry.clock.at(start));
+            let since_ns = now_ns.saturating_sub(registry.clock.at(bracket.start));
             let watched =
                 self.watched.entry(position).or_insert_with(|| Watched::new(line.tid, bracket.word));
             if watched.word != bracket.word || watched.tid != line.tid {
@@ -215,7 +213,7 @@ impl Sampler {
                 let first = watched.looks.map_or((now_ns, look), |(first, _)| first);
                 watched.looks = Some((first, (now_ns, look)));
             }
-            let mut poll = self.engine.describe_slot(slot.as_ref());
+            let mut poll = v1::LivePoll { label_sid: 0, ..self.engine.describe_slot(slot.as_ref()) };
             poll.task_id = bracket.id.0;
             poll.since_ns = since_ns;
             poll.activity = watched.activity();
@@ -385,7 +383,7 @@ impl Sampler {
 }
 
 impl Engine {
-    /// Kind, group, name and place of a slot; nothing is known without one.
+    /// Kind, group, name, place and last label of a slot; nothing is known without one.
     fn describe_slot(&self, slot: Option<&SlotView>) -> v1::LivePoll {
         let Some(slot) = slot else { return v1::LivePoll::default() };
         let group = self.registry.groups.entry(slot.group);
@@ -395,10 +393,7 @@ impl Engine {
             name_sid: group.name().0,
             group_id: slot.group.0,
             spawned_at_sid: group.site().0,
-            // A panic is told with the last label; a live poll only with its present one, which its caller sets.
-            label_sid: label
-                .filter(|_| slot.poll_start == 0)
-                .map_or(0, |label| self.registry.labels.entry(label).sid().0),
+            label_sid: label.map_or(0, |label| self.registry.labels.entry(label).sid().0),
             ..v1::LivePoll::default()
         }
     }

@@ -28,6 +28,8 @@ pub(crate) const BYTES: usize = CAP * size_of::<Line>();
 struct Bracket {
     /// Start with the low bits of the id; 0: no bracket.
     start: AtomicU64,
+    /// The start to the tick.
+    exact_start: AtomicU64,
     id: AtomicU64,
     slot_plus1: AtomicU32,
     label_plus1: AtomicU32,
@@ -63,8 +65,23 @@ pub(crate) struct Line {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Open {
     pub(crate) word: u64,
+    pub(crate) start: Ticks,
     pub(crate) id: TaskId,
     pub(crate) slot: Option<SlotIndex>,
+}
+
+/// The longest labelled stretch of a bracket that was closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LongestLabel {
+    ns: u64,
+    label_plus1: u32,
+}
+
+impl LongestLabel {
+    /// The label, if it took at least half of a bracket of `ns`.
+    pub(crate) fn of(self, ns: u64) -> Option<LabelIndex> {
+        (self.ns >= (ns / 2).max(1)).then(|| self.label_plus1.checked_sub(1).map(LabelIndex)).flatten()
+    }
 }
 
 /// A live bracket as a reader saw it, untorn.
@@ -80,8 +97,9 @@ pub(crate) struct LineView {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BracketView {
-    /// Identifies the bracket on its line; its ticks are early by up to 4 096.
+    /// Identifies the bracket on its line.
     pub(crate) word: u64,
+    pub(crate) start: Ticks,
     pub(crate) id: TaskId,
     pub(crate) slot: Option<SlotIndex>,
     pub(crate) label: Option<LabelIndex>,
@@ -182,6 +200,7 @@ impl Line {
         let kept = depth == 0 || self.save(depth);
         if kept {
             self.current.id.store(id.0, Relaxed);
+            self.current.exact_start.store(now, Relaxed);
             self.current.slot_plus1.store(slot.map_or(0, |slot| slot.0 + 1), Relaxed);
             self.current.label_plus1.store(0, Relaxed);
             self.current.longest_label_ns.store(0, Relaxed);
@@ -201,13 +220,17 @@ impl Line {
 
     /// Closes the innermost bracket and gives it back; `None` where none was kept for it.
     #[inline]
-    pub(crate) fn leave(&self, now: Ticks) -> Option<Open> {
+    pub(crate) fn leave(&self, now: Ticks) -> Option<(Open, LongestLabel)> {
         let depth = self.depth.load(Relaxed).checked_sub(1)?;
         self.depth.store(depth, Relaxed);
         if depth as usize > DEPTH {
             return None;
         }
         let open = self.open()?;
+        let longest = LongestLabel {
+            ns: self.current.longest_label_ns.load(Relaxed),
+            label_plus1: self.current.longest_label_plus1.load(Relaxed),
+        };
         self.current.start.store(0, Relaxed);
         self.active.store(now, Relaxed);
         if depth > 0 {
@@ -216,7 +239,7 @@ impl Line {
             // The next bracket's stores must not be seen under this one's start.
             fence(Release);
         }
-        Some(open)
+        Some((open, longest))
     }
 
     #[cold]
@@ -233,6 +256,7 @@ impl Line {
         let word = self.current.start.load(Relaxed);
         (word != 0).then(|| Open {
             word,
+            start: self.current.exact_start.load(Relaxed),
             id: TaskId(self.current.id.load(Relaxed)),
             slot: self.current.slot_plus1.load(Relaxed).checked_sub(1).map(SlotIndex),
         })
@@ -257,13 +281,6 @@ impl Line {
             self.current.longest_label_ns.store(ns, Relaxed);
             self.current.longest_label_plus1.store(label.0 + 1, Relaxed);
         }
-    }
-
-    /// The label that took at least half of a bracket of `ns`; call it before `leave`.
-    pub(crate) fn main_label(&self, ns: u64) -> Option<LabelIndex> {
-        (self.current.longest_label_ns.load(Relaxed) >= (ns / 2).max(1))
-            .then(|| self.current.longest_label_plus1.load(Relaxed).checked_sub(1).map(LabelIndex))
-            .flatten()
     }
 
     #[inline]
@@ -328,6 +345,7 @@ impl Line {
 impl Bracket {
     fn copy_from(&self, other: &Self) {
         self.id.store(other.id.load(Relaxed), Relaxed);
+        self.exact_start.store(other.exact_start.load(Relaxed), Relaxed);
         self.slot_plus1.store(other.slot_plus1.load(Relaxed), Relaxed);
         self.label_plus1.store(other.label_plus1.load(Relaxed), Relaxed);
         self.label_start.store(other.label_start.load(Relaxed), Relaxed);
@@ -342,6 +360,7 @@ impl Bracket {
             let word = self.start.load(Acquire);
             let view = BracketView {
                 word,
+                start: self.exact_start.load(Relaxed),
                 id: TaskId(self.id.load(Relaxed)),
                 slot: self.slot_plus1.load(Relaxed).checked_sub(1).map(SlotIndex),
                 label: self.label_plus1.load(Relaxed).checked_sub(1).map(LabelIndex),
@@ -389,7 +408,7 @@ mod tests {
                 (bracket.id, bracket.slot, bracket.word),
                 (TaskId(0x5007), Some(SlotIndex(4)), 0x9999_9007)
             );
-            assert_eq!(line.leave(0x9999_A000).map(|open| open.id), Some(TaskId(0x5007)));
+            assert_eq!(line.leave(0x9999_A000).map(|(open, _)| open.id), Some(TaskId(0x5007)));
             assert_eq!(lines.views().next().and_then(|(_, view)| view.bracket), None);
         });
     }
@@ -415,7 +434,7 @@ mod tests {
             let kept: Vec<bool> = (1..=6).map(|n| line.enter(TaskId(n), None, n << 20)).collect();
             assert_eq!(kept, [true, true, true, true, false, false]);
             let closed: Vec<Option<u64>> =
-                (0..6).map(|_| line.leave(9 << 20).map(|open| open.id.0)).collect();
+                (0..6).map(|_| line.leave(9 << 20).map(|(open, _)| open.id.0)).collect();
             assert_eq!(closed, [None, None, Some(4), Some(3), Some(2), Some(1)]);
             assert_eq!(line.leave(9 << 20), None);
         });

@@ -1,7 +1,9 @@
 //! The arena of task slots: one small slot a live task, a free list, memory that is never given back, so that a late
 //! store is harmless.
 //!
-//! A slot is written by the thread that polls its task (Tokio orders those), and by wakers, which touch only `woken`.
+//! A slot is written by the thread that polls its task, and by wakers, which touch only `woken`. Tokio's after-poll hook
+//! runs when the task can already be in its next poll on another thread, so what that hook counts is added atomically,
+//! and what belongs to one poll (its start) is kept on the thread's line and not here.
 //! A reader accepts a slot only if its id is the same before and after it read the rest; ids are never used twice.
 
 use std::sync::atomic::{
@@ -32,8 +34,6 @@ pub(crate) struct Slot {
     /// 0: free, or being filled.
     id: AtomicU64,
     spawned: AtomicU64,
-    /// Start of the running poll; 0: not in one.
-    poll_start: AtomicU64,
     /// End of the last poll; 0: never polled.
     poll_end: AtomicU64,
     /// When it was woken, the low bits replaced by those of the id; 0: not woken since its last poll.
@@ -107,7 +107,6 @@ impl Flags {
 pub(crate) struct SlotView {
     pub(crate) id: TaskId,
     pub(crate) spawned: Ticks,
-    pub(crate) poll_start: Ticks,
     pub(crate) poll_end: Ticks,
     pub(crate) woken: u64,
     pub(crate) polls: u64,
@@ -142,7 +141,6 @@ impl SlotView {
         let view = Self {
             id: TaskId(id),
             spawned,
-            poll_start: 0,
             poll_end: ended,
             woken: 0,
             polls,
@@ -211,7 +209,6 @@ impl Slots {
         // A reader that sees one of these stores sees the id of before (0) or of after, never the former tenant's.
         fence(Release);
         slot.spawned.store(spawned, Relaxed);
-        slot.poll_start.store(0, Relaxed);
         slot.poll_end.store(0, Relaxed);
         slot.woken.store(0, Relaxed);
         slot.polls.store(0, Relaxed);
@@ -263,7 +260,6 @@ impl Slots {
         let view = SlotView {
             id: TaskId(id),
             spawned: slot.spawned.load(Relaxed),
-            poll_start: slot.poll_start.load(Relaxed),
             poll_end: slot.poll_end.load(Relaxed),
             woken: slot.woken.load(Relaxed),
             polls: slot.polls.load(Relaxed),
@@ -302,26 +298,15 @@ impl Slot {
         self.flags.store(flags.0, Relaxed);
     }
 
-    #[inline]
-    pub(crate) fn begin_poll(&self, now: Ticks) {
-        self.poll_start.store(now, Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn poll_start(&self) -> Ticks {
-        self.poll_start.load(Relaxed)
-    }
-
-    /// Counts a finished poll. Plain loads and stores: only one thread polls a task at a time.
+    /// Counts a finished poll. The task may be in its next one already.
     #[inline]
     pub(crate) fn end_poll(&self, now: Ticks, duration_ns: u64) {
-        self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
-        self.busy_ns.store(self.busy_ns.load(Relaxed) + duration_ns, Relaxed);
+        self.polls.fetch_add(1, Relaxed);
+        self.busy_ns.fetch_add(duration_ns, Relaxed);
         if duration_ns > self.longest_ns.load(Relaxed) {
-            self.longest_ns.store(duration_ns, Relaxed);
+            self.longest_ns.fetch_max(duration_ns, Relaxed);
         }
         self.poll_end.store(now, Relaxed);
-        self.poll_start.store(0, Relaxed);
     }
 
     /// Notes the first wake since the last poll.
@@ -355,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_slot_fits_its_budget() {
-        assert_eq!(SLOT_BYTES, 88);
+        assert_eq!(SLOT_BYTES, 80);
     }
 
     #[test]

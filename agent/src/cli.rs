@@ -1,0 +1,184 @@
+//! The command line: what can be typed, and nothing of what it does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use taskscope_demo::Faults;
+use taskscope_proto::filter::{self, Filter};
+use taskscope_proto::row::SORT_KEYS;
+use taskscope_proto::v1::SortKey;
+
+use crate::address::Target;
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "taskscope",
+    version,
+    about = "Shows what every asynchronous task in a running service is doing, and says when one misbehaves",
+    long_about = "Shows what every asynchronous task in a running service is doing, and says when one misbehaves.\n\n\
+                  Alone it opens the dashboard on the only local target, or offers a list.",
+    after_help = "TARGET is a name from `taskscope ls` (followed across restarts), unix:PATH, http://HOST:PORT, or a file \
+                  that `taskscope save` wrote. Without one it is the only target on this machine.\n\n\
+                  Exit codes: 0 done; 1 something is wrong with the target (`why`); 2 error; 64 usage."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Open the dashboard
+    Top { target: Option<Target> },
+    /// List the targets on this machine
+    Ls {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what is wrong, in at most eight lines; exit 1 if anything is
+    Why { target: Option<Target> },
+    /// Show runtimes, workers, pools, losses and the probe's own cost
+    Status {
+        target: Option<Target>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List tasks
+    Tasks(List),
+    /// List tasks that wait, the longest-waiting first
+    Pending(List),
+    /// List pools
+    Pools {
+        target: Option<Target>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write the frames of a target to a file, for `taskscope top FILE`
+    Save {
+        target: Target,
+        file: PathBuf,
+        /// How long, such as 30s
+        #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        run_for: Duration,
+    },
+    /// Run a service with faults, and the dashboard on it
+    Demo {
+        /// Run only the service, and print its address as the first line
+        #[arg(long)]
+        serve: bool,
+        /// tour, none, or faults joined by commas: stuck-poll, slow-poll, pool-full, leak
+        #[arg(long, default_value = "tour", value_name = "FAULTS")]
+        faults: Faults,
+        /// End after this long, such as 20s
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        run_for: Option<Duration>,
+        /// Plain text instead of the dashboard, as without a terminal
+        #[arg(long)]
+        plain: bool,
+        /// For the dashboard's own child: announcements as JSON, until standard input closes
+        #[arg(long, hide = true, requires = "serve")]
+        child: bool,
+    },
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// One JSON object a line; what is not known is absent
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Again every second
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// The target (optional), then terms such as `state=idle age>30s label~resize at~conn.rs`
+    #[arg(value_name = "[TARGET] [FILTER]")]
+    words: Vec<String>,
+    /// Sort by age, id, polls, busy, scheduled, idle, since or longest; largest first
+    #[arg(long, value_name = "KEY", value_parser = sort_key)]
+    pub(crate) sort: Option<SortKey>,
+    /// Smallest first
+    #[arg(long)]
+    pub(crate) ascending: bool,
+    /// Rows at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl List {
+    /// The target, if one was named, and the filter. A first word with an operator in it begins the filter.
+    pub(crate) fn split(&self) -> anyhow::Result<(Option<Target>, String)> {
+        let is_term = |word: &str| {
+            word.contains(['=', '<', '>', '~']) && !word.starts_with("unix:") && !word.contains("://")
+        };
+        let (target, terms) = match self.words.split_first() {
+            Some((first, rest)) if !is_term(first) => (Some(first.parse()?), rest),
+            _ => (None, self.words.as_slice()),
+        };
+        let text = terms.join(" ");
+        text.parse::<Filter>()?;
+        Ok((target, text))
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let ns = filter::duration_ns(text).filter(|&ns| ns > 0);
+    ns.map(Duration::from_nanos).ok_or_else(|| "write a number and a unit, as in 30s, 500ms or 2m".to_owned())
+}
+
+fn sort_key(text: &str) -> Result<SortKey, String> {
+    let known = || SORT_KEYS.iter().map(|(word, _)| *word);
+    SORT_KEYS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key).ok_or_else(
+        || match filter::nearest(text, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it is one of {}", known().collect::<Vec<_>>().join(", ")),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_what_it_was() {
+        let mut command = Cli::command().term_width(100);
+        let mut all = command.render_long_help().to_string();
+        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "save", "demo"] {
+            let sub = command.find_subcommand_mut(name).expect(name);
+            all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
+        }
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn a_first_word_with_an_operator_begins_the_filter() {
+        let list = |words: &[&str]| match Cli::try_parse_from([&["taskscope", "tasks"], words].concat())
+            .map(|cli| cli.command)
+        {
+            Ok(Some(Command::Tasks(list))) => list.split(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(list(&["state=idle", "age>1s"]).ok(), Some((None, "state=idle age>1s".into())));
+        let (target, filter) = list(&["api", "label~\"POST /x\""]).expect("it parses");
+        assert_eq!((target, filter.as_str()), (Some(Target::Named("api".into())), "label~\"POST /x\""));
+        assert!(
+            list(&["api", "stat=idle"])
+                .expect_err("no such field")
+                .to_string()
+                .contains("hint: did you mean `state`?")
+        );
+    }
+}

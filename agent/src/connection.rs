@@ -1,0 +1,217 @@
+//! A connection to a target. The only file of this crate that knows tonic.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use taskscope_proto::v1::introspect_client::IntrospectClient;
+use taskscope_proto::v1::{DescribeRequest, Description, Frame, WatchRequest};
+use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status, Streaming};
+
+use crate::address::Address;
+
+/// A target that has not answered by then is stopped, or no probe.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a target cannot be watched, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("no socket is at {0}\nhint: `taskscope ls` lists the targets that run here")]
+    NoSocket(String),
+    #[error(
+        "nobody listens at {0}\nhint: the process has ended or not begun; `taskscope ls` lists those that run here"
+    )]
+    NobodyListens(String),
+    #[error(
+        "no permission to connect to {0}\nhint: a probe answers the user it runs as (and root); use sudo -u"
+    )]
+    NoPermission(String),
+    #[error(
+        "{0} did not answer within {1} s\nhint: the process may be stopped (SIGSTOP, a debugger), or it is no probe"
+    )]
+    NoAnswer(String, u64),
+    #[error(
+        "what listens at {0} is no Taskscope probe ({1})\nhint: the address a probe prints at its start is the one to use"
+    )]
+    NoProbe(String, String),
+    #[error(
+        "the target at {0} speaks another version of the protocol ({1})\nhint: use the taskscope of the same release as \
+         the service's probe"
+    )]
+    OtherVersion(String, String),
+    #[error("{0} refused: {1}")]
+    Refused(String, String),
+    #[error("the connection to {0} broke: {1}\nhint: the process may have ended")]
+    Broken(String, String),
+}
+
+/// A target that answered.
+pub(crate) struct Connection {
+    address: String,
+    client: IntrospectClient<Channel>,
+    pub(crate) description: Description,
+}
+
+/// Frames of one watch, and the way to change what is asked for.
+pub(crate) struct Watch {
+    address: String,
+    requests: mpsc::Sender<WatchRequest>,
+    frames: Streaming<Frame>,
+}
+
+impl Connection {
+    /// Connects and asks who is there.
+    pub(crate) async fn open(address: &Address) -> Result<Self, ConnectError> {
+        let shown = address.to_string();
+        let attempt = async {
+            let channel = channel(address).await.map_err(|error| failure(&shown, &error))?;
+            let mut client = IntrospectClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            let description = client
+                .describe(DescribeRequest {})
+                .await
+                .map_err(|status| refusal(&shown, &status))?
+                .into_inner();
+            Ok((client, description))
+        };
+        let (client, description) = tokio::time::timeout(ANSWER_WITHIN, attempt)
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::NoAnswer(shown.clone(), ANSWER_WITHIN.as_secs())))?;
+        if description.revision == 0 || description.revision > REVISION {
+            let theirs = format!("revision {}, this program speaks {REVISION}", description.revision);
+            return Err(ConnectError::OtherVersion(shown, theirs));
+        }
+        Ok(Self { address: shown, client, description })
+    }
+
+    /// Begins a watch.
+    pub(crate) async fn watch(&mut self, request: WatchRequest) -> Result<Watch, ConnectError> {
+        let (requests, queue) = mpsc::channel(8);
+        requests
+            .try_send(request)
+            .map_err(|error| ConnectError::Broken(self.address.clone(), error.to_string()))?;
+        let frames = self
+            .client
+            .watch(ReceiverStream::new(queue))
+            .await
+            .map_err(|status| refusal(&self.address, &status))?
+            .into_inner();
+        Ok(Watch { address: self.address.clone(), requests, frames })
+    }
+
+    /// One frame.
+    pub(crate) async fn ask(&mut self, request: WatchRequest) -> Result<Frame, ConnectError> {
+        let mut watch = self.watch(WatchRequest { once: true, ..request }).await?;
+        let answer = tokio::time::timeout(ANSWER_WITHIN, watch.next());
+        match answer.await {
+            Ok(Ok(Some(frame))) => Ok(frame),
+            Ok(Ok(None)) => {
+                Err(ConnectError::Broken(self.address.clone(), "it ended without an answer".into()))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ConnectError::NoAnswer(self.address.clone(), ANSWER_WITHIN.as_secs())),
+        }
+    }
+}
+
+impl Watch {
+    /// The next frame; `None` where the target ended the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ConnectError> {
+        self.frames.message().await.map_err(|status| refusal(&self.address, &status))
+    }
+
+    /// A handle with which the request can be changed.
+    pub(crate) fn requests(&self) -> mpsc::Sender<WatchRequest> {
+        self.requests.clone()
+    }
+}
+
+async fn channel(address: &Address) -> Result<Channel, tonic::transport::Error> {
+    match address {
+        Address::Unix(path) => {
+            let path = path.clone();
+            let connect = tower::service_fn(move |_: Uri| {
+                let path = path.clone();
+                async move { Ok::<_, io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+            });
+            // The URI is never looked up: the connector knows the path.
+            Endpoint::from_static("http://localhost").connect_with_connector(connect).await
+        }
+        Address::Http(url) => {
+            Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER_WITHIN).connect().await
+        }
+    }
+}
+
+/// The system's error below a chain, if there is one.
+fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The last error of a chain: the one that says what happened.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    taskscope_proto::words::printable(&cause.to_string())
+}
+
+fn failure(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
+    let address = address.to_owned();
+    match io_cause(error) {
+        Some(io) if io.kind() == io::ErrorKind::NotFound => ConnectError::NoSocket(address),
+        Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ConnectError::NobodyListens(address),
+        Some(io) if io.kind() == io::ErrorKind::PermissionDenied => ConnectError::NoPermission(address),
+        Some(io) if io.kind() == io::ErrorKind::TimedOut => {
+            ConnectError::NoAnswer(address, ANSWER_WITHIN.as_secs())
+        }
+        _ => ConnectError::Broken(address, root_cause(error)),
+    }
+}
+
+fn refusal(address: &str, status: &Status) -> ConnectError {
+    let message =
+        taskscope_proto::words::printable(&status.message().replace('\n', "\u{1}")).replace('\u{fffd}', "\n");
+    let address = address.to_owned();
+    match status.code() {
+        Code::Unimplemented => ConnectError::OtherVersion(address, "it does not serve taskscope.v1".into()),
+        Code::InvalidArgument | Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => {
+            ConnectError::Refused(address, message)
+        }
+        // An HTTP/1 server, another protocol or noise: HTTP/2 fails, and tonic has no code of its own for it.
+        _ if is_foreign(status) => ConnectError::NoProbe(address, foreign_cause(status)),
+        _ => ConnectError::Broken(address, status.source().map_or(message, root_cause)),
+    }
+}
+
+fn foreign_cause(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().lines().next().unwrap_or("").to_owned(), root_cause)
+}
+
+/// Whether the other end broke HTTP/2 or answered something that is no gRPC.
+fn is_foreign(status: &Status) -> bool {
+    let said = format!("{status:?}").to_ascii_lowercase();
+    let marks = [
+        "protocol error",
+        "frame with invalid size",
+        "http2 error",
+        "invalid compression flag",
+        "grpc-status",
+        "content-type",
+    ];
+    marks.iter().any(|mark| said.contains(mark))
+}

@@ -1,0 +1,199 @@
+//! The link to one target, as a machine: it is told what happened and when, and answers with what to do.
+
+use std::time::{Duration, Instant};
+
+/// Back-off between attempts, with full jitter.
+const BACK_OFF_MIN: Duration = Duration::from_millis(250);
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// Without a frame for this long a live link is stale.
+const STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// ```text
+/// Disconnected(retry at) --retry time--> Connecting --Connected--> Live <--Frame-- Stale
+///        ^                                   |                      |  --silence-->  |
+///        +------------- Failed --------------+------- Ended --------+----------------+
+/// any --Closed--> Closed
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Disconnected { reason: String, retry_at: Instant },
+    Connecting,
+    Live { heard: Instant },
+    Stale { heard: Instant },
+    Closed { reason: String },
+}
+
+/// What can happen to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    Connected,
+    Frame,
+    /// The attempt failed, or the stream ended; another one may succeed.
+    Failed {
+        reason: String,
+    },
+    /// No other attempt can succeed.
+    Closed {
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What its driver has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Connect,
+    /// The state changed in a way that viewers show.
+    Tell,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    state: State,
+    attempt: u32,
+    /// State of the jitter's generator; never 0.
+    random: u64,
+}
+
+impl Link {
+    /// A link whose first attempt begins at once. `seed` spreads the attempts of many agents.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: State::Connecting, attempt: 1, random: seed | 1 }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Attempts since the link was last live.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    pub(crate) fn apply(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        match (&self.state, input) {
+            (State::Closed { .. }, _) => vec![],
+            (_, Input::Closed { reason }) => self.become_state(State::Closed { reason }),
+            (State::Connecting, Input::Connected) => {
+                self.attempt = 0;
+                self.become_state(State::Live { heard: now })
+            }
+            (State::Live { .. }, Input::Frame) => {
+                self.state = State::Live { heard: now };
+                vec![]
+            }
+            (State::Stale { .. }, Input::Frame) => self.become_state(State::Live { heard: now }),
+            (State::Connecting | State::Live { .. } | State::Stale { .. }, Input::Failed { reason }) => {
+                let retry_at = now + self.back_off();
+                self.become_state(State::Disconnected { reason, retry_at })
+            }
+            (State::Live { heard }, Input::Tick) if now >= *heard + STALE_AFTER => {
+                let heard = *heard;
+                self.become_state(State::Stale { heard })
+            }
+            (State::Disconnected { retry_at, .. }, Input::Tick) if now >= *retry_at => {
+                self.attempt += 1;
+                let mut effects = self.become_state(State::Connecting);
+                effects.push(Effect::Connect);
+                effects
+            }
+            // A late word about a connection that is no more, or nothing due yet.
+            (_, Input::Connected | Input::Frame | Input::Failed { .. } | Input::Tick) => vec![],
+        }
+    }
+
+    /// When a tick may change something.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Disconnected { retry_at, .. } => Some(*retry_at),
+            State::Live { heard } => Some(*heard + STALE_AFTER),
+            State::Connecting | State::Stale { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    fn become_state(&mut self, state: State) -> Vec<Effect> {
+        self.state = state;
+        vec![Effect::Tell]
+    }
+
+    /// Somewhere between nothing and twice the last, at least the minimum.
+    fn back_off(&mut self) -> Duration {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let ceiling = BACK_OFF_MIN.saturating_mul(1 << self.attempt.min(6)).min(BACK_OFF_MAX);
+        let share = (self.random >> 11) as f64 / (1u64 << 53) as f64;
+        ceiling.mul_f64(share).max(BACK_OFF_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn failed() -> Input {
+        Input::Failed { reason: "gone".into() }
+    }
+
+    #[test]
+    fn a_link_that_is_lost_is_tried_again_and_comes_back() {
+        let t0 = Instant::now();
+        let mut link = Link::new(7);
+        assert_eq!(link.apply(Input::Connected, t0), [Effect::Tell]);
+        assert_eq!(link.apply(failed(), t0), [Effect::Tell]);
+        let retry_at = link.next_timeout().expect("it is tried again");
+        assert!(retry_at >= t0 + BACK_OFF_MIN);
+        assert_eq!(link.apply(Input::Tick, t0), []);
+        assert_eq!(link.apply(Input::Tick, retry_at), [Effect::Tell, Effect::Connect]);
+        assert_eq!(link.apply(Input::Connected, retry_at), [Effect::Tell]);
+        assert_eq!((link.state(), link.attempt()), (&State::Live { heard: retry_at }, 0));
+    }
+
+    #[test]
+    fn silence_makes_a_link_stale_and_a_frame_makes_it_live() {
+        let t0 = Instant::now();
+        let mut link = Link::new(7);
+        link.apply(Input::Connected, t0);
+        let later = t0 + STALE_AFTER;
+        assert_eq!(link.apply(Input::Tick, later), [Effect::Tell]);
+        assert_eq!(link.state(), &State::Stale { heard: t0 });
+        assert_eq!(link.apply(Input::Frame, later), [Effect::Tell]);
+        assert_eq!(link.state(), &State::Live { heard: later });
+    }
+
+    #[test]
+    fn a_closed_link_stays_closed() {
+        let t0 = Instant::now();
+        let mut link = Link::new(7);
+        link.apply(Input::Closed { reason: "end of the file".into() }, t0);
+        for input in [Input::Connected, Input::Frame, failed(), Input::Tick] {
+            assert_eq!(link.apply(input, t0), []);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_it_either_waits_for_something_or_is_tried_again(
+            seed: u64,
+            inputs in prop::collection::vec(0u8..4, 0..200),
+        ) {
+            let mut now = Instant::now();
+            let mut link = Link::new(seed);
+            for input in inputs {
+                let input = match input {
+                    0 => Input::Connected,
+                    1 => Input::Frame,
+                    2 => failed(),
+                    _ => Input::Tick,
+                };
+                now += Duration::from_millis(100);
+                link.apply(input, now);
+                if let State::Disconnected { retry_at, .. } = link.state() {
+                    prop_assert!(*retry_at <= now + BACK_OFF_MAX);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `taskscope ls`: the targets on this machine.
+
+use serde::Serialize;
+use taskscope_proto::v1::Totals;
+use taskscope_proto::words;
+
+use super::{json_line, table};
+use crate::connection::Connection;
+use crate::discover::{Found, local_targets};
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    instance: String,
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptime_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<u64>,
+    /// Why it cannot be asked; absent where it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The text to print; what is no data goes to standard error.
+pub(crate) async fn report(json: bool) -> anyhow::Result<String> {
+    let local = local_targets();
+    if local.removed > 0 {
+        eprintln!("taskscope: removed {} socket files that dead processes had left", local.removed);
+    }
+    if local.targets.is_empty() {
+        eprintln!("taskscope: {}", crate::discover::NoTarget::NoneRuns);
+    }
+    let asked = local.targets.into_iter().map(|found| tokio::spawn(ask(found)));
+    let mut rows = Vec::new();
+    for row in asked.collect::<Vec<_>>() {
+        rows.push(row.await?);
+    }
+    if json {
+        return rows.iter().map(json_line).collect();
+    }
+    let mut cells = vec![["NAME", "PID", "INSTANCE", "UP", "TASKS", "ADDRESS"].map(str::to_owned).to_vec()];
+    let known = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+    for row in &rows {
+        cells.push(vec![
+            row.name.clone(),
+            known(row.pid.map(|pid| pid.to_string())),
+            row.instance.clone(),
+            known(row.uptime_ns.map(words::duration)),
+            known(row.tasks.map(words::count)),
+            row.address.clone(),
+        ]);
+    }
+    Ok(if rows.is_empty() { String::new() } else { table(&cells) })
+}
+
+async fn ask(found: Found) -> Row {
+    let address = found.address();
+    let row = Row {
+        name: found.name,
+        pid: None,
+        instance: found.instance,
+        address: address.to_string(),
+        uptime_ns: None,
+        tasks: None,
+        error: None,
+    };
+    let answer = async {
+        let mut connection = Connection::open(&address).await?;
+        let frame = connection.ask(Default::default()).await?;
+        Ok::<_, crate::connection::ConnectError>((connection.description, frame))
+    };
+    match answer.await {
+        Ok((description, frame)) => Row {
+            pid: Some(description.pid),
+            uptime_ns: Some(frame.at_ns),
+            tasks: frame.totals.map(|totals: Totals| totals.alive.unwrap_or(totals.followed)),
+            ..row
+        },
+        Err(error) => Row { error: Some(error.to_string()), ..row },
+    }
+}

@@ -1,0 +1,216 @@
+//! The driver of a link: it performs what the machine asks for (resolve the target, connect, watch) on tasks of its own,
+//! and turns what they tell into what happened.
+
+use std::time::{Duration, Instant};
+
+use taskscope_proto::v1::{Description, Frame, WatchRequest};
+use tokio::sync::mpsc;
+
+use crate::address::{Address, Target};
+use crate::connection::{ConnectError, Connection};
+use crate::discover;
+use crate::link::{Effect, Input, Link, State};
+use crate::recording::Recording;
+
+/// What the tasks of a session tell its owner's loop.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Of an attempt that has been given up, it is ignored.
+    attempt: u64,
+    news: News,
+}
+
+#[derive(Debug)]
+enum News {
+    Connected { description: Box<Description>, requests: Option<mpsc::Sender<WatchRequest>> },
+    Frame(Box<Frame>),
+    Failed(String),
+    Closed(String),
+}
+
+/// What happened to the session, for its owner.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    Described(Box<Description>),
+    Frame(Box<Frame>),
+    /// The link's state changed.
+    Link,
+}
+
+pub(crate) struct Session {
+    target: Target,
+    link: Link,
+    attempt: u64,
+    request: WatchRequest,
+    requests: Option<mpsc::Sender<WatchRequest>>,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Session {
+    /// Begins to connect. Reports go to `reports`; give each to [`Session::handle`].
+    pub(crate) fn start(target: Target, request: WatchRequest, reports: mpsc::Sender<Report>) -> Self {
+        let seed = std::process::id().into();
+        let mut session =
+            Self { target, link: Link::new(seed), attempt: 0, request, requests: None, reports };
+        session.connect();
+        session
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        self.link.state()
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.link.attempt()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.link.next_timeout()
+    }
+
+    /// Asks for something else from now on, over this connection and later ones.
+    pub(crate) fn ask(&mut self, request: WatchRequest) {
+        self.request = request;
+        if let Some(requests) = &self.requests {
+            // A full queue means that the target is not reading: the newest request is sent with the next connection.
+            let _ = requests.try_send(self.request.clone());
+        }
+    }
+
+    pub(crate) fn handle(&mut self, report: Report, now: Instant) -> Vec<Happened> {
+        if report.attempt != self.attempt {
+            return vec![];
+        }
+        let (input, happened) = match report.news {
+            News::Connected { description, requests } => {
+                self.requests = requests;
+                (Input::Connected, Some(Happened::Described(description)))
+            }
+            News::Frame(frame) => (Input::Frame, Some(Happened::Frame(frame))),
+            News::Failed(reason) => (Input::Failed { reason }, None),
+            News::Closed(reason) => (Input::Closed { reason }, None),
+        };
+        let mut all = self.apply(input, now);
+        all.extend(happened);
+        all
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) -> Vec<Happened> {
+        self.apply(Input::Tick, now)
+    }
+
+    fn apply(&mut self, input: Input, now: Instant) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        for effect in self.link.apply(input, now) {
+            match effect {
+                Effect::Connect => self.connect(),
+                Effect::Tell => {
+                    tracing::info!(target = %self.target, state = ?self.link.state(), "link");
+                    happened.push(Happened::Link);
+                }
+            }
+        }
+        happened
+    }
+
+    fn connect(&mut self) {
+        self.attempt += 1;
+        self.requests = None;
+        let task = Attempt { number: self.attempt, reports: self.reports.clone() };
+        tokio::spawn(task.run(self.target.clone(), self.request.clone()));
+    }
+}
+
+struct Attempt {
+    number: u64,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Attempt {
+    /// Tells the owner; false where it has gone.
+    async fn tell(&self, news: News) -> bool {
+        self.reports.send(Report { attempt: self.number, news }).await.is_ok()
+    }
+
+    async fn run(self, target: Target, request: WatchRequest) {
+        if let Target::Recording(path) = &target {
+            let news = match Recording::open(path) {
+                Ok(recording) => return self.replay(recording).await,
+                Err(error) => News::Closed(error.to_string()),
+            };
+            self.tell(news).await;
+            return;
+        }
+        let outcome = match resolve(&target) {
+            Ok(address) => self.watch(&address, request).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let reason = outcome.err().unwrap_or_else(|| "the target closed the connection".to_owned());
+        self.tell(News::Failed(reason)).await;
+    }
+
+    async fn watch(&self, address: &Address, request: WatchRequest) -> Result<(), ConnectError> {
+        let mut connection = Connection::open(address).await?;
+        let mut watch = connection.watch(request).await?;
+        let description = Box::new(connection.description.clone());
+        let mut open = self.tell(News::Connected { description, requests: Some(watch.requests()) }).await;
+        while open {
+            match watch.next().await? {
+                Some(frame) => open = self.tell(News::Frame(Box::new(frame))).await,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames at the pace at which they came.
+    async fn replay(self, recording: Recording) {
+        self.tell(News::Connected { description: Box::new(recording.description), requests: None }).await;
+        let mut last_ns = None;
+        for frame in recording.frames {
+            let pause_ns = last_ns.map_or(0, |last| frame.at_ns.saturating_sub(last));
+            last_ns = Some(frame.at_ns);
+            tokio::time::sleep(Duration::from_nanos(pause_ns).min(Duration::from_secs(2))).await;
+            if !self.tell(News::Frame(Box::new(frame))).await {
+                return;
+            }
+        }
+        self.tell(News::Closed("end of the recording".to_owned())).await;
+    }
+}
+
+/// Where a target is now. A name is looked up anew each time: a restarted service has another socket.
+pub(crate) fn resolve(target: &Target) -> Result<Address, discover::NoTarget> {
+    match target {
+        Target::At(address) => Ok(address.clone()),
+        Target::Named(name) => discover::local_targets().named(name).map(discover::Found::address),
+        Target::Recording(path) => Ok(Address::Unix(path.clone())),
+    }
+}
+
+/// The target as of now: one answer of a live one, the whole of a recording.
+pub(crate) async fn fetch(
+    target: Option<Target>,
+    request: WatchRequest,
+) -> anyhow::Result<crate::model::Model> {
+    if let Some(Target::Recording(path)) = &target {
+        let recording = Recording::open(path)?;
+        let mut model = crate::model::Model::new(recording.description);
+        recording.frames.into_iter().for_each(|frame| model.apply(frame));
+        return Ok(model);
+    }
+    let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
+    let frame = connection.ask(request).await?;
+    let mut model = crate::model::Model::new(connection.description);
+    model.apply(frame);
+    Ok(model)
+}
+
+/// The address of what was named, or of the only local target.
+pub(crate) fn address_of(target: Option<&Target>) -> anyhow::Result<Address> {
+    Ok(match target {
+        Some(target) => resolve(target)?,
+        None => discover::local_targets().only().map(discover::Found::address)?,
+    })
+}

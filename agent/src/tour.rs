@@ -1,0 +1,134 @@
+//! Holds the tool's words against the truth: which fault the demo has injected, and when the tool named it. Told the
+//! time; performs no I/O.
+
+use std::time::{Duration, Instant};
+
+use taskscope_demo::{Announcement, Edge, Fault};
+use taskscope_proto::words;
+use taskscope_tui::StripView;
+
+use crate::why::{Line, Why};
+
+/// What became of each fault so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tour {
+    faults: Vec<Injected>,
+    over: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Injected {
+    pub(crate) fault: Fault,
+    truth: String,
+    began: Instant,
+    ended: Option<Instant>,
+    /// The tool's sentence, and how long after the injection it stood there.
+    pub(crate) named: Option<(Duration, String)>,
+}
+
+/// What a sentence about this fault begins with.
+fn mark(fault: Fault) -> &'static str {
+    match fault {
+        Fault::StuckPoll => "STUCK",
+        Fault::SlowPoll => "SLOW",
+        Fault::PoolFull => "FULL",
+        Fault::Leak => "GROWING",
+    }
+}
+
+impl Tour {
+    pub(crate) fn announced(&mut self, announcement: Announcement, now: Instant) {
+        match announcement {
+            Announcement::Fault { name, state: Edge::Start, truth, .. } => {
+                self.faults.push(Injected { fault: name, truth, began: now, ended: None, named: None });
+            }
+            Announcement::Fault { name, state: Edge::End, .. } => {
+                let open = self.faults.iter_mut().rev().find(|injected| injected.fault == name);
+                if let Some(injected) = open {
+                    injected.ended = Some(now);
+                }
+            }
+            Announcement::Tour { .. } => {
+                self.over = Some("the tour is over; the service runs on, healthy (q leaves)")
+            }
+            Announcement::Serving { .. } => {}
+        }
+    }
+
+    /// The service has ended.
+    pub(crate) fn ended(&mut self) {
+        self.over = Some("the demo's service has ended (q leaves)");
+    }
+
+    /// What the tool says now. Gives back a fault that it names for the first time.
+    pub(crate) fn said(&mut self, why: &Why, now: Instant) -> Option<Injected> {
+        let current = self.faults.last_mut().filter(|injected| injected.named.is_none())?;
+        let is_named =
+            |line: &&Line| matches!(line, Line::Finding(_)) && line.text().starts_with(mark(current.fault));
+        let sentence = why.lines.iter().find(is_named)?.text().to_owned();
+        current.named = Some((now.duration_since(current.began), sentence));
+        Some(current.clone())
+    }
+
+    pub(crate) fn faults(&self) -> &[Injected] {
+        &self.faults
+    }
+
+    /// Whether the last fault was injected and undone, and nothing more will be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// The two lines at the bottom; `None` before anything was injected.
+    pub(crate) fn strip(&self, now: Instant) -> Option<StripView> {
+        let Some(last) = self.faults.last() else {
+            let truth = self.over.unwrap_or("healthy: nothing is injected yet").to_owned();
+            return Some(StripView { truth, said: None });
+        };
+        let ago = |at: Instant| words::duration(now.duration_since(at).as_nanos() as u64);
+        let truth = match (last.ended, self.over) {
+            (Some(_), Some(over)) => over.to_owned(),
+            (Some(ended), None) => format!("{} ended {} ago: healthy until the next", last.fault, ago(ended)),
+            (None, _) => format!("{} injected {} ago: {}", last.fault, ago(last.began), last.truth),
+        };
+        let said = last.named.as_ref().map(|(after, sentence)| {
+            format!("named after {}: {sentence}", words::duration(after.as_nanos() as u64))
+        });
+        Some(StripView { truth, said })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Finding, Severity};
+
+    fn why(text: &str) -> Why {
+        let finding = Finding { severity: Severity::Critical, sentence: text.into() };
+        Why { lines: vec![Line::Finding(finding)] }
+    }
+
+    #[test]
+    fn a_fault_is_named_once_with_its_delay() {
+        let t0 = Instant::now();
+        let mut tour = Tour::default();
+        let start =
+            |name| Announcement::Fault { name, state: Edge::Start, truth: "it sleeps".into(), at_ms: 0 };
+        tour.announced(start(Fault::StuckPoll), t0);
+        let at = |ms| t0 + Duration::from_millis(ms);
+        assert!(tour.said(&why("FULL: something else"), at(100)).is_none());
+        assert!(tour.said(&why("STUCK 1 s: …"), at(600)).is_some());
+        assert!(tour.said(&why("STUCK 2 s: …"), at(900)).is_none());
+        let strip = tour.strip(at(1500)).expect("a fault was injected");
+        assert_eq!(strip.truth, "stuck-poll injected 1.5 s ago: it sleeps");
+        assert_eq!(strip.said.as_deref(), Some("named after 600 ms: STUCK 1 s: …"));
+        tour.announced(
+            Announcement::Fault { name: Fault::StuckPoll, state: Edge::End, truth: String::new(), at_ms: 1 },
+            at(2000),
+        );
+        assert_eq!(
+            tour.strip(at(3000)).map(|strip| strip.truth),
+            Some("stuck-poll ended 1.0 s ago: healthy until the next".into())
+        );
+    }
+}

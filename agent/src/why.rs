@@ -1,0 +1,221 @@
+//! What is wrong with a target, in at most eight lines of plain words, worst first: the text that one pastes into the
+//! incident channel.
+
+use taskscope_proto::v1::{self, capability::Coverage, capability::Kind, loss::Reason};
+use taskscope_proto::words;
+
+use crate::model::Model;
+use crate::rules::{self, Finding, Severity};
+
+/// Lines at most, the one about what could not be seen included.
+const LINES: usize = 8;
+
+/// The lines, and whether something is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Why {
+    pub(crate) lines: Vec<Line>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Line {
+    Finding(Finding),
+    Healthy(String),
+    /// What could not be seen.
+    Unseen(String),
+}
+
+impl Line {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Finding(finding) => &finding.sentence,
+            Self::Healthy(text) | Self::Unseen(text) => text,
+        }
+    }
+}
+
+/// What to ask a target for, so that [`Why::of`] can answer.
+pub(crate) fn request() -> v1::WatchRequest {
+    v1::WatchRequest { groups: Some(v1::GroupQuery { limit: 200, histograms: false }), ..Default::default() }
+}
+
+impl Why {
+    pub(crate) fn of(model: &Model) -> Self {
+        let found = rules::check(model);
+        let wrong = found.iter().any(|finding| finding.severity > Severity::Note);
+        let unseen = unseen(model);
+        let room = LINES - usize::from(unseen.is_some());
+        let mut lines: Vec<Line> = Vec::new();
+        if !wrong {
+            lines.push(Line::Healthy(healthy(model)));
+        }
+        let more = (found.len() + lines.len()).saturating_sub(room);
+        let kept = if more > 0 { room - lines.len() - 1 } else { found.len() };
+        let rest = found.len() - kept;
+        lines.extend(found.into_iter().take(kept).map(Line::Finding));
+        if rest > 0 {
+            let sentence = format!("and {rest} more; see them with `taskscope top`.");
+            lines.push(Line::Finding(Finding { severity: Severity::Note, sentence }));
+        }
+        lines.extend(unseen.map(Line::Unseen));
+        for line in &mut lines {
+            line.make_printable();
+        }
+        Self { lines }
+    }
+
+    /// Whether anything is wrong.
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.lines
+            .iter()
+            .any(|line| matches!(line, Line::Finding(finding) if finding.severity > Severity::Note))
+    }
+}
+
+impl Line {
+    /// Names come from the target: none of them may write to a terminal.
+    fn make_printable(&mut self) {
+        match self {
+            Self::Finding(finding) => finding.sentence = words::printable(&finding.sentence),
+            Self::Healthy(text) | Self::Unseen(text) => *text = words::printable(text),
+        }
+    }
+}
+
+/// `healthy. 212 tasks, 1.1 k requests/s, workers 14 % busy, nothing waits.`
+fn healthy(model: &Model) -> String {
+    let totals = model.totals();
+    let mut parts = vec![format!("{} tasks", words::count(totals.alive.unwrap_or(totals.followed)))];
+    let per_second = |count: u64| count as f64 * 1e9 / totals.window_ns as f64;
+    if totals.window_ns > 0 {
+        parts.push(match totals.requests_window {
+            Some(requests) => format!("{} requests/s", words::short_count(per_second(requests))),
+            None => format!("{} polls/s", words::short_count(per_second(totals.polls_window))),
+        });
+    }
+    let ratios: Vec<f64> =
+        model.frame.runtimes.iter().flat_map(|r| &r.workers).filter_map(|worker| worker.busy_ratio).collect();
+    if !ratios.is_empty() {
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        parts.push(format!("workers {:.0} % busy", mean * 100.0));
+    }
+    let ready: u64 = model.frame.runtimes.iter().filter_map(|r| r.ready_tasks.or(r.global_queue)).sum();
+    let queued: u64 = model.frame.pools.iter().filter_map(|pool| pool.queued).sum();
+    // A handful of ready tasks is what a working runtime has at any moment.
+    let workers = model.frame.runtimes.iter().map(|r| r.workers.len() as u64).sum::<u64>();
+    parts.push(match (ready > workers.max(4) * 4, queued) {
+        (false, 0) => "nothing waits".to_owned(),
+        (true, 0) => format!("{} tasks are ready and wait", words::count(ready)),
+        (_, queued) => format!("{} wait for a pool", words::count(queued)),
+    });
+    format!("healthy. {}.", parts.join(", "))
+}
+
+/// What the answer could not take into account, in one line; `None` where nothing that matters is missing.
+fn unseen(model: &Model) -> Option<String> {
+    let mut parts: Vec<String> = Vec::new();
+    let task_coverage = model.capabilities.iter().find(|capability| capability.kind() == Kind::Tasks);
+    if let Some(tasks) = task_coverage.filter(|tasks| tasks.coverage() != Coverage::Full) {
+        let hint = if tasks.hint.is_empty() { String::new() } else { format!(" ({})", tasks.hint) };
+        parts.push(format!("{}{hint}", tasks.reason));
+    }
+    for loss in &model.frame.losses {
+        parts.push(loss_words(loss));
+    }
+    (!parts.is_empty()).then(|| format!("not seen: {}.", parts.join("; ")))
+}
+
+/// A loss in words.
+pub(crate) fn loss_words(loss: &v1::Loss) -> String {
+    let n = words::count(loss.count);
+    match loss.reason() {
+        Reason::Unspecified => format!("{n} of a kind that this version does not know"),
+        Reason::DroppedEvents => format!("{n} events were dropped"),
+        Reason::EvictedTasks => format!("{n} tasks were past the memory budget (TASKSCOPE_MEMORY)"),
+        Reason::FoldedGroups => format!("{n} tasks count in `other`, their groups being past the limit"),
+        Reason::LostStrings => format!("{n} names were past the text budget"),
+        Reason::DeepBrackets => format!("{n} polls were nested too deep"),
+        Reason::UnlinedThreads => format!("{n} polls ran on threads past the limit"),
+        Reason::UninstrumentedTasks => format!("not instrumented: {n} tasks"),
+        Reason::PoolPanics => format!("{n} pool closures panicked"),
+        Reason::PoolNonsense => format!("{n} pool samples cannot be (busy above capacity)"),
+        Reason::FoldedLabels => format!("{n} stretches count in the label `other`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::fixture::{S, model, poll};
+
+    fn lines(frame: v1::Frame) -> Vec<String> {
+        Why::of(&model(frame)).lines.iter().map(|line| line.text().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_healthy_service_is_said_to_be_in_one_line() {
+        let worker = |busy| v1::Worker { busy_ratio: Some(busy), ..Default::default() };
+        let frame = v1::Frame {
+            totals: Some(v1::Totals {
+                alive: Some(212),
+                window_ns: 10 * S,
+                requests_window: Some(11_200),
+                ..Default::default()
+            }),
+            runtimes: vec![v1::Runtime {
+                workers: vec![worker(0.1), worker(0.18)],
+                ready_tasks: Some(1),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(lines(frame), ["healthy. 212 tasks, 1.1 k requests/s, workers 14 % busy, nothing waits."]);
+    }
+
+    #[test]
+    fn at_most_eight_lines_and_what_was_lost_is_always_among_them() {
+        let full = |n: u64| v1::Pool {
+            name: format!("pool-{n}\u{1b}[2J"),
+            kind: v1::pool::Kind::User.into(),
+            capacity: Some(1),
+            busy: Some(1),
+            queued: Some(n),
+            saturated_ns: Some(S),
+            ..Default::default()
+        };
+        let frame = v1::Frame {
+            pools: (1..20).map(full).collect(),
+            losses: vec![v1::Loss { reason: Reason::EvictedTasks.into(), count: 7 }],
+            ..Default::default()
+        };
+        let lines = lines(frame);
+        assert_eq!(lines.len(), LINES);
+        assert_eq!(lines[6], "and 13 more; see them with `taskscope top`.");
+        assert_eq!(lines[7], "not seen: 7 tasks were past the memory budget (TASKSCOPE_MEMORY).");
+        assert!(lines.iter().all(|line| !line.contains('\u{1b}')));
+    }
+
+    #[test]
+    fn the_worst_comes_first() {
+        let worker = v1::Worker {
+            state: v1::worker::State::InPoll.into(),
+            poll: Some(poll(2 * S)),
+            ..Default::default()
+        };
+        let frame = v1::Frame {
+            pools: vec![v1::Pool {
+                kind: v1::pool::Kind::Blocking.into(),
+                capacity: Some(1),
+                busy: Some(1),
+                queued: Some(1),
+                saturated_ns: Some(S),
+                ..Default::default()
+            }],
+            runtimes: vec![v1::Runtime { workers: vec![worker], ..Default::default() }],
+            ..Default::default()
+        };
+        let why = Why::of(&model(frame));
+        assert!(why.lines[0].text().starts_with("STUCK"), "{why:?}");
+        assert!(why.lines[1].text().starts_with("FULL"), "{why:?}");
+        assert!(why.is_wrong());
+    }
+}
