@@ -1,1 +1,26 @@
+//! The terminal dashboard, as three arrows: a key becomes a [`Message`] ([`keymap()`]), [`App::update`] turns it into new
+//! state and [`Command`]s, and [`view()`] draws the state.
+//!
+//! - [`app`]: the state and its update. Knows no terminal and reads no clock.
+//! - `model`: what the target has said, texts resolved; `table`: what each table shows and how it sorts.
+//! - [`mod@keymap`]: one table of keys, from which the help screen is made too.
+//! - [`mod@view`]: the screens, one file each; it changes no state.
+//! - [`mod@terminal`]: takes over the terminal and gives it back, also on a panic.
+//!
+//! Nothing here connects, waits, or talks to a target: that is its driver's business.
 
+pub mod app;
+#[cfg(test)]
+mod fixture;
+pub mod keymap;
+mod model;
+mod table;
+pub mod terminal;
+pub mod view;
+
+pub use app::{
+    App, Command, LinkView, Message, Options, Screen, Sentence, Severity, StripView, TargetChoice,
+};
+pub use keymap::keymap;
+pub use terminal::{Terminal, TerminalError, restore};
+pub use view::view;

@@ -1,0 +1,204 @@
+//! The columns of task rows, on the tasks and on the pending screen.
+
+use taskscope_proto::row::{TaskRow, state_word};
+use taskscope_proto::v1::{Outcome, SortKey, TaskKind, TaskState};
+use taskscope_proto::{row, words};
+
+use super::{Align, Cell, Column, Context, Tone, Width, place_in_file};
+
+type TaskColumn = Column<TaskRow, SortKey>;
+
+const ID: TaskColumn = Column {
+    title: "id",
+    width: Width::Fixed(7),
+    align: Align::Right,
+    leaves: 0,
+    cell: |row, _| if row.id.is_tokio() { Cell::new(row.id.to_string()) } else { Cell::new("own") },
+    sort: Some(SortKey::SortId),
+};
+
+const NAME: TaskColumn = Column {
+    title: "name",
+    width: Width::Share { min: 16, weight: 4 },
+    align: Align::Left,
+    leaves: 0,
+    cell: name,
+    sort: None,
+};
+
+const STATE: TaskColumn = Column {
+    title: "state",
+    width: Width::Fixed(9),
+    align: Align::Left,
+    leaves: 1,
+    cell: |row, _| state(row),
+    sort: None,
+};
+
+const SINCE: TaskColumn = Column {
+    title: "since",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 4,
+    cell: |row, cx| {
+        let stuck = row.state == TaskState::Running && cx.is_slow(row.since_ns);
+        Cell::duration(Some(row.since_ns)).tone_if(stuck, Tone::Critical)
+    },
+    sort: Some(SortKey::SortSince),
+};
+
+/// The same number on the pending screen, where it is what the screen is about.
+const WAITING: TaskColumn = Column {
+    title: "waiting",
+    leaves: 0,
+    cell: |row, _| Cell::duration(Some(row.since_ns)).tone(Tone::Strong),
+    width: Width::Fixed(8),
+    ..SINCE
+};
+
+const AGE: TaskColumn = Column {
+    title: "age",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 3,
+    cell: |row, _| Cell::duration(Some(row.age_ns)),
+    sort: Some(SortKey::SortAge),
+};
+
+const BUSY: TaskColumn = Column {
+    title: "busy",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 1,
+    cell: |row, _| Cell::duration(Some(row.busy_ns)),
+    sort: Some(SortKey::SortBusy),
+};
+
+const SCHEDULED: TaskColumn = Column {
+    title: "sched",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 7,
+    cell: |row, _| Cell::duration(row.scheduled_ns),
+    sort: Some(SortKey::SortScheduled),
+};
+
+const IDLE: TaskColumn = Column {
+    title: "idle",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 8,
+    cell: |row, _| Cell::duration(row.idle_ns),
+    sort: Some(SortKey::SortIdle),
+};
+
+const POLLS: TaskColumn = Column {
+    title: "polls",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 5,
+    cell: |row, _| Cell::count(row.polls),
+    sort: Some(SortKey::SortPolls),
+};
+
+const LONGEST: TaskColumn = Column {
+    title: "longest",
+    width: Width::Fixed(8),
+    align: Align::Right,
+    leaves: 6,
+    cell: |row, cx| {
+        if row.polls == 0 && row.longest_poll_ns == 0 {
+            return Cell::unknown();
+        }
+        Cell::duration(Some(row.longest_poll_ns)).tone_if(cx.is_slow(row.longest_poll_ns), Tone::Warning)
+    },
+    sort: Some(SortKey::SortLongestPoll),
+};
+
+const LABEL: TaskColumn = Column {
+    title: "label",
+    width: Width::Share { min: 12, weight: 3 },
+    align: Align::Left,
+    leaves: 2,
+    cell: |row, _| Cell::text(&row.label).tone_if(!row.label.is_empty(), Tone::Accent),
+    sort: None,
+};
+
+const SPAWNED_AT: TaskColumn = Column {
+    title: "spawned at",
+    width: Width::Share { min: 14, weight: 4 },
+    align: Align::Left,
+    leaves: 9,
+    cell: |row, _| Cell::place(place_in_file(&row.spawned_at)),
+    sort: None,
+};
+
+pub(crate) const TASKS: &[TaskColumn] =
+    &[ID, NAME, STATE, SINCE, AGE, BUSY, SCHEDULED, IDLE, POLLS, LONGEST, LABEL, SPAWNED_AT];
+
+pub(crate) const PENDING: &[TaskColumn] = &[WAITING, ID, NAME, STATE, AGE, BUSY, POLLS, LABEL, SPAWNED_AT];
+
+/// Where the spawn site has no column of its own, it stands in for a name that is missing: marked as a place.
+fn name(row: &TaskRow, cx: &Context<'_>) -> Cell {
+    if !row.name.is_empty() {
+        Cell::new(row.name.as_str()).tone(Tone::Strong)
+    } else if row.kind == TaskKind::Main {
+        Cell::new("main").tone(Tone::Strong)
+    } else if cx.shows(SPAWNED_AT.title) || row.spawned_at.is_empty() {
+        Cell::unknown()
+    } else {
+        Cell::at(&row.spawned_at)
+    }
+}
+
+fn state(row: &TaskRow) -> Cell {
+    match row.state {
+        TaskState::Running => Cell::new("running").tone(Tone::Good),
+        TaskState::Scheduled => Cell::new("scheduled").tone(Tone::Warning),
+        TaskState::Ended if row.outcome == Outcome::Panicked => Cell::new("panicked").tone(Tone::Critical),
+        TaskState::Ended => Cell::new(row::outcome_word(row.outcome).unwrap_or("ended")).tone(Tone::Quiet),
+        TaskState::Idle => Cell::new("idle").tone(Tone::Quiet),
+        TaskState::Unspecified => Cell::unknown(),
+    }
+}
+
+/// Every field of a row, for the pane of details.
+pub(crate) fn fields(row: &TaskRow, cx: &Context<'_>) -> Vec<(&'static str, Cell)> {
+    let since = words::duration(row.since_ns);
+    let state = match row::outcome_word(row.outcome) {
+        Some(outcome) => format!("{} for {since}, {outcome}", state_word(row.state)),
+        None => format!("{} for {since}", state_word(row.state)),
+    };
+    let id = if row.id.is_tokio() { row.id.to_string() } else { "of the probe's own".to_owned() };
+    let share = |ns: u64| match row.age_ns {
+        0 => String::new(),
+        age => format!(", {:.0} % of age", ns as f64 / age as f64 * 100.0),
+    };
+    let known = |ns: Option<u64>| {
+        ns.map_or_else(
+            || Cell::new("– (wakes not seen)").tone(Tone::Quiet),
+            |ns| Cell::new(format!("{}{}", words::duration(ns), share(ns))),
+        )
+    };
+    vec![
+        ("id", Cell::new(format!("{id}, {}", row::kind_word(row.kind)))),
+        ("name", Cell::text(&row.name)),
+        ("last label", Cell::text(&row.label)),
+        ("spawned at", Cell::place(&row.spawned_at)),
+        ("state", Cell::new(state)),
+        ("age", Cell::duration(Some(row.age_ns))),
+        ("busy", Cell::new(format!("{}{}", words::duration(row.busy_ns), share(row.busy_ns)))),
+        ("scheduled", known(row.scheduled_ns)),
+        ("idle", known(row.idle_ns)),
+        ("polls", Cell::new(words::count(row.polls))),
+        ("longest poll", (LONGEST.cell)(row, cx)),
+        (
+            "group",
+            if row.group.0 == 0 { Cell::new("other") } else { Cell::new(format!("number {}", row.group)) },
+        ),
+        (
+            "runtime",
+            if row.runtime.0 == 0 { Cell::unknown() } else { Cell::new(format!("number {}", row.runtime)) },
+        ),
+    ]
+}

@@ -1,0 +1,90 @@
+//! Takes over the terminal and gives it back as it was: on drop, on a panic, and whenever [`restore`] is called.
+
+use std::io::{self, IsTerminal, Stdout, stdout};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossterm::cursor::{Hide, Show};
+use crossterm::execute;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
+use ratatui::backend::CrosstermBackend;
+
+use crate::app::{App, Message};
+use crate::view::view;
+
+/// Whether the terminal is ours at the moment.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static PANIC_HOOK: Once = Once::new();
+
+/// Why there is no dashboard.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminalError {
+    #[error(
+        "standard output is no terminal\nhint: `taskscope why` and `taskscope status` print the same facts as text"
+    )]
+    NoTerminal,
+    #[error("the terminal cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The terminal, while the dashboard has it.
+#[derive(Debug)]
+pub struct Terminal {
+    screen: ratatui::Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Terminal {
+    /// Switches to the alternate screen and raw mode. A panic from now on restores the terminal before it is printed.
+    pub fn enter() -> Result<Self, TerminalError> {
+        if !stdout().is_terminal() || !io::stdin().is_terminal() {
+            return Err(TerminalError::NoTerminal);
+        }
+        PANIC_HOOK.call_once(|| {
+            let print = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                restore();
+                print(panic);
+            }));
+        });
+        TAKEN.store(true, Ordering::SeqCst);
+        let entered = enable_raw_mode()
+            .and_then(|()| execute!(stdout(), EnterAlternateScreen, Hide))
+            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
+        match entered {
+            Ok(screen) => Ok(Self { screen }),
+            Err(error) => {
+                restore();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Draws the state; what did not change since the last time is not written.
+    pub fn draw(&mut self, app: &App) -> Result<(), TerminalError> {
+        self.screen.draw(|frame| view(frame, app))?;
+        Ok(())
+    }
+
+    /// The message that tells the state how large the terminal is, to be given to it once at the start.
+    pub fn resized(&self) -> Result<Message, TerminalError> {
+        let (columns, rows) = size()?;
+        Ok(Message::Resized { columns, rows })
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back. Does nothing where it is not taken, so it may be called from anywhere and twice.
+pub fn restore() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        // Where the terminal is gone there is nobody to tell.
+        let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+    }
+}
