@@ -21,6 +21,8 @@ use crate::why::{self, Why};
 
 /// The service has printed its address by then.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// After this long a service whose fault has ended is itself again.
+const SETTLES: Duration = Duration::from_secs(3);
 const FRAME_EVERY: Duration = Duration::from_millis(250);
 
 /// Only the service, in this process. `child`: announcements for a parent, until standard input closes.
@@ -112,7 +114,9 @@ async fn watch(service: &mut Service, run_for: Option<Duration>) -> anyhow::Resu
     let request =
         taskscope_proto::v1::WatchRequest { interval_ns: FRAME_EVERY.as_nanos() as u64, ..why::request() };
     let mut session = Session::start(service.target.clone(), request, reports);
-    let mut plain = Plain { began: now(), tour: Tour::default(), model: None, healthy: None, worst: None };
+    let began = now();
+    let mut plain =
+        Plain { began, tour: Tour::default(), model: None, healthy_due: Some(began + SETTLES), worst: None };
     let end = run_for.map(|run_for| plain.began + run_for);
     let mut tick = tokio::time::interval(FRAME_EVERY);
     loop {
@@ -143,8 +147,8 @@ struct Plain {
     began: Instant,
     tour: Tour,
     model: Option<Model>,
-    /// The last sentence about a healthy service that was printed.
-    healthy: Option<String>,
+    /// When the next sentence about a healthy service is due: once at the start, and once after each fault.
+    healthy_due: Option<Instant>,
     worst: Option<Duration>,
 }
 
@@ -156,10 +160,15 @@ impl Plain {
     fn announced(&mut self, announcement: Announcement) -> anyhow::Result<()> {
         if let Announcement::Fault { name, state, truth, .. } = &announcement {
             match state {
-                Edge::Start => self.line(&format!("injected: {name}: {truth}"))?,
-                Edge::End => self.line(&format!("ended:    {name}"))?,
+                Edge::Start => {
+                    self.healthy_due = None;
+                    self.line(&format!("injected: {name}: {truth}"))?;
+                }
+                Edge::End => {
+                    self.healthy_due = Some(now() + SETTLES);
+                    self.line(&format!("ended:    {name}"))?;
+                }
             }
-            self.healthy = None;
         }
         self.tour.announced(announcement, now());
         Ok(())
@@ -172,17 +181,15 @@ impl Plain {
                 let Some(model) = &mut self.model else { return Ok(()) };
                 model.apply(*frame);
                 let why = Why::of(model);
-                let warmed_up = model.totals().window_ns > 2_000_000_000;
                 if let Some(named) = self.tour.said(&why, now())
                     && let Some((after, sentence)) = named.named
                 {
                     self.worst = self.worst.max(Some(after));
                     self.line(&format!("named:    {sentence}  (after {})", delay(after)))?;
                 }
-                if !why.is_wrong() && warmed_up && self.healthy.is_none() {
-                    let text = why.lines.first().map_or("", |line| line.text()).to_owned();
-                    self.line(&format!("now:      {text}"))?;
-                    self.healthy = Some(text);
+                if !why.is_wrong() && self.healthy_due.is_some_and(|due| now() >= due) {
+                    self.line(&format!("now:      {}", why.lines.first().map_or("", |line| line.text())))?;
+                    self.healthy_due = None;
                 }
             }
             Happened::Link => {}
