@@ -45,7 +45,7 @@ impl Agent {
         Self { command, within: ENDS_WITHIN }
     }
 
-    /// Looks for names in this folder.
+    /// Looks for names in this folder and in no other.
     pub fn in_runtime_folder(mut self, folder: &Path) -> Self {
         self.command
             .env("XDG_RUNTIME_DIR", folder)

@@ -35,7 +35,7 @@ impl Screen {
             .env("LC_ALL", "C.UTF-8");
         server.envs(variables.iter().copied());
         let screen = Self { _server: Process::start(server), folder };
-        eventually(Duration::from_secs(10), || screen.tmux(&["start-server"]).map(drop));
+        eventually(Duration::from_secs(10), || screen.tmux(&["show-options", "-s"]).map(drop));
         let (width, height) = (width.to_string(), height.to_string());
         screen.must(&[
             "set-option",

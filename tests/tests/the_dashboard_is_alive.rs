@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use taskscope_tests::screen::Screen;
 use taskscope_tests::target::Target;
-use taskscope_tests::{Build, impostor, peer, proc};
+use taskscope_tests::{Build, eventually, impostor, peer, proc};
 
 fn top(screen: &Screen, address: &str) {
     screen.run(&format!("{} top {address}; echo \"ended: $?\"", Build::Hooks.program("taskscope").display()));
@@ -73,7 +73,11 @@ fn a_signal_gives_the_terminal_back() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         screen.run("clear");
         top(&screen, &target.address);
-        proc::signal(proc::child(screen.shell_pid(), "taskscope").expect("it runs in the shell"), signal);
+        let shell = screen.shell_pid();
+        let program = eventually(Duration::from_secs(5), || {
+            proc::below(shell, "taskscope").ok_or_else(|| format!("not below {shell}:\n{}", screen.text()))
+        });
+        proc::signal(program, signal);
         restored(&screen);
     }
 }
