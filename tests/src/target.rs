@@ -123,12 +123,7 @@ impl TargetBuilder {
     #[track_caller]
     pub fn start(self) -> Target {
         let (process, folder) = self.start_unheard();
-        let address = process.stderr.wait_for(START_WITHIN, 0, |line| {
-            let (_, address) = line.split_once("taskscope: listening on ")?;
-            Some(
-                address.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';']).to_owned(),
-            )
-        });
+        let address = listening(&process);
         Target { process, address, folder }
     }
 
@@ -136,6 +131,18 @@ impl TargetBuilder {
     pub fn start_unheard(self) -> (Process, Option<TempDir>) {
         (Process::start(self.command), self.folder)
     }
+}
+
+/// Waits until the probe in a process says where it listens; gives the address.
+///
+/// # Panics
+/// If it does not say so.
+#[track_caller]
+pub fn listening(process: &Process) -> String {
+    process.stderr.wait_for(START_WITHIN, 0, |line| {
+        let (_, address) = line.split_once("taskscope: listening on ")?;
+        address.split_whitespace().next().map(str::to_owned)
+    })
 }
 
 /// A folder for sockets that only the user can enter, as a session's XDG_RUNTIME_DIR is.

@@ -10,7 +10,7 @@ use taskscope_tests::agent::{Agent, Answer, status};
 use taskscope_tests::json::text;
 use taskscope_tests::process::Process;
 use taskscope_tests::screen::Screen;
-use taskscope_tests::target::{Target, TargetBuilder, runtime_folder};
+use taskscope_tests::target::{Target, TargetBuilder, listening, runtime_folder};
 use taskscope_tests::{Build, eventually, impostor, peer};
 
 /// Nothing on standard output; on standard error one line that says what, and one that says what to do.
@@ -169,7 +169,10 @@ fn a_terminal_of_twenty_by_five() {
         screen.resize(80, 24);
         // Large enough again, the last key's page is there: nothing that was pressed is lost.
         screen.shows(Duration::from_secs(5), |text| text.contains("Backspace"));
-        screen.keys(&["Escape", "q"]);
+        // One after the other: together they would be Alt-q.
+        screen.keys(&["Escape"]);
+        screen.shows(Duration::from_secs(5), |text| !text.contains("Backspace"));
+        screen.keys(&["q"]);
         screen.shows(Duration::from_secs(5), |text| !screen.is_alternate() && text.contains("=0"));
         let log = std::fs::read_to_string(format!("{}.log", link.display())).expect("the shell made it");
         assert!(!log.contains("panicked"), "{log}");
@@ -222,6 +225,11 @@ fn a_file_system_that_cannot_be_written() {
 fn a_path_too_long_for_a_socket() {
     let long = format!("unix:/tmp/{}/t.sock", "long".repeat(50));
     every_command_refuses(&long, ERROR);
+    let answer = Agent::with(["status", &long]).run();
+    assert!(
+        answer.stderr.contains("short") && !answer.stderr.contains("may have ended"),
+        "the cause is said:\n{answer}"
+    );
     let (process, _folder) =
         TargetBuilder::of(Build::Hooks, "target-plain").env("TASKSCOPE_LISTEN", &long).start_unheard();
     runs_on_with_one_line(&process);
@@ -288,11 +296,7 @@ fn two_containers_that_are_both_process_one() {
         Process::start(container)
     };
     let containers = [start(), start()];
-    let addresses = containers.each_ref().map(|container| {
-        container.stderr.wait_for(Duration::from_secs(20), 0, |line| {
-            Some(line.split_once("taskscope: listening on ")?.1.trim().to_owned())
-        })
-    });
+    let addresses = containers.each_ref().map(|container| listening(container));
     assert_ne!(addresses[0], addresses[1]);
     let instances = addresses.each_ref().map(|address| {
         let state = status(address);

@@ -8,6 +8,7 @@ use taskscope_tests::agent::{status, tasks};
 use taskscope_tests::json::{list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::stopwatch::Stopwatch;
+use taskscope_tests::target::listening;
 use taskscope_tests::{Size, eventually, evidence, root, size};
 use tempfile::TempDir;
 
@@ -120,9 +121,7 @@ impl Service {
         let mut command = Command::new(self.target.join("debug/hello"));
         command.env("TASKSCOPE_LISTEN", format!("unix:{}", self.folder.path().join("t.sock").display()));
         let process = Process::start(command);
-        let address = process.stderr.wait_for(Duration::from_secs(20), 0, |line| {
-            Some(line.split_once("taskscope: listening on ")?.1.trim().to_owned())
-        });
+        let address = listening(&process);
         (process, address)
     }
 
