@@ -44,7 +44,9 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new(strip: bool, colour: bool) -> Self {
         let app = App::new(Options { target: "orders-api".into(), colour, strip, syscall_name });
-        Self { app, now: Instant::now() }
+        #[allow(clippy::disallowed_methods, reason = "some moment to count from; only differences are told")]
+        let now = Instant::now();
+        Self { app, now }
     }
 
     /// Connected to the service in trouble.

@@ -8,6 +8,26 @@
 //! - [`mod@terminal`]: takes over the terminal and gives it back, also on a panic.
 //!
 //! Nothing here connects, waits, or talks to a target: that is its driver's business.
+//!
+//! ```
+//! use std::time::Instant;
+//! use taskscope_tui::{App, Command, LinkView, Message, Options, Screen};
+//!
+//! # #[allow(clippy::disallowed_methods)]
+//! let now = Instant::now();
+//! let mut app = App::new(Options {
+//!     target: "orders-api".into(),
+//!     colour: true,
+//!     strip: false,
+//!     syscall_name: |_arch, _number| None,
+//! });
+//! // The link is up: the target is asked for what the overview shows.
+//! let commands = app.update(Message::Link(LinkView::Live), now);
+//! assert!(matches!(&commands[..], [Command::Watch(request)] if request.groups.is_some()));
+//! // Another screen needs other rows.
+//! let commands = app.update(Message::Show(Screen::Tasks), now);
+//! assert!(matches!(&commands[..], [Command::Watch(request)] if request.tasks.is_some()));
+//! ```
 
 pub mod app;
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub struct Terminal {
 impl Terminal {
     /// Switches to the alternate screen and raw mode. A panic from now on restores the terminal before it is printed.
     pub fn enter() -> Result<Self, TerminalError> {
-        if !stdout().is_terminal() || !io::stdin().is_terminal() {
+        if !stdout().is_terminal() {
             return Err(TerminalError::NoTerminal);
         }
         PANIC_HOOK.call_once(|| {

@@ -40,17 +40,17 @@ pub(crate) const GROUPS: &[GroupColumn] = &[
         cell: |group, _| name(group),
         sort: None,
     },
-    number("live", 7, 0, GroupSort::Live, |group, _| Cell::count(group.live).tone(Tone::Strong)),
-    number("peak", 7, 9, GroupSort::Peak, |group, _| Cell::count(group.peak_live)),
+    number("live", 6, 0, GroupSort::Live, |group, _| Cell::count(group.live).tone(Tone::Strong)),
+    number("peak", 6, 9, GroupSort::Peak, |group, _| Cell::count(group.peak_live)),
     number("spawned", 8, 7, GroupSort::Spawned, |group, _| Cell::count(group.spawned_total)),
-    number("ended", 8, 8, GroupSort::Ended, |group, _| Cell::count(group.ended_total)),
+    number("ended", 7, 8, GroupSort::Ended, |group, _| Cell::count(group.ended_total)),
     number("panics", 7, 6, GroupSort::Panicked, |group, _| {
         Cell::count(group.panicked_total).tone_if(group.panicked_total > 0, Tone::Critical)
     }),
     number("polls/s", 8, 4, GroupSort::Polls, |group, _| rate(&group.polls)),
     number("busy", 6, 0, GroupSort::Busy, |group, cx| busy(group.busy_cores, cx)),
-    number("p99", 7, 2, GroupSort::P99, |group, cx| slow(group.polls.p99_window_ns, cx)),
-    number("max", 7, 5, GroupSort::Max, |group, cx| slow(group.polls.max_window_ns, cx)),
+    number("p99", 6, 2, GroupSort::P99, |group, cx| slow(group.polls.p99_window_ns, cx)),
+    number("max", 6, 5, GroupSort::Max, |group, cx| slow(group.polls.max_window_ns, cx)),
     Column {
         title: "trend",
         width: Width::Share { min: 16, weight: 1 },

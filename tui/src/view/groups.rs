@@ -10,7 +10,7 @@ use crate::table::Tone;
 use crate::table::groups::GROUPS;
 use crate::table::labels::{self, LABELS};
 use crate::view::table::Table;
-use crate::view::{draw, rule, split_bottom, split_top, table, theme, waiting};
+use crate::view::{draw, rule, split_top, table, theme, waiting};
 
 /// On fewer lines there are only groups.
 const LEAST_FOR_BOTH: u16 = 12;
@@ -27,7 +27,8 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let wanted = labels.len().max(1) as u16 + 2;
     let left = area.height.saturating_sub(groups.len() as u16 + 2);
     let lower = if area.height < LEAST_FOR_BOTH { 0 } else { wanted.min(left.max(area.height / 3)) };
-    let (upper, lower) = split_bottom(area, lower);
+    let (upper, below) = split_top(area, (area.height - lower).min(groups.len().max(1) as u16 + 3));
+    let (lower, _) = split_top(below, lower);
 
     let (top, body) = split_top(upper, 1);
     let mut facts = vec![(format!("{} in all", words::count(total)), Tone::Plain)];

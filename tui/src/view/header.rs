@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use taskscope_proto::v1::capability::Coverage;
 use taskscope_proto::words;
 
-use crate::app::{App, LinkView, Screen};
+use crate::app::{App, LinkView, Pane, Screen};
 use crate::model::Model;
 use crate::table::{Cut, Tone};
 use crate::view::theme::{Theme, severity};
@@ -134,7 +134,7 @@ fn truth(app: &App, width: usize) -> Line<'static> {
     }
     let of = |wanted: Coverage| model.capabilities.iter().filter(move |it| it.coverage() == wanted);
     // The reasons are worth their room where they have it.
-    let long: Vec<String> = of(Coverage::None).map(|it| coverage::with_reason(it)).collect();
+    let long: Vec<String> = of(Coverage::None).map(coverage::with_reason).collect();
     let short: Vec<&str> = of(Coverage::None).map(|it| coverage::kind_word(it.kind())).collect();
     let partly: Vec<&str> = of(Coverage::Partial).map(|it| coverage::kind_word(it.kind())).collect();
     let hidden = |unseen: String| {
@@ -203,7 +203,8 @@ fn trouble(app: &App) -> Option<(String, Tone)> {
 
 /// The worst sentence, where the screen does not begin with all of them.
 fn sentence(app: &App) -> Option<(&'static str, &str, Tone)> {
-    if matches!(app.screen(), Screen::Overview | Screen::Chooser) && app.pane().is_none() {
+    let has_page = matches!(app.pane(), Some(Pane::Help { .. } | Pane::Coverage { .. }));
+    if matches!(app.screen(), Screen::Overview | Screen::Chooser) && !has_page {
         return None;
     }
     let worst = app.shown().sentences.first()?;

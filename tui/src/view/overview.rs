@@ -5,13 +5,16 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::app::{App, Sentence};
+use crate::app::{App, Pane, Sentence};
 use crate::table::{Cut, Tone};
 use crate::view::theme::severity;
 use crate::view::{busiest, draw, events, pools, rule, split_top, text, theme, totals, waiting, workers};
 
 /// Sentences shown at most.
 const SENTENCES: usize = 8;
+
+/// On fewer lines than this the list of events would have no room beside its details.
+const LEAST_BESIDE_DETAILS: u16 = 18;
 
 /// Lines that a part of the screen needs, and would use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +27,20 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
     if app.shown().at_ns.is_none() {
         return waiting::render(frame, area, app);
     }
+    if app.pane() == Some(Pane::Details) && area.height < LEAST_BESIDE_DETAILS {
+        // The pane shows an event: what must stay is the list it is of.
+        let (top, rest) = split_top(area, (area.height / 3).min(app.shown().sentences.len() as u16));
+        draw(frame, top, said(app, area.width, top.height));
+        return section(frame, rest, app, "events", &events::facts(app), events::render);
+    }
     let sentences = app.shown().sentences.len().min(SENTENCES);
     let whole = said(app, area.width, u16::MAX).len() as u16;
+    let workers = workers::wanted(app);
     let heights = share(
         area.height,
         [
             Wish { least: sentences.min(3) as u16, most: whole.min(area.height * 2 / 5) },
-            Wish { least: 1 + workers::wanted(app).min(4), most: 1 + workers::wanted(app) },
+            Wish { least: 1 + workers.min(4), most: 1 + workers.min((area.height * 2 / 5).max(4)) },
             Wish { least: 1 + pools::wanted(app).min(2), most: 1 + pools::wanted(app) },
             Wish { least: 3, most: if area.height >= 30 { 5 } else { 3 } },
             Wish { least: 1 + events::wanted(app).min(1), most: 1 + events::wanted(app).min(5) },

@@ -49,7 +49,7 @@ pub(crate) fn doing(app: &App, activity: &ThreadActivity) -> String {
     match activity.state() {
         State::OnCpu => match (share(activity.on_cpu_ns), share(activity.waiting_for_cpu_ns)) {
             (Some(on), Some(waiting)) if waiting >= 10.0 => {
-                format!("on CPU {on:.0} %, {waiting:.0} % waiting for one")
+                format!("on CPU {on:.0} %, starved {waiting:.0} %")
             }
             (Some(on), _) if on < 90.0 => format!("on CPU {on:.0} % of it"),
             _ => "on CPU".to_owned(),

@@ -7,7 +7,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::table::Cut;
 
 /// Longer texts are cut before anything looks at them: no line of a terminal shows more.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 1024;
 
 /// `text` without anything that a terminal would not print as one or two cells.
 pub(crate) fn clean(text: &str) -> String {

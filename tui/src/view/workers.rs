@@ -153,7 +153,7 @@ fn doing(app: &App, row: &Row) -> String {
 /// For whom the worker is busy, or that it is not.
 fn what(row: &Row, width: usize) -> (String, Tone) {
     match (&row.poll, row.state) {
-        (_, State::BusyUnseen) => ("busy without a break; poll not seen".to_owned(), Tone::Critical),
+        (_, State::BusyUnseen) => ("busy, poll not seen".to_owned(), Tone::Critical),
         (Some(poll), _) => poll::what(poll, width),
         (None, State::InPoll) => ("in a poll".to_owned(), Tone::Plain),
         (None, State::Active) => ("between polls".to_owned(), Tone::Quiet),
