@@ -9,20 +9,41 @@ use taskscope_tests::{Build, evidence};
 /// Five healthy seconds, four faults of twelve, and what a busy machine adds.
 const TOUR_WITHIN: Duration = Duration::from_secs(180);
 
-/// How each sentence of the tour begins.
-const SENTENCES: [&str; 5] = ["healthy.", "STUCK", "SLOW", "FULL", "GROWING"];
+/// Each fault of the tour: how its sentence begins, what the sentence names, and within how many seconds it is said.
+const FAULTS: [(&str, &str, &str, f64); 4] = [
+    ("stuck-poll", "STUCK", "POST /resize", 2.0),
+    ("slow-poll", "SLOW", "POST /login", 2.0),
+    ("pool-full", "FULL", "blocking pool", 2.0),
+    ("leak", "GROWING", "session-watch", 40.0),
+];
 
 fn tour(build: Build) -> Vec<String> {
     let answer = Agent::of(build, ["demo"]).within(TOUR_WITHIN).run().expect_code(0);
     assert!(!answer.stderr.contains("panicked") && !answer.stdout.contains("panicked"), "{answer}");
-    for sentence in SENTENCES {
-        assert!(answer.stdout.contains(sentence), "`{sentence}` was never said:\n{answer}");
+    assert!(answer.stdout.contains("healthy."), "it begins healthy:\n{answer}");
+    for (fault, begins, names, within) in FAULTS {
+        let after = answer.stdout.lines().skip_while(|line| !line.contains(&format!("injected: {fault}")));
+        let said = after.take_while(|line| !line.contains("ended:")).find(|line| line.contains("named:"));
+        let said = said.unwrap_or_else(|| panic!("{fault} was not named:\n{answer}"));
+        assert!(said.contains(begins) && said.contains(names), "{fault} is not what this names: {said}");
+        let delay = seconds_after(said);
+        assert!(delay <= within, "{fault} was named late: {said}");
+        evidence(&format!("{fault} is said in words ({build:?})"), format!("after {delay} s"));
     }
-    evidence(
-        &format!("the tour of the demo in plain words ({build:?})"),
-        format!("{} s", answer.took.as_secs()),
-    );
     answer.stdout.lines().map(str::to_owned).collect()
+}
+
+/// From `… (after 661 ms)`.
+fn seconds_after(line: &str) -> f64 {
+    let delay = line.rsplit_once("(after ").and_then(|(_, rest)| rest.trim_end().strip_suffix(')'));
+    let (number, unit) =
+        delay.and_then(|delay| delay.split_once(' ')).unwrap_or_else(|| panic!("no delay: {line}"));
+    let number: f64 = number.parse().unwrap_or_else(|_| panic!("no delay: {line}"));
+    match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        _ => panic!("no delay in seconds: {line}"),
+    }
 }
 
 #[test]
@@ -51,7 +72,9 @@ fn it_ends_when_it_was_told_to_and_takes_its_service_with_it() {
 #[test]
 fn the_service_alone_prints_its_address_first() {
     let service: Process = Agent::with(["demo", "--serve", "--faults", "none", "--for", "30s"]).start();
-    let address = service.stdout.wait_for(Duration::from_secs(15), 0, |line| Some(line.trim().to_owned()));
+    let address = service.stdout.wait_for(Duration::from_secs(15), 0, |line| {
+        Some(line.split_whitespace().next().unwrap_or_default().to_owned())
+    });
     assert!(address.starts_with("unix:") || address.starts_with("http://"), "{address}");
     let state = taskscope_tests::agent::status(&address);
     assert!(state["tasks"]["live"].as_u64() > Some(10), "{state}");
