@@ -113,7 +113,7 @@ async fn watch(service: &mut Service, run_for: Option<Duration>) -> anyhow::Resu
     let (reports, mut inbox) = mpsc::channel(16);
     let request =
         taskscope_proto::v1::WatchRequest { interval_ns: FRAME_EVERY.as_nanos() as u64, ..why::request() };
-    let mut session = Session::start(service.target.clone(), request, reports);
+    let mut session = Session::start(service.target.clone(), request, reports, now());
     let began = now();
     let mut plain =
         Plain { began, tour: Tour::default(), model: None, healthy_due: Some(began + SETTLES), worst: None };

@@ -10,7 +10,8 @@ const STALE_AFTER: Duration = Duration::from_secs(3);
 
 /// ```text
 /// Disconnected(retry at) --retry time--> Connecting --Connected--> Live <--Frame-- Stale
-///        ^                                   |                      |  --silence-->  |
+///        |      or Appeared                  |                      |  --silence-->  |
+///        ^                                   |                      |                |
 ///        +------------- Failed --------------+------- Ended --------+----------------+
 /// any --Closed--> Closed
 /// ```
@@ -36,6 +37,8 @@ pub(crate) enum Input {
     Closed {
         reason: String,
     },
+    /// The target has been seen to listen: no need to wait for the retry.
+    Appeared,
     /// Time has passed.
     Tick,
 }
@@ -92,14 +95,12 @@ impl Link {
                 let heard = *heard;
                 self.become_state(State::Stale { heard })
             }
-            (State::Disconnected { retry_at, .. }, Input::Tick) if now >= *retry_at => {
-                self.attempt += 1;
-                let mut effects = self.become_state(State::Connecting);
-                effects.push(Effect::Connect);
-                effects
-            }
+            (State::Disconnected { retry_at, .. }, Input::Tick) if now >= *retry_at => self.try_again(),
+            (State::Disconnected { .. }, Input::Appeared) => self.try_again(),
             // A late word about a connection that is no more, or nothing due yet.
-            (_, Input::Connected | Input::Frame | Input::Failed { .. } | Input::Tick) => vec![],
+            (_, Input::Connected | Input::Frame | Input::Failed { .. } | Input::Appeared | Input::Tick) => {
+                vec![]
+            }
         }
     }
 
@@ -110,6 +111,13 @@ impl Link {
             State::Live { heard } => Some(*heard + STALE_AFTER),
             State::Connecting | State::Stale { .. } | State::Closed { .. } => None,
         }
+    }
+
+    fn try_again(&mut self) -> Vec<Effect> {
+        self.attempt += 1;
+        let mut effects = self.become_state(State::Connecting);
+        effects.push(Effect::Connect);
+        effects
     }
 
     fn become_state(&mut self, state: State) -> Vec<Effect> {
@@ -129,6 +137,7 @@ impl Link {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -149,6 +158,15 @@ mod tests {
         assert_eq!(link.apply(Input::Tick, retry_at), [Effect::Tell, Effect::Connect]);
         assert_eq!(link.apply(Input::Connected, retry_at), [Effect::Tell]);
         assert_eq!((link.state(), link.attempt()), (&State::Live { heard: retry_at }, 0));
+    }
+
+    #[test]
+    fn a_target_that_appears_is_connected_to_at_once() {
+        let t0 = Instant::now();
+        let mut link = Link::new(7);
+        link.apply(failed(), t0);
+        assert_eq!(link.apply(Input::Appeared, t0), [Effect::Tell, Effect::Connect]);
+        assert_eq!(link.apply(Input::Appeared, t0), []);
     }
 
     #[test]
@@ -177,7 +195,7 @@ mod tests {
         #[test]
         fn whatever_happens_it_either_waits_for_something_or_is_tried_again(
             seed: u64,
-            inputs in prop::collection::vec(0u8..4, 0..200),
+            inputs in prop::collection::vec(0u8..5, 0..200),
         ) {
             let mut now = Instant::now();
             let mut link = Link::new(seed);
@@ -186,6 +204,7 @@ mod tests {
                     0 => Input::Connected,
                     1 => Input::Frame,
                     2 => failed(),
+                    3 => Input::Appeared,
                     _ => Input::Tick,
                 };
                 now += Duration::from_millis(100);

@@ -7,6 +7,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Parser;
 use taskscope_proto::v1::WatchRequest;
 
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match run(cli) {
+    match log_to_file().and_then(|()| run(cli)) {
         Ok(code) => code,
         // A reader that has gone (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -57,6 +58,17 @@ fn main() -> ExitCode {
             ExitCode::from(ERROR)
         }
     }
+}
+
+/// Where `TASKSCOPE_LOG_FILE` names a file, what happens to the links goes there: the screen is the dashboard's.
+fn log_to_file() -> anyhow::Result<()> {
+    let Some(path) = std::env::var_os("TASKSCOPE_LOG_FILE").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let file = std::fs::File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
+    tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).init();
+    Ok(())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -42,7 +42,7 @@ impl Model {
         }
         for event in &frame.events {
             if self.events.back().is_none_or(|last| event.seq > last.seq) {
-                self.events.push_back(event.clone());
+                self.events.push_back(*event);
             }
         }
         while self.events.len() > EVENTS_KEPT {

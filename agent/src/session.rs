@@ -12,6 +12,9 @@ use crate::discover;
 use crate::link::{Effect, Input, Link, State};
 use crate::recording::Recording;
 
+/// A lost local target is looked for this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// What the tasks of a session tell its owner's loop.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -44,14 +47,20 @@ pub(crate) struct Session {
     request: WatchRequest,
     requests: Option<mpsc::Sender<WatchRequest>>,
     reports: mpsc::Sender<Report>,
+    /// When it was last looked whether a lost local target is back.
+    looked: Instant,
 }
 
 impl Session {
     /// Begins to connect. Reports go to `reports`; give each to [`Session::handle`].
-    pub(crate) fn start(target: Target, request: WatchRequest, reports: mpsc::Sender<Report>) -> Self {
-        let seed = std::process::id().into();
-        let mut session =
-            Self { target, link: Link::new(seed), attempt: 0, request, requests: None, reports };
+    pub(crate) fn start(
+        target: Target,
+        request: WatchRequest,
+        reports: mpsc::Sender<Report>,
+        now: Instant,
+    ) -> Self {
+        let link = Link::new(std::process::id().into());
+        let mut session = Self { target, link, attempt: 0, request, requests: None, reports, looked: now };
         session.connect();
         session
     }
@@ -62,10 +71,6 @@ impl Session {
 
     pub(crate) fn attempt(&self) -> u32 {
         self.link.attempt()
-    }
-
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.link.next_timeout()
     }
 
     /// Asks for something else from now on, over this connection and later ones.
@@ -95,9 +100,19 @@ impl Session {
         all
     }
 
-    /// Time has passed.
+    /// Time has passed. A local target that is back is not kept waiting by the back-off: whether somebody listens is
+    /// cheap to see.
     pub(crate) fn tick(&mut self, now: Instant) -> Vec<Happened> {
-        self.apply(Input::Tick, now)
+        let due = self.link.next_timeout().is_some_and(|at| now >= at);
+        let mut happened = if due { self.apply(Input::Tick, now) } else { vec![] };
+        let waiting = matches!(self.link.state(), State::Disconnected { .. });
+        if waiting && now >= self.looked + LOOK_EVERY {
+            self.looked = now;
+            if listens(&self.target) {
+                happened.extend(self.apply(Input::Appeared, now));
+            }
+        }
+        happened
     }
 
     fn apply(&mut self, input: Input, now: Instant) -> Vec<Happened> {
@@ -168,7 +183,9 @@ impl Attempt {
     async fn replay(self, recording: Recording) {
         self.tell(News::Connected { description: Box::new(recording.description), requests: None }).await;
         let mut last_ns = None;
-        for frame in recording.frames {
+        for mut frame in recording.frames {
+            // Nobody asked for it: the dashboard filters and sorts its rows itself.
+            frame.request_id = 0;
             let pause_ns = last_ns.map_or(0, |last| frame.at_ns.saturating_sub(last));
             last_ns = Some(frame.at_ns);
             tokio::time::sleep(Duration::from_nanos(pause_ns).min(Duration::from_secs(2))).await;
@@ -186,6 +203,15 @@ pub(crate) fn resolve(target: &Target) -> Result<Address, discover::NoTarget> {
         Target::At(address) => Ok(address.clone()),
         Target::Named(name) => discover::local_targets().named(name).map(discover::Found::address),
         Target::Recording(path) => Ok(Address::Unix(path.clone())),
+    }
+}
+
+/// Whether a target on this machine has a socket on which somebody listens.
+fn listens(target: &Target) -> bool {
+    match target {
+        Target::Named(name) => discover::local_targets().named(name).is_ok(),
+        Target::At(Address::Unix(path)) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+        Target::At(Address::Http(_)) | Target::Recording(_) => false,
     }
 }
 

@@ -121,7 +121,8 @@ impl Dashboard {
         let target = match target {
             Some(target) => Some(target),
             None => match local.only() {
-                Ok(only) => Some(Target::At(only.address())),
+                // By name, so that it is followed across restarts.
+                Ok(only) => Some(Target::Named(only.name.clone())),
                 Err(NoTarget::Choose { .. }) => None,
                 Err(error) => return Err(error.into()),
             },
@@ -150,7 +151,7 @@ impl Dashboard {
 
     fn attach(&mut self, target: Target, now: Instant) {
         let request = for_rules(self.app.watch_request());
-        self.session = Some(Session::start(target, request, self.reports.clone()));
+        self.session = Some(Session::start(target, request, self.reports.clone(), now));
         self.tell_link(now);
     }
 
@@ -185,8 +186,7 @@ impl Dashboard {
     }
 
     fn tick(&mut self, now: Instant) {
-        let due = |session: &Session| session.next_timeout().is_some_and(|at| now >= at);
-        if let Some(session) = self.session.as_mut().filter(|session| due(session)) {
+        if let Some(session) = &mut self.session {
             let happened = session.tick(now);
             happened.into_iter().for_each(|happened| self.happened(happened, now));
         }

@@ -49,7 +49,7 @@ impl Tour {
                 }
             }
             Announcement::Tour { .. } => {
-                self.over = Some("the tour is over; the service runs on, healthy (q leaves)")
+                self.over = Some("the tour is over; the service runs on, healthy (q leaves)");
             }
             Announcement::Serving { .. } => {}
         }
@@ -99,6 +99,7 @@ impl Tour {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 mod tests {
     use super::*;
     use crate::rules::{Finding, Severity};

@@ -543,7 +543,7 @@ fn other_threads(sampler: &Sampler) -> Vec<v1::Thread> {
         .live
         .iter()
         .filter(is_other)
-        .map(|live| v1::Thread { tid: live.tid, poll: Some(live.poll.clone()) })
+        .map(|live| v1::Thread { tid: live.tid, poll: Some(live.poll) })
         .collect()
 }
 

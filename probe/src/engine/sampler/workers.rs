@@ -195,7 +195,7 @@ impl Observed {
                 Some(unseen) if unseen.tid == tid => (unseen.last_ns, unseen.last) = (now_ns, look),
                 _ => {
                     state.unseen =
-                        Some(Unseen { tid, first_ns: now_ns, first: look, last_ns: now_ns, last: look })
+                        Some(Unseen { tid, first_ns: now_ns, first: look, last_ns: now_ns, last: look });
                 }
             }
         }
@@ -272,8 +272,7 @@ impl Observed {
 
     fn worker(&self, now_ns: u64, index: u32, line: Option<&LineView>, live: &[Live]) -> v1::Worker {
         let state = self.workers.get(&index);
-        let poll =
-            line.and_then(|line| live.iter().find(|live| live.tid == line.tid)).map(|live| live.poll.clone());
+        let poll = line.and_then(|line| live.iter().find(|live| live.tid == line.tid)).map(|live| live.poll);
         let mut out = v1::Worker {
             index,
             tid: line.map(|line| line.tid),
