@@ -90,7 +90,7 @@ fn the_selection_is_kept_in_sight_and_asked_for_with_the_next_frame() {
     assert_eq!((request.keep_task_ids.as_slice(), request.request_id), (&[9_214][..], id));
     assert_eq!(scene.tell(Message::Tick), []);
     scene.tell(Message::Back);
-    assert_eq!(scene.app.watch_request().keep_task_ids, []);
+    assert!(scene.app.watch_request().keep_task_ids.is_empty());
 }
 
 #[test]
@@ -211,13 +211,13 @@ fn another_instance_begins_with_nothing() {
     let again = v1::Description { instance: "ffff0000".into(), pid: 4_300, ..fixture::description() };
     scene.tell(Message::Described(Box::new(again)));
     let shown = scene.app.shown();
-    assert_eq!(ids(&scene), []);
+    assert!(ids(&scene).is_empty());
     assert_eq!((shown.at_ns, shown.events.len(), shown.groups.groups.len()), (None, 0, 0));
     assert_eq!((shown.sentences.len(), shown.losses.len(), shown.runtimes.len()), (0, 0, 0));
     assert_eq!(shown.history.series(|sample| Some(sample.polls), 10).cells.len(), 0);
     assert_eq!((scene.app.pane(), scene.app.listing().selected), (None, None));
     assert_eq!(scene.app.data_age(), None);
-    assert_eq!(scene.app.watch_request().keep_task_ids, []);
+    assert!(scene.app.watch_request().keep_task_ids.is_empty());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_frame_with_resync_forgets_the_rows_before_it() {
     scene.frame(next.clone());
     assert_eq!(ids(&scene).len(), 5, "rows from before, in the new order");
     scene.frame(v1::Frame { seq: 4, resync: true, ..next });
-    assert_eq!(ids(&scene), []);
+    assert!(ids(&scene).is_empty());
 }
 
 #[test]
