@@ -15,6 +15,8 @@ use tonic::{Code, Status, Streaming};
 
 use crate::address::Address;
 
+/// Bytes of a socket's path that the system takes.
+const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// A target that has not answered by then is stopped, or no probe.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -31,6 +33,10 @@ pub(crate) enum ConnectError {
         "no permission to connect to {0}\nhint: a probe answers the user it runs as (and root); use sudo -u"
     )]
     NoPermission(String),
+    #[error(
+        "{0}: the path is too long for a socket\nhint: at most {MAX_SOCKET_PATH} bytes; go to its folder by a shorter link"
+    )]
+    PathTooLong(String),
     #[error(
         "{0} did not answer within {1} s\nhint: the process may be stopped (SIGSTOP, a debugger), or it is no probe"
     )]
@@ -68,6 +74,11 @@ impl Connection {
     /// Connects and asks who is there.
     pub(crate) async fn open(address: &Address) -> Result<Self, ConnectError> {
         let shown = address.to_string();
+        if let Address::Unix(path) = address
+            && path.as_os_str().len() > MAX_SOCKET_PATH
+        {
+            return Err(ConnectError::PathTooLong(shown));
+        }
         let attempt = async {
             let channel = channel(address).await.map_err(|error| failure(&shown, &error))?;
             let mut client = IntrospectClient::new(channel)

@@ -55,9 +55,14 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("taskscope: {error:#}");
-            ExitCode::from(ERROR)
+            ExitCode::from(if is_usage(&error) { USAGE } else { ERROR })
         }
     }
+}
+
+/// Whether what was typed cannot be understood.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<address::AddressError>() || error.is::<taskscope_proto::filter::ParseError>()
 }
 
 /// Where `TASKSCOPE_LOG_FILE` names a file, what happens to the links goes there: the screen is the dashboard's.
