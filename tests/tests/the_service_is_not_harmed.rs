@@ -44,12 +44,14 @@ fn figures(seconds: &[Value]) -> Figures {
     Figures { ops: median("ops"), p99_ns: median("p99_ns") }
 }
 
-/// A watcher that has been sent at least two frames.
+const IDLE_TASKS: usize = 2000;
+
+/// A watcher of every row, who has been sent them twice.
 fn watcher(address: &str) -> Process {
-    let watcher = Agent::with(["status", address, "--watch", "--json"]).start();
+    let watcher = Agent::with(["tasks", address, "--watch", "--json", "--limit", "5000"]).start();
     eventually(Duration::from_secs(15), || match watcher.stdout.count() {
-        0 | 1 => Err(format!("the watcher got no frames\n{}", watcher.outputs())),
-        _ => Ok(()),
+        rows if rows > 2 * IDLE_TASKS => Ok(()),
+        rows => Err(format!("the watcher got {rows} rows")),
     });
     watcher
 }
@@ -96,7 +98,7 @@ fn compared<T>(promise: &str, target: &Target, condition: impl Fn() -> T) {
 
 #[test]
 fn neither_five_stopped_watchers_nor_a_killed_agent_change_anything() {
-    let target = Target::program("target-plain").args(["--idle", "1000"]).start();
+    let target = Target::program("target-plain").args(["--idle", &IDLE_TASKS.to_string()]).start();
     // The first watcher makes the probe allocate what every later one uses again.
     drop(watcher(&target.address));
     let (files, threads) = quiet(&target);
