@@ -165,8 +165,10 @@ fn public_lines<'a>(source: &'a Source, words: &'a [&'a str]) -> impl Iterator<I
 /// Numbered lines of code, without comments and without the unit tests that end a file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
-    let tests = lines.windows(2).position(|two| {
-        two[0].trim() == "#[cfg(test)]" && two[1].starts_with("mod ") && two[1].trim_end().ends_with('{')
+    // Between the two lines, a module of tests may say which lint it lifts.
+    let tests = lines.iter().enumerate().position(|(at, line)| {
+        let module = lines[at + 1..].iter().find(|line| !line.trim_start().starts_with("#["));
+        *line == "#[cfg(test)]" && module.is_some_and(|line| line.starts_with("mod tests {"))
     });
     let end = tests.unwrap_or(lines.len());
     lines.into_iter().take(end).enumerate().map(|(index, line)| {
@@ -254,6 +256,14 @@ mod tests {
             found_in(machine, "/// Never Instant::now.\n#[cfg(test)]\nmod tests {\n    Instant::now();\n}"),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn tests_that_lift_a_lint_for_themselves_are_tests_and_what_is_only_built_for_them_is_not() {
+        let machine = "agent/src/link.rs";
+        let lifted = "#[cfg(test)]\n#[allow(x)]\nmod tests {\n    Instant::now();\n}";
+        assert_eq!(found_in(machine, lifted), [""; 0]);
+        one(found_in(machine, "#[cfg(test)]\nuse x;\nfn f() { Instant::now(); }"), ":3: mentions");
     }
 
     #[test]
