@@ -8,7 +8,7 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::capture::label::{Labelled, find};
+use crate::capture::label::{Labelled, find_parts};
 use crate::engine;
 use crate::registry::labels::LabelIndex;
 
@@ -66,14 +66,7 @@ where
 fn label_of<B>(request: &Request<B>) -> Option<LabelIndex> {
     let registry = engine::registry()?;
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let sid = registry.texts.intern_parts(&[request.method().as_str(), " ", path]);
-    let label = match sid {
-        Some(sid) => registry.labels.find(sid).unwrap_or_else(|| {
-            registry.losses.add(taskscope_proto::v1::loss::Reason::FoldedLabels, 1);
-            LabelIndex(0)
-        }),
-        None => find(registry, "")?,
-    };
+    let label = find_parts(registry, &[request.method().as_str(), " ", path])?;
     registry.labels.entry(label).add_request();
     Some(label)
 }

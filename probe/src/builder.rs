@@ -1,5 +1,7 @@
 //! How a service gets a probe.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use taskscope_proto::v1::TaskKind;
@@ -8,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::capture::wrapper;
 use crate::engine::{self, Engine};
 use crate::pool::{PoolSample, UserPool};
-use crate::runtimes::unstable;
+use crate::runtimes::{RuntimeEntry, unstable};
 use crate::settings::Settings;
 
 /// Settings of the probe before it starts; made by [`Probe::builder`]. The environment (`TASKSCOPE_NAME`,
@@ -23,7 +25,7 @@ pub struct Builder {
 }
 
 /// Threads that Tokio's blocking pool grows to by default.
-const TOKIO_BLOCKING_THREADS: u32 = 512;
+const TOKIO_BLOCKING_THREADS: usize = 512;
 
 impl Builder {
     /// The service's name, under which `taskscope NAME` finds it. Default: the executable's file name.
@@ -58,24 +60,35 @@ impl Builder {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn install(self, runtime: &mut tokio::runtime::Builder) -> Probe {
+        self.install_entry(runtime).0
+    }
+
+    fn install_entry(self, runtime: &mut tokio::runtime::Builder) -> (Probe, Option<Arc<RuntimeEntry>>) {
         let capacity = self.blocking_capacity;
         let engine = self.start_engine();
-        if let Some(engine) = engine {
-            let entry = engine.add_runtime(unstable::HOOKS, capacity);
+        let entry = engine.map(|engine| engine.add_runtime(unstable::HOOKS, capacity));
+        if let (Some(engine), Some(entry)) = (engine, &entry) {
+            #[cfg_attr(
+                tokio_unstable,
+                allow(unused_variables, reason = "the closure below is for stable Tokio")
+            )]
+            let held = Arc::clone(entry);
             #[cfg(tokio_unstable)]
-            crate::capture::hooks::install(&engine.registry, &entry, runtime);
+            crate::capture::hooks::install(&engine.registry, entry, runtime);
             // The builder shows whether a callback of the application's is set; that one stays.
             #[cfg(not(tokio_unstable))]
-            if !format!("{runtime:?}").contains("before_park: Some") {
+            if format!("{runtime:?}").contains("before_park: Some") {
+                held.stays.store(true, Relaxed);
+            } else {
                 runtime.on_thread_park(move || {
                     if let Some(line) = engine.registry.lines.mine() {
-                        line.set_runtime(entry.id, crate::runtimes::worker_index());
-                        entry.offer_metrics();
+                        line.set_runtime(held.id, crate::runtimes::worker_index());
+                        held.offer_metrics();
                     }
                 });
             }
         }
-        Probe { engine }
+        (Probe { engine }, entry)
     }
 
     /// Starts the probe in a process whose runtime is built already, or by somebody else. Tasks are then seen through
@@ -87,7 +100,12 @@ impl Builder {
             && engine.runtimes().is_empty()
         {
             let entry = engine.add_runtime(false, capacity);
-            entry.want_metrics();
+            entry.stays.store(true, Relaxed);
+            if let Ok(handle) = tokio::runtime::Handle::try_current()
+                && entry.is_mine(&handle)
+            {
+                entry.want_metrics();
+            }
         }
         Probe { engine }
     }
@@ -178,24 +196,40 @@ impl Probe {
     }
 }
 
-/// What `#[taskscope_probe::main]` expands to: builds the runtime with the probe and runs the body of `main` on it, which
-/// is a row, too.
-///
-/// # Panics
-/// Where the runtime cannot be built, as `#[tokio::main]` does.
+/// What `#[taskscope_probe::main]` does before the runtime is built.
+#[doc(hidden)]
+pub fn install(runtime: &mut tokio::runtime::Builder) -> Installed {
+    let builder = Probe::builder().blocking_capacity(TOKIO_BLOCKING_THREADS);
+    Installed { entry: builder.install_entry(runtime).1 }
+}
+
+/// The attribute's runtime, whose end the attribute knows: it is kept asked for its metrics until this is dropped.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Installed {
+    entry: Option<Arc<RuntimeEntry>>,
+}
+
+impl Installed {
+    pub fn built(&self, handle: &tokio::runtime::Handle) {
+        if let Some(entry) = &self.entry {
+            entry.pin(handle);
+        }
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Some(entry) = &self.entry {
+            entry.unpin();
+            entry.release_metrics();
+        }
+    }
+}
+
+/// The body of `main` as a row.
 #[doc(hidden)]
 #[track_caller]
-pub fn run<F: Future>(mut runtime: tokio::runtime::Builder, body: F) -> F::Output {
-    let probe = Probe::builder().blocking_capacity(TOKIO_BLOCKING_THREADS as usize).install(&mut runtime);
-    let runtime = runtime.enable_all().build().expect("failed to build the Tokio runtime");
-    let entry = probe.engine.and_then(|engine| engine.runtimes().pop());
-    if let Some(entry) = &entry {
-        entry.pin(runtime.handle());
-    }
-    let result = runtime.block_on(wrapper::instrument("main", TaskKind::Main, body));
-    if let Some(entry) = &entry {
-        entry.unpin();
-        entry.release_metrics();
-    }
-    result
+pub fn main_body<F: Future>(body: F) -> impl Future<Output = F::Output> {
+    wrapper::instrument("main", TaskKind::Main, body)
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use taskscope_proto::ids::{GroupId, TaskId};
+use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskKind};
 
@@ -20,10 +20,16 @@ pub(crate) mod label;
 pub(crate) mod panics;
 pub(crate) mod wrapper;
 
-/// Tokio's number behind an id: `Id` shows it only to a hasher.
+/// Tokio's number behind a task's id.
 #[inline]
 pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
-    use std::hash::{Hash, Hasher};
+    TaskId(hashed(&id))
+}
+
+/// The number that an opaque id of Tokio's shows only to a hasher.
+#[inline]
+pub(crate) fn hashed(id: &impl std::hash::Hash) -> u64 {
+    use std::hash::Hasher;
 
     struct Capture(u64);
     impl Hasher for Capture {
@@ -42,7 +48,7 @@ pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
 
     let mut capture = Capture(0);
     id.hash(&mut capture);
-    TaskId(capture.finish())
+    capture.finish()
 }
 
 impl Registry {
@@ -61,25 +67,29 @@ impl Registry {
         // `None`: nested too deep to be kept.
         let Some((open, label)) = line.leave(now) else { return };
         let ns = self.clock.between(open.start, now);
-        let Some(index) = open.slot else {
+        let slow = ns >= self.slow_poll_threshold_ns;
+        let Some((index, slot)) =
+            open.slot.and_then(|index| Some((index, self.slots.tenant(index, open.id)?)))
+        else {
             // A labelled stretch outside every followed task is a poll only on a worker.
-            if ns >= self.slow_poll_threshold_ns && line.is_worker() {
+            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.word) {
                 self.push_slow(open.id, open.word, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
             }
             return;
         };
-        let slot = self.slots.slot(index);
+        // From here on the task may already be in its next poll on another thread, or (if that one ended it) gone: then
+        // this poll counts for the slot's next tenant, which is off by one poll and nothing worse.
         slot.end_poll(now, ns);
         line.count_poll();
         let flags = slot.flags();
-        if flags.kind() != TaskKind::Blocking {
+        if flags.kind() != TaskKind::Blocking && !(slow && line.is_excused(open.word)) {
             let group = slot.group();
             self.groups.entry(group).polls.add(ns);
-            if ns >= self.slow_poll_threshold_ns {
+            if slow {
                 self.push_slow(open.id, open.word, ns, group, label.of(ns), flags.kind(), line);
             }
         }
-        if flags.is_ended() {
+        if open.ended {
             self.free(index, open.id, now);
         }
     }
@@ -101,17 +111,40 @@ impl Registry {
         self.slow_polls.push([id.0, word, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
     }
 
-    /// Remembers an ended task and gives its slot back.
+    /// Remembers an ended task and gives its slot back. Of several callers one does it.
     pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks) {
         let Some(view) = self.slots.view(index).filter(|view| view.id == id) else { return };
-        let panicked = view.flags.outcome() == Outcome::Panicked;
-        self.groups.entry(view.group).add_ended(panicked);
+        if !self.slots.retire(index, id) {
+            return;
+        }
+        self.count_end(view.group, view.flags.outcome() == Outcome::Panicked);
+        self.totals.followed.fetch_sub(1, Relaxed);
+        self.ended.push(view.to_ended(now));
+        self.index.remove(id, index.0);
+        self.slots.release(index);
+    }
+
+    /// Counts the end of a task, followed or not.
+    pub(crate) fn count_end(&self, group: GroupId, panicked: bool) {
+        self.groups.entry(group).add_ended(panicked);
         self.totals.ended.fetch_add(1, Relaxed);
         if panicked {
             self.totals.panicked.fetch_add(1, Relaxed);
         }
-        self.ended.push(view.to_ended(now));
-        self.index.remove(id, index.0);
-        self.slots.release(index);
+    }
+
+    /// The group of a new task, which is counted in it.
+    pub(crate) fn count_spawn(&self, name: Sid, at: &'static std::panic::Location<'static>) -> GroupId {
+        self.totals.spawned.fetch_add(1, Relaxed);
+        let site = self.groups.site(at, &self.texts).unwrap_or_else(|| {
+            self.losses.add(Reason::LostStrings, 1);
+            Sid(0)
+        });
+        let group = self.groups.find(name, site).unwrap_or_else(|| {
+            self.losses.add(Reason::FoldedGroups, 1);
+            GroupId(0)
+        });
+        self.groups.entry(group).add_spawned();
+        group
     }
 }

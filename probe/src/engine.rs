@@ -1,6 +1,7 @@
 //! The one engine of a process: the registry that capture writes, the runtimes it knows, the application's pools, and the
 //! thread that samples and serves. It is made once and lives as long as the process.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::clock::Clock;
@@ -30,6 +31,8 @@ pub(crate) struct Engine {
     pools: Mutex<Vec<Arc<UserPool>>>,
     /// The first runtime, to which threads belong that no hook assigns.
     first_runtime: OnceLock<Arc<RuntimeEntry>>,
+    next_runtime: AtomicU32,
+    has_hooks: AtomicBool,
     /// Where it listens, or why it does not; set once by the probe's thread.
     pub(crate) address: OnceLock<Result<String, String>>,
     /// Wall clock when it began, ns since the Unix epoch.
@@ -60,6 +63,8 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 runtimes: Mutex::default(),
                 pools: Mutex::default(),
                 first_runtime: OnceLock::new(),
+                next_runtime: AtomicU32::new(1),
+                has_hooks: AtomicBool::new(false),
                 address: OnceLock::new(),
                 started_unix_ns: thread::unix_ns(),
                 instance: random_instance(),
@@ -84,10 +89,10 @@ pub(crate) fn registry() -> Option<&'static Registry> {
     get().map(|engine| &engine.registry)
 }
 
-/// Whether a runtime with our task hooks exists.
+/// Whether any runtime got our task hooks.
 #[cfg(tokio_unstable)]
-pub(crate) fn hooks_are_installed() -> bool {
-    get().and_then(|engine| engine.first_runtime.get()).is_some_and(|runtime| runtime.has_hooks)
+pub(crate) fn has_hooks() -> bool {
+    get().is_some_and(|engine| engine.has_hooks.load(Relaxed))
 }
 
 /// The runtime that a task without hooks is counted to; 0: none.
@@ -95,26 +100,41 @@ pub(crate) fn current_runtime_id() -> u32 {
     get().and_then(|engine| engine.first_runtime.get()).map_or(0, |runtime| runtime.id)
 }
 
+/// Of a thread that works for a runtime without the probe.
+const FOREIGN: u32 = u32::MAX;
+
 /// Assigns a thread that no hook has assigned, and leaves the runtime's metrics where they are wanted.
 #[inline]
 pub(crate) fn adopt_current_runtime(line: &Line) {
     let Some(runtime) = get().and_then(|engine| engine.first_runtime.get()) else { return };
     if line.runtime() == 0 {
-        line.set_runtime(runtime.id, worker_index());
+        adopt(line, runtime);
     }
     if line.runtime() == runtime.id {
         runtime.offer_metrics();
     }
 }
 
+#[cold]
+fn adopt(line: &Line, runtime: &RuntimeEntry) {
+    let mine = tokio::runtime::Handle::try_current().is_ok_and(|handle| runtime.is_mine(&handle));
+    if mine {
+        line.set_runtime(runtime.id, worker_index());
+    } else {
+        line.set_runtime(FOREIGN, None);
+    }
+}
+
 impl Engine {
-    /// A new entry for a runtime; `has_hooks` says whether the task hooks are on it.
+    /// A new entry for a runtime; `has_hooks` says whether the task hooks are on it. It lives as long as its caller (the
+    /// hooks' closures) holds it.
     pub(crate) fn add_runtime(&self, has_hooks: bool, blocking_capacity: u32) -> Arc<RuntimeEntry> {
-        let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = runtimes.iter().map(|runtime| runtime.id).max().unwrap_or(0) + 1;
+        self.forget_ended_runtimes();
+        let id = self.next_runtime.fetch_add(1, Relaxed);
         let entry = Arc::new(RuntimeEntry::new(id, has_hooks, blocking_capacity));
-        runtimes.push(Arc::clone(&entry));
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&entry));
         let _ = self.first_runtime.set(Arc::clone(&entry));
+        self.has_hooks.fetch_or(has_hooks, Relaxed);
         entry
     }
 
@@ -122,14 +142,25 @@ impl Engine {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Forgets runtimes that have ended: nothing but our list holds their entry.
+    /// Forgets runtimes that have ended: nothing but our own lists holds their entry.
     pub(crate) fn forget_ended_runtimes(&self) {
         let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        runtimes.retain(|runtime| Arc::strong_count(runtime) > 1);
+        let first = self.first_runtime.get().map(|first| first.id);
+        runtimes.retain(|runtime| {
+            let ours = 1 + usize::from(Some(runtime.id) == first);
+            runtime.stays.load(Relaxed) || Arc::strong_count(runtime) > ours
+        });
     }
 
+    /// Adds a pool in place of an earlier one of the same name.
     pub(crate) fn add_pool(&self, pool: UserPool) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(pool));
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = pools.iter().position(|known| known.name == pool.name);
+        let replaced = same.map(|position| pools.swap_remove(position));
+        pools.push(Arc::new(pool));
+        drop(pools);
+        // What its closure holds is the application's: it is dropped outside the lock.
+        drop(replaced);
     }
 
     /// Copies, so that no closure of the application runs under the lock.

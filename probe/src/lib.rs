@@ -28,6 +28,8 @@
     not(tokio_unstable),
     allow(dead_code, reason = "on stable Tokio what serves the task hooks has no user")
 )]
+// Both macros panic where their stream is closed.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod builder;
 mod capture;
@@ -36,6 +38,7 @@ mod engine;
 mod pool;
 mod registry;
 mod runtimes;
+mod say;
 mod settings;
 
 #[cfg(feature = "axum")]
@@ -91,5 +94,5 @@ where
 /// For the attribute macro only; not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::builder::run;
+    pub use crate::builder::{Installed, install, main_body};
 }

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+#[derive(Debug)]
 pub(crate) struct RuntimeEntry {
     /// Never 0.
     pub(crate) id: u32,
@@ -20,8 +21,14 @@ pub(crate) struct RuntimeEntry {
     pub(crate) has_hooks: bool,
     /// Limit of its blocking pool, where it is known: told, or learnt when the pool was first seen full; 0: not known.
     pub(crate) blocking_capacity: AtomicU32,
+    /// Whether that limit was told; it is then not learnt.
+    pub(crate) capacity_is_told: bool,
+    /// Tokio's own id of it, once a thread of it was seen; 0: not yet.
+    tokio_id: AtomicU64,
     /// Whether the next bracket should leave the metrics here.
     wants_metrics: AtomicBool,
+    /// No hook holds the entry, so that its end cannot be told: it stays.
+    pub(crate) stays: AtomicBool,
     /// The metrics stay while this is set.
     pinned: AtomicBool,
     facts: Mutex<Option<Facts>>,
@@ -32,7 +39,7 @@ pub(crate) struct RuntimeEntry {
 }
 
 /// What is known of a running runtime.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) metrics: RuntimeMetrics,
     pub(crate) name: Option<String>,
@@ -45,7 +52,10 @@ impl RuntimeEntry {
             id,
             has_hooks,
             blocking_capacity: AtomicU32::new(blocking_capacity),
+            capacity_is_told: blocking_capacity != 0,
+            tokio_id: AtomicU64::new(0),
             wants_metrics: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: Mutex::new(None),
             followed: AtomicU64::new(0),
@@ -66,8 +76,19 @@ impl RuntimeEntry {
         let Ok(handle) = Handle::try_current() else { return };
         // Where the lock is taken, the next bracket tries again.
         let Ok(mut facts) = self.facts.try_lock() else { return };
-        *facts = Some(Facts::of(&handle));
         self.wants_metrics.store(false, Release);
+        if self.is_mine(&handle) {
+            *facts = Some(Facts::of(&handle));
+        }
+    }
+
+    /// Whether `handle` is of this runtime. The first handle that is asked about decides where nothing is known yet.
+    pub(crate) fn is_mine(&self, handle: &Handle) -> bool {
+        let id = number_of(handle);
+        match self.tokio_id.compare_exchange(0, id, Relaxed, Relaxed) {
+            Ok(_) => true,
+            Err(known) => known == id,
+        }
     }
 
     /// For the probe's thread.
@@ -90,6 +111,7 @@ impl RuntimeEntry {
 
     /// Keeps the metrics of a runtime whose end the caller will tell with [`RuntimeEntry::unpin`].
     pub(crate) fn pin(&self, handle: &Handle) {
+        self.tokio_id.store(number_of(handle), Relaxed);
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Facts::of(handle));
         self.pinned.store(true, Release);
     }
@@ -108,6 +130,11 @@ impl Facts {
         let multi_thread = handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
         Self { metrics: handle.metrics(), name: name_of(handle), multi_thread }
     }
+}
+
+/// Tokio's number of a runtime; its `Id` shows it only to a hasher.
+fn number_of(handle: &Handle) -> u64 {
+    crate::capture::hashed(&handle.id())
 }
 
 /// The name given to the builder. `Handle::name` is newer than our floor: where it exists, the inherent method shadows

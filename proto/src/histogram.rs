@@ -53,7 +53,7 @@ impl Sparse {
         Self { buckets }
     }
 
-    /// What was counted since `earlier`, a former state of the same counters.
+    /// What was counted since `earlier`, a former state of the same counters, which count modulo 2³².
     pub fn since(&self, earlier: &Self) -> Self {
         let mut before = earlier.buckets.iter().copied().peekable();
         let buckets = self
@@ -62,7 +62,8 @@ impl Sparse {
             .filter_map(|&(bucket, count)| {
                 while before.next_if(|&(b, _)| b < bucket).is_some() {}
                 let old = before.next_if(|&(b, _)| b == bucket).map_or(0, |(_, c)| c);
-                (count > old).then(|| (bucket, count - old))
+                let grown = u64::from((count as u32).wrapping_sub(old as u32));
+                (grown > 0).then_some((bucket, grown))
             })
             .collect();
         Self { buckets }

@@ -1,14 +1,15 @@
 //! The attribute `#[taskscope_probe::main]`. It takes what `#[tokio::main]` takes.
 
 use proc_macro::TokenStream;
+use proc_macro2::Span;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Expr, ExprLit, ItemFn, Lit, MetaNameValue, Token, parse_macro_input};
+use syn::{AttrStyle, Expr, ExprLit, ItemFn, Lit, MetaNameValue, Token, parse_macro_input};
 
 /// Runs an `async fn main` on a Tokio runtime that the probe watches, in place of `#[tokio::main]`, whose arguments it
-/// takes: `flavor = "multi_thread" | "current_thread"`, `worker_threads = N`, `start_paused = true`, `name = "…"`,
+/// takes: `flavor = "multi_thread" | "current_thread" | "local"`, `worker_threads = N`, `start_paused = true`, `name = "…"`,
 /// `unhandled_panic = "ignore" | "shutdown_runtime"`, and `crate = "path::to::tokio"`.
 ///
 /// The body of `main` is a row of its own. Tokio needs the features that `#[tokio::main]` needs (`rt-multi-thread`, or
@@ -35,6 +36,7 @@ enum Flavor {
     #[default]
     MultiThread,
     CurrentThread,
+    Local,
 }
 
 impl Parse for Arguments {
@@ -58,12 +60,12 @@ impl Parse for Arguments {
                 }
             }
         }
-        if arguments.flavor == Flavor::CurrentThread
+        if arguments.flavor != Flavor::MultiThread
             && let Some(threads) = &arguments.worker_threads
         {
             return Err(syn::Error::new(
                 threads.span(),
-                "a `current_thread` runtime has no `worker_threads`; leave out one of the two",
+                "only a `multi_thread` runtime has `worker_threads`; leave out one of the two",
             ));
         }
         Ok(arguments)
@@ -82,8 +84,9 @@ fn flavor(value: &Expr) -> syn::Result<Flavor> {
     match text.value().as_str() {
         "multi_thread" => Ok(Flavor::MultiThread),
         "current_thread" => Ok(Flavor::CurrentThread),
+        "local" => Ok(Flavor::Local),
         other => {
-            let known = "`multi_thread` or `current_thread`";
+            let known = "`multi_thread`, `current_thread` or `local`";
             Err(syn::Error::new(text.span(), format!("no flavor is called `{other}`; it is {known}")))
         }
     }
@@ -109,46 +112,56 @@ fn expand(arguments: &Arguments, mut function: ItemFn) -> syn::Result<proc_macro
     if function.sig.asyncness.take().is_none() {
         return Err(syn::Error::new(function.sig.fn_token.span, "`async` is missing before `fn`"));
     }
-    if !function.sig.inputs.is_empty() {
+    if function.sig.ident == "main" && !function.sig.inputs.is_empty() {
         return Err(syn::Error::new(function.sig.inputs.span(), "the main function takes no arguments"));
     }
     let tokio = match &arguments.tokio {
         Some(path) => quote!(#path),
         None => quote!(::tokio),
     };
+    // Names of ours must not meet names of the user's: locals of this span are our own.
+    let ours = Span::mixed_site();
     let builder = match arguments.flavor {
         Flavor::MultiThread => quote!(#tokio::runtime::Builder::new_multi_thread()),
-        Flavor::CurrentThread => quote!(#tokio::runtime::Builder::new_current_thread()),
+        Flavor::CurrentThread | Flavor::Local => quote!(#tokio::runtime::Builder::new_current_thread()),
     };
-    let worker_threads = arguments.worker_threads.iter().map(|n| quote!(runtime.worker_threads(#n);));
-    let start_paused = arguments.start_paused.iter().map(|paused| quote!(runtime.start_paused(#paused);));
-    let name = arguments.name.iter().map(|name| quote!(runtime.name(#name);));
+    let build = match arguments.flavor {
+        Flavor::Local => quote_spanned!(ours=> builder.enable_all().build_local(::core::default::Default::default())),
+        Flavor::MultiThread | Flavor::CurrentThread => quote_spanned!(ours=> builder.enable_all().build()),
+    };
+    let worker_threads = arguments.worker_threads.iter().map(|n| quote_spanned!(ours=> builder.worker_threads(#n);));
+    let start_paused = arguments.start_paused.iter().map(|paused| quote_spanned!(ours=> builder.start_paused(#paused);));
+    let name = arguments.name.iter().map(|name| quote_spanned!(ours=> builder.name(#name);));
     let unhandled = arguments
         .unhandled_panic
         .iter()
-        .map(|how| quote!(runtime.unhandled_panic(#tokio::runtime::UnhandledPanic::#how);));
+        .map(|how| quote_spanned!(ours=> builder.unhandled_panic(#tokio::runtime::UnhandledPanic::#how);));
 
     let ItemFn { attrs, vis, sig, block } = function;
-    let output = match &sig.output {
-        syn::ReturnType::Default => quote!(()),
-        syn::ReturnType::Type(_, output) => quote!(#output),
-    };
-    // The body keeps its span, so that its row says `spawned at` the user's own line.
-    let run = quote_spanned!(block.span()=> ::taskscope_probe::__private::run(runtime, body));
-    Ok(quote! {
-        #(#attrs)*
+    let (inner, outer): (Vec<_>, Vec<_>) =
+        attrs.into_iter().partition(|attribute| matches!(attribute.style, AttrStyle::Inner(_)));
+    // Placed at the body, so that its row says `spawned at` the user's own line.
+    let here = ours.located_at(block.span());
+    let run = quote_spanned!(here=> return runtime.block_on(::taskscope_probe::__private::main_body(body)));
+    Ok(quote_spanned! {ours=>
+        #(#outer)*
         #vis #sig {
-            let mut runtime = #builder;
-            #(#worker_threads)*
-            #(#start_paused)*
-            #(#name)*
-            #(#unhandled)*
+            #(#inner)*
             let body = async #block;
-            // Pins the type, so that an error in the body is told where it is.
-            #[allow(clippy::let_unit_value, clippy::diverging_sub_expression, unreachable_code)]
-            let result: #output = #run;
-            #[allow(unreachable_code)]
-            result
+            #[allow(clippy::expect_used, clippy::diverging_sub_expression, clippy::needless_return)]
+            {
+                let mut builder = #builder;
+                #(#worker_threads)*
+                #(#start_paused)*
+                #(#name)*
+                #(#unhandled)*
+                let installed = ::taskscope_probe::__private::install(&mut builder);
+                let runtime = #build.expect("failed to build the Tokio runtime");
+                // Dropped before the runtime is.
+                let installed = installed;
+                installed.built(runtime.handle());
+                #run;
+            }
         }
     })
 }

@@ -34,10 +34,16 @@ pub(super) struct Wrapped {
 
 /// Runs `spawn` so that the spawn hook inside it takes the task for this one.
 pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
+    /// A spawn that panics (outside of a runtime) must not leave its name to the next one.
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            WRAPPING.set(None);
+        }
+    }
     WRAPPING.set(Some(wrapped));
-    let spawned = spawn();
-    WRAPPING.set(None);
-    spawned
+    let _reset = Reset;
+    spawn()
 }
 
 /// Puts the four hooks on `builder`.
@@ -61,21 +67,16 @@ fn slot_of(registry: &Registry, id: TaskId) -> Option<SlotIndex> {
 fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
     let wrapped = WRAPPING.take();
-    registry.totals.spawned.fetch_add(1, Relaxed);
-    let spawned_at = wrapped.map_or_else(|| meta.spawned_at(), |wrapped| wrapped.spawned_at);
-    let site = registry.groups.site(spawned_at, &registry.texts).unwrap_or_else(|| {
-        registry.losses.add(Reason::LostStrings, 1);
-        Sid(0)
-    });
-    let group =
-        registry.groups.find(wrapped.map_or(Sid(0), |wrapped| wrapped.name), site).unwrap_or_else(|| {
-            registry.losses.add(Reason::FoldedGroups, 1);
-            Default::default()
-        });
-    registry.groups.entry(group).add_spawned();
-    if registry.lines.mine().is_some_and(|line| line.ended_early(id)) {
-        registry.groups.entry(group).add_ended(false);
-        registry.totals.ended.fetch_add(1, Relaxed);
+    let (name, at) =
+        wrapped.map_or((Sid(0), meta.spawned_at()), |wrapped| (wrapped.name, wrapped.spawned_at));
+    let group = registry.count_spawn(name, at);
+    let Some(line) = registry.lines.mine() else {
+        // Whether it has ended already (on a closed runtime) cannot be known here: a row could stay for ever.
+        registry.losses.add(Reason::UnlinedThreads, 1);
+        return;
+    };
+    if line.ended_early(id) {
+        registry.count_end(group, false);
         return;
     }
     let flags = match wrapped {
@@ -91,10 +92,13 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
         registry.slots.slot(index).wake(now, id);
     }
     if registry.index.insert(id, index.0) {
+        registry.totals.followed.fetch_add(1, Relaxed);
         runtime.followed.fetch_add(1, Relaxed);
     } else {
-        registry.slots.release(index);
         registry.losses.add(Reason::EvictedTasks, 1);
+        if registry.slots.retire(index, id) {
+            registry.slots.release(index);
+        }
     }
 }
 
@@ -106,6 +110,7 @@ fn before_poll(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>)
     };
     if line.runtime() != runtime.id {
         line.set_runtime(runtime.id, worker_index());
+        line.mark_polls();
     }
     runtime.offer_metrics();
     let id = task_id(meta.id());
@@ -122,25 +127,31 @@ fn after_poll(registry: &Registry) {
 fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
     let line = registry.lines.mine();
-    let in_bracket = line.and_then(|line| line.open()).filter(|open| open.id == id);
+    let in_bracket = line.filter(|line| line.open().is_some_and(|open| open.id == id));
     match (in_bracket, slot_of(registry, id)) {
-        (Some(_), Some(index)) => {
+        (Some(line), Some(index)) => {
+            line.mark_ended();
             let slot = registry.slots.slot(index);
-            let panicked = line.is_some_and(|line| line.take_panic(id));
-            let flags = slot.flags().with_ended();
-            slot.set_flags(if panicked { flags.with_outcome(Outcome::Panicked) } else { flags });
+            // The wrapper knows better: a panic in this bracket may have been caught.
+            if line.has_panicked() && slot.flags().outcome() == Outcome::Unspecified {
+                slot.set_flags(slot.flags().with_outcome(Outcome::Panicked));
+            }
             runtime.followed.fetch_sub(1, Relaxed);
         }
-        // Past the budget: known only by its spawn site.
-        (Some(_), None) => {
-            registry.totals.ended.fetch_add(1, Relaxed);
-            let site = registry.groups.site(meta.spawned_at(), &registry.texts).unwrap_or_default();
-            let group = registry.groups.find(Sid(0), site).unwrap_or_default();
-            registry.groups.entry(group).add_ended(line.is_some_and(|line| line.take_panic(id)));
+        // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
+        (Some(line), None) => {
+            if !super::wrapper::is_its_own(meta.spawned_at()) {
+                let site = registry.groups.site(meta.spawned_at(), &registry.texts).unwrap_or_default();
+                let group = registry.groups.find(Sid(0), site).unwrap_or_default();
+                registry.count_end(group, line.has_panicked());
+            }
         }
         (None, Some(index)) => {
             let slot = registry.slots.slot(index);
-            slot.set_flags(slot.flags().with_outcome(Outcome::Shutdown));
+            let outside = line.is_some_and(|line| !line.is_in_bracket());
+            if outside && matches!(slot.flags().outcome(), Outcome::Unspecified | Outcome::Cancelled) {
+                slot.set_flags(slot.flags().with_outcome(Outcome::Shutdown));
+            }
             registry.free(index, id, registry.clock.now());
             runtime.followed.fetch_sub(1, Relaxed);
         }

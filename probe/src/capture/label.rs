@@ -63,19 +63,28 @@ struct Stretch {
     before: (Option<LabelIndex>, Ticks),
     /// The bracket in which it was opened: a guard that is held over an `await` ends with the poll.
     bracket: u64,
-    /// The bracket was opened for this label, outside every poll.
-    own_bracket: bool,
 }
 
 pub(crate) fn find(registry: &Registry, text: &str) -> Option<LabelIndex> {
-    let Some(sid) = registry.texts.intern(text).filter(|sid| sid.0 != 0) else {
-        registry.losses.add(Reason::LostStrings, 1);
-        return None;
-    };
-    Some(registry.labels.find(sid).unwrap_or_else(|| {
-        registry.losses.add(Reason::FoldedLabels, 1);
-        LabelIndex(0)
-    }))
+    find_parts(registry, &[text])
+}
+
+/// The label of the parts joined. Past the limit it is `other`, and a new text is not stored.
+pub(crate) fn find_parts(registry: &Registry, parts: &[&str]) -> Option<LabelIndex> {
+    let full = registry.labels.is_full();
+    let sid = if full { registry.texts.find_parts(parts) } else { registry.texts.intern_parts(parts) };
+    match sid {
+        Some(sid) if sid.0 == 0 => return None,
+        Some(sid) => {
+            if let Some(label) = registry.labels.find(sid) {
+                return Some(label);
+            }
+        }
+        None if !full => registry.losses.add(Reason::LostStrings, 1),
+        None => {}
+    }
+    registry.losses.add(Reason::FoldedLabels, 1);
+    Some(LabelIndex(0))
 }
 
 fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
@@ -85,6 +94,7 @@ fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
     if own_bracket {
         let id = tokio::task::try_id().map_or(TaskId(0), super::task_id);
         line.enter(id, None, start);
+        line.mark_own();
         engine::adopt_current_runtime(line);
     }
     let open = line.open()?;
@@ -92,7 +102,8 @@ fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
         registry.slots.slot(slot).set_label(label);
     }
     let before = line.set_label(Some(label), start);
-    Some(Stretch { label, start, before, bracket: open.word, own_bracket })
+    line.add_label();
+    Some(Stretch { label, start, before, bracket: open.word })
 }
 
 impl Drop for LabelGuard {
@@ -100,15 +111,18 @@ impl Drop for LabelGuard {
         let Some(stretch) = self.open.take() else { return };
         let Some(registry) = engine::registry() else { return };
         let Some(line) = registry.lines.mine() else { return };
-        let same = line.open().is_some_and(|open| open.word == stretch.bracket);
-        if !same || line.label() != Some(stretch.label) {
-            return;
-        }
+        // A guard that was held over an `await` is of a bracket that has ended.
+        let Some(open) = line.open().filter(|open| open.word == stretch.bracket) else { return };
         let ns = registry.clock.between(stretch.start, registry.clock.now());
         registry.labels.entry(stretch.label).stats.add(ns);
         line.note_stretch(stretch.label, ns);
-        line.set_label(stretch.before.0, stretch.before.1);
-        if stretch.own_bracket {
+        let last = line.remove_label();
+        if last {
+            line.set_label(None, 0);
+        } else if line.label() == Some(stretch.label) {
+            line.set_label(stretch.before.0, stretch.before.1);
+        }
+        if last && open.own {
             registry.end_poll(line);
         }
     }

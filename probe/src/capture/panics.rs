@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use crate::registry::Registry;
+use crate::say::say;
 
 /// Whose code a thread runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) fn install(registry: &'static Registry) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if RUNNING.get() == Code::Probe {
-            eprintln!("taskscope: a defect stopped a part of the probe; the service runs on ({info})");
+            say(format_args!("a defect stopped a part of the probe; the service runs on ({info})"));
             while cfg!(panic = "abort") {
                 // The process must not die of it. Nothing that the application waits for is held here.
                 std::thread::park();

@@ -1,6 +1,7 @@
 //! The spawn wrapper: on stable Tokio the only way to see a task, and beside the hooks what adds its name, its wakes and
 //! its exact outcome. One allocation a task, at its first poll: the waker that records wakes outlives the poll.
 
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -35,10 +36,14 @@ pin_project! {
 
 /// How a wrapped future is followed.
 enum Seen {
-    /// Not at all: no probe runs, or its budget is full.
+    /// Not at all: no probe runs.
     Not,
-    /// By the hooks' slot, from the first poll on.
-    ByHooks { task: Option<Tenant>, waker: CachedWaker },
+    /// Counted in its group without a slot: the budget is full.
+    Counted { registry: &'static Registry, group: GroupId },
+    /// Not polled yet on a build with hooks: the first poll shows whether its runtime has them.
+    Undecided { registry: &'static Registry, name: Sid, at: &'static Location<'static> },
+    /// By the hooks' slot.
+    ByHooks { task: Tenant, waker: CachedWaker },
     /// By a slot of its own.
     Alone { task: Tenant, waker: CachedWaker },
 }
@@ -50,6 +55,12 @@ struct Tenant {
     id: TaskId,
 }
 
+/// Whether `at` is the line below on which wrapped tasks are spawned.
+#[cfg(tokio_unstable)]
+pub(super) fn is_its_own(at: &Location<'_>) -> bool {
+    at.file() == file!()
+}
+
 /// Spawns on the current runtime, as `tokio::spawn` does, and follows the task under `name`.
 #[track_caller]
 pub(crate) fn spawn<F>(name: &str, future: F) -> tokio::task::JoinHandle<F::Output>
@@ -59,21 +70,21 @@ where
 {
     let Some(registry) = engine::registry() else { return tokio::spawn(future) };
     let name = intern_name(registry, name);
-    let spawned_at = std::panic::Location::caller();
+    let at = Location::caller();
     #[cfg(tokio_unstable)]
-    if engine::hooks_are_installed() {
-        let by_hooks = Seen::ByHooks { task: None, waker: CachedWaker::default() };
-        let wrapped = super::hooks::Wrapped { name, spawned_at };
-        return super::hooks::wrapping(wrapped, || tokio::spawn(Instrumented { future, seen: by_hooks }));
+    if engine::has_hooks() {
+        let wrapped = super::hooks::Wrapped { name, spawned_at: at };
+        let seen = Seen::Undecided { registry, name, at };
+        return super::hooks::wrapping(wrapped, || tokio::spawn(Instrumented { future, seen }));
     }
-    let seen = alone(registry, name, TaskKind::Wrapped, spawned_at);
+    let seen = alone(registry, name, TaskKind::Wrapped, at);
     tokio::spawn(Instrumented { future, seen })
 }
 
 /// Follows a future that no runtime hook sees, such as the body of `main`.
 #[track_caller]
 pub(crate) fn instrument<F: Future>(name: &str, kind: TaskKind, future: F) -> Instrumented<F> {
-    let at = std::panic::Location::caller();
+    let at = Location::caller();
     let seen = engine::registry()
         .map_or(Seen::Not, |registry| alone(registry, intern_name(registry, name), kind, at));
     Instrumented { future, seen }
@@ -86,18 +97,21 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let at = std::panic::Location::caller();
-    let tenant = engine::registry()
-        .and_then(|registry| claim(registry, own_id(), intern_name(registry, name), TaskKind::Blocking, at));
-    let owned = tenant.map(Owned);
-    let counted = engine::registry().map(CountedJob::submit);
+    let at = Location::caller();
+    let Some(registry) = engine::registry() else { return tokio::task::spawn_blocking(job) };
+    let seen = alone(registry, intern_name(registry, name), TaskKind::Blocking, at);
+    let counted = CountedJob::submit(registry);
     tokio::task::spawn_blocking(move || {
-        let _counted = counted.map(CountedJob::start);
-        let Some(owned) = owned else { return job() };
-        let running = owned.0.registry.lines.mine().map(|line| Running::begin(owned.0, line));
+        let _counted = counted.start();
+        let running = match (&seen, registry.lines.mine()) {
+            (Seen::Alone { task, .. }, Some(line)) => Some(Running::begin(*task, line)),
+            _ => None,
+        };
         let result = job();
         drop(running);
-        owned.0.set_outcome(Outcome::Completed);
+        if let Seen::Alone { task, .. } = &seen {
+            task.set_outcome(Outcome::Completed);
+        }
         result
     })
 }
@@ -131,51 +145,54 @@ impl Drop for CountedJob {
     }
 }
 
+/// Past the limit of groups a new name leads nowhere, and is not stored.
 fn intern_name(registry: &Registry, name: &str) -> Sid {
-    registry.texts.intern(name).unwrap_or_else(|| {
+    let parts = [name];
+    let found = if registry.groups.is_full() {
+        registry.texts.find_parts(&parts)
+    } else {
+        registry.texts.intern_parts(&parts)
+    };
+    found.unwrap_or_else(|| {
         registry.losses.add(Reason::LostStrings, 1);
         Sid(0)
     })
 }
 
-fn alone(
-    registry: &'static Registry,
-    name: Sid,
-    kind: TaskKind,
-    at: &'static std::panic::Location<'static>,
-) -> Seen {
-    match claim(registry, own_id(), name, kind, at) {
-        Some(task) => Seen::Alone { task, waker: CachedWaker::default() },
-        None => Seen::Not,
-    }
-}
-
 /// A slot for a task that is ready to run from now on.
-fn claim(
-    registry: &'static Registry,
-    id: TaskId,
-    name: Sid,
-    kind: TaskKind,
-    at: &'static std::panic::Location<'static>,
-) -> Option<Tenant> {
-    registry.totals.spawned.fetch_add(1, Relaxed);
-    let site = registry.groups.site(at, &registry.texts).unwrap_or_default();
-    let group = registry.groups.find(name, site).unwrap_or_else(|| {
-        registry.losses.add(Reason::FoldedGroups, 1);
-        GroupId(0)
-    });
-    registry.groups.entry(group).add_spawned();
+fn alone(registry: &'static Registry, name: Sid, kind: TaskKind, at: &'static Location<'static>) -> Seen {
+    let group = registry.count_spawn(name, at);
+    let id = own_id();
     let now = registry.clock.now();
     let flags = Flags::new(kind, engine::current_runtime_id()).with_wakes();
     let Some(index) = registry.slots.claim(id, now, group, flags) else {
         registry.losses.add(Reason::EvictedTasks, 1);
-        return None;
+        return Seen::Counted { registry, group };
     };
+    registry.totals.followed.fetch_add(1, Relaxed);
     registry.slots.slot(index).wake(now, id);
-    Some(Tenant { registry, index, id })
+    Seen::Alone { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
 }
 
 impl Tenant {
+    /// The future goes without having been told to be complete: it panicked, or it was dropped.
+    fn set_dropped(&self) {
+        let Some(slot) = self.registry.slots.tenant(self.index, self.id) else { return };
+        if slot.flags().outcome() == Outcome::Unspecified {
+            // A task that was never polled did not panic, whatever unwinds around it.
+            let panicked = std::thread::panicking() && (slot.polls() > 0 || self.is_polled_here());
+            slot.set_flags(slot.flags().with_outcome(if panicked {
+                Outcome::Panicked
+            } else {
+                Outcome::Cancelled
+            }));
+        }
+    }
+
+    fn is_polled_here(&self) -> bool {
+        self.registry.lines.mine().and_then(Line::open).is_some_and(|open| open.id == self.id)
+    }
+
     fn set_outcome(&self, outcome: Outcome) {
         if let Some(slot) = self.registry.slots.tenant(self.index, self.id) {
             slot.set_flags(slot.flags().with_outcome(outcome));
@@ -193,21 +210,6 @@ impl Tenant {
     }
 }
 
-/// Frees its slot when it goes, whichever way.
-struct Owned(Tenant);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let Tenant { registry, index, id } = self.0;
-        if let Some(slot) = registry.slots.tenant(index, id)
-            && slot.flags().outcome() == Outcome::Unspecified
-        {
-            self.0.set_outcome(if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled });
-        }
-        registry.free(index, id, registry.clock.now());
-    }
-}
-
 /// The bracket of one poll of a task that the hooks do not see. Closed on unwinding, too.
 struct Running {
     registry: &'static Registry,
@@ -218,6 +220,9 @@ impl Running {
     fn begin(task: Tenant, line: &'static Line) -> Self {
         task.answer_wake();
         engine::adopt_current_runtime(line);
+        if task.registry.slots.slot(task.index).flags().kind() != TaskKind::Blocking {
+            line.mark_polls();
+        }
         task.registry.begin_poll(line, task.id, Some(task.index));
         Self { registry: task.registry, line }
     }
@@ -234,58 +239,58 @@ impl<F: Future> Future for Instrumented<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        match this.seen {
-            Seen::Not => this.future.poll(cx),
+        if let Seen::Undecided { .. } = this.seen {
+            this.seen.decide();
+        }
+        let (task, waker, _running) = match this.seen {
+            Seen::Not | Seen::Counted { .. } | Seen::Undecided { .. } => return this.future.poll(cx),
             Seen::ByHooks { task, waker } => {
-                if task.is_none() {
-                    *task = polled_now();
-                }
-                let Some(task) = *task else { return this.future.poll(cx) };
                 task.answer_wake();
-                let polled =
-                    this.future.as_mut().poll(&mut Context::from_waker(waker.wrapping(task, cx.waker())));
-                if polled.is_ready() {
-                    task.set_outcome(Outcome::Completed);
-                }
-                polled
+                (*task, waker, None)
             }
             Seen::Alone { task, waker } => {
-                let task = *task;
-                let Some(line) = task.registry.lines.mine() else { return this.future.poll(cx) };
-                let _running = Running::begin(task, line);
-                let polled =
-                    this.future.as_mut().poll(&mut Context::from_waker(waker.wrapping(task, cx.waker())));
-                if polled.is_ready() {
-                    task.set_outcome(Outcome::Completed);
-                }
-                polled
+                (*task, waker, task.registry.lines.mine().map(|line| Running::begin(*task, line)))
             }
+        };
+        let polled = this.future.as_mut().poll(&mut Context::from_waker(waker.wrapping(task, cx.waker())));
+        if polled.is_ready() {
+            task.set_outcome(Outcome::Completed);
         }
+        polled
     }
 }
 
-/// The followed task that the hooks say is being polled on this thread, if it is the one that Tokio names.
-fn polled_now() -> Option<Tenant> {
-    let registry = engine::registry()?;
-    let open = registry.lines.mine()?.open()?;
-    let id = task_id(tokio::task::try_id()?);
-    (open.id == id).then_some(Tenant { registry, index: open.slot?, id })
+impl Seen {
+    /// At the first poll: by the hooks, if their bracket is open around it; else alone.
+    fn decide(&mut self) {
+        let Self::Undecided { registry, name, at } = *self else { return };
+        let id = tokio::task::try_id().map(task_id);
+        let open = registry.lines.mine().and_then(Line::open).filter(|open| Some(open.id) == id);
+        *self = match open.map(|open| (open.id, open.slot)) {
+            Some((id, Some(index))) => {
+                Self::ByHooks { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
+            }
+            // The hooks have counted its spawn, and leave its end to us.
+            Some((_, None)) => {
+                let site = registry.groups.site(at, &registry.texts).unwrap_or_default();
+                Self::Counted { registry, group: registry.groups.find(name, site).unwrap_or_default() }
+            }
+            None => alone(registry, name, TaskKind::Wrapped, at),
+        };
+    }
 }
 
 impl Drop for Seen {
     fn drop(&mut self) {
         match self {
-            Self::Not | Self::ByHooks { task: None, .. } => {}
+            Self::Not | Self::Undecided { .. } => {}
+            Self::Counted { registry, group } => registry.count_end(*group, std::thread::panicking()),
             // The hooks free the slot; only they do not know how it ended.
-            Self::ByHooks { task: Some(task), .. } => {
-                let outcome =
-                    task.registry.slots.tenant(task.index, task.id).map(|slot| slot.flags().outcome());
-                if outcome == Some(Outcome::Unspecified) {
-                    let panicking = std::thread::panicking();
-                    task.set_outcome(if panicking { Outcome::Panicked } else { Outcome::Cancelled });
-                }
+            Self::ByHooks { task, .. } => task.set_dropped(),
+            Self::Alone { task, .. } => {
+                task.set_dropped();
+                task.registry.free(task.index, task.id, task.registry.clock.now());
             }
-            Self::Alone { task, .. } => drop(Owned(*task)),
         }
     }
 }

@@ -34,10 +34,14 @@ pub(crate) fn own_cpu() -> Option<CpuTime> {
     parse_schedstat(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
 }
 
-/// Thread ids of this process; `None` where /proc cannot be read.
-pub(crate) fn threads() -> Option<std::collections::HashSet<u32>> {
-    let entries = std::fs::read_dir("/proc/self/task").ok()?;
-    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+/// Whether thread `tid` of this process is there.
+pub(crate) fn exists(tid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
+}
+
+/// Whether /proc is of this process's pid namespace: it then shows the calling thread under its own id.
+pub(crate) fn sees_own_threads() -> bool {
+    crate::registry::lines::current_tid().is_some_and(exists)
 }
 
 impl Look {
@@ -113,8 +117,6 @@ mod tests {
         assert!(asleep, "{:?}", look(tid));
         drop(stop);
         thread.join().expect("no panic");
-        assert!(threads().is_some_and(|threads| {
-            threads.contains(&rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
-        }));
+        assert!(sees_own_threads() && !exists(tid));
     }
 }

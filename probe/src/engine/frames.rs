@@ -15,6 +15,7 @@ use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 
 use super::Engine;
 use super::sampler::{Live, Sampler};
+use crate::clock::Ticks;
 use crate::registry::Registry;
 use crate::registry::slots::{SlotView, has_tag};
 
@@ -28,9 +29,11 @@ const MAX_NAMED: usize = 100;
 const DEFAULT_NAMED: usize = 10;
 const DEFAULT_INTERVAL_NS: u64 = 1_000_000_000;
 const MIN_INTERVAL_NS: u64 = 50_000_000;
-/// Above this many slots a walk is made at most once a second.
-const MANY_SLOTS: usize = 50_000;
-const MANY_SLOTS_EVERY_NS: u64 = 1_000_000_000;
+/// A walk over the tasks is made again after this many times what the last one took; until then its answer stands, and
+/// its age is told.
+const WALK_SHARE: u64 = 20;
+/// Tasks whose match of one standing query is timed; more are only counted.
+const MAX_TIMED: usize = 1_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A request that was understood.
@@ -38,7 +41,7 @@ pub(crate) struct Ask {
     request_id: u64,
     pub(crate) interval_ns: u64,
     tasks: Option<(Filter, v1::TaskQuery)>,
-    keep: Vec<u64>,
+    keep: HashSet<u64>,
     groups: Option<v1::GroupQuery>,
     standing: Vec<Standing>,
     history_seconds: u32,
@@ -82,7 +85,7 @@ impl TryFrom<v1::WatchRequest> for Ask {
             request_id: request.request_id,
             interval_ns: interval_ns.max(MIN_INTERVAL_NS),
             tasks,
-            keep: request.keep_task_ids,
+            keep: request.keep_task_ids.into_iter().collect(),
             groups: request.groups,
             standing,
             history_seconds: request.history_seconds,
@@ -101,8 +104,10 @@ pub(crate) struct Watcher {
     events_sent: u64,
     history_sent: u32,
     capabilities_sent: Vec<v1::Capability>,
-    /// Since when each task has matched each standing query, ns.
-    matching: HashMap<(u64, u64), u64>,
+    /// By standing query: since when each task has matched it, ns, up to [`MAX_TIMED`] of them.
+    matching: HashMap<u64, HashMap<u64, u64>>,
+    /// By standing query: tasks that match it past those.
+    untimed: HashMap<u64, u64>,
     findings_sent: HashMap<u64, (u64, Vec<u64>)>,
     walked: Option<Walked>,
 }
@@ -111,6 +116,7 @@ pub(crate) struct Watcher {
 #[derive(Clone)]
 struct Walked {
     at_ns: u64,
+    took_ns: u64,
     window: Option<v1::TaskWindow>,
     scheduled: Option<u64>,
     findings: Vec<v1::StandingFinding>,
@@ -127,6 +133,7 @@ impl Watcher {
             history_sent: 0,
             capabilities_sent: Vec::new(),
             matching: HashMap::new(),
+            untimed: HashMap::new(),
             findings_sent: HashMap::new(),
             walked: None,
         }
@@ -138,6 +145,15 @@ impl Watcher {
 
     /// A new request; the next frame stands alone.
     pub(crate) fn replace(&mut self, ask: Ask) {
+        // What has matched goes on matching only under the same words.
+        let same = |id: &u64| {
+            let text = |ask: &Ask| {
+                let query = ask.standing.iter().find(|standing| standing.query.query_id == *id);
+                query.map(|standing| standing.query.filter.clone())
+            };
+            text(&self.ask) == text(&ask)
+        };
+        self.matching.retain(|id, _| same(id));
         self.ask = ask;
         self.resync();
     }
@@ -200,7 +216,13 @@ impl Watcher {
     }
 
     fn new_events(&mut self, sampler: &Sampler) -> Vec<v1::Event> {
-        let fresh = sampler.events.iter().filter(|event| event.seq > self.events_sent).cloned().collect();
+        let oldest = sampler.events.front().map_or(sampler.events_total() + 1, |event| event.seq);
+        // At its first frame a watcher has missed nothing: it is sent what is remembered.
+        if self.events_sent > 0 && oldest > self.events_sent + 1 {
+            let lost = oldest - self.events_sent - 1;
+            sampler.engine.registry.losses.add(Reason::DroppedEvents, lost);
+        }
+        let fresh = sampler.events.iter().filter(|event| event.seq > self.events_sent).copied().collect();
         self.events_sent = sampler.events_total();
         fresh
     }
@@ -230,14 +252,13 @@ impl Watcher {
 
     /// One walk over the tasks, for everything that needs it; the last one again where there are too many to walk often.
     fn walk(&mut self, sampler: &Sampler, now_ns: u64) -> Walked {
-        let slots = sampler.engine.registry.slots.high_water();
         if let Some(walked) = &self.walked
-            && slots > MANY_SLOTS
-            && now_ns < walked.at_ns + MANY_SLOTS_EVERY_NS
+            && now_ns < walked.at_ns.saturating_add(walked.took_ns.saturating_mul(WALK_SHARE))
         {
             return walked.clone();
         }
-        let walked = self.walk_now(sampler, now_ns);
+        let mut walked = self.walk_now(sampler, now_ns);
+        walked.took_ns = sampler.now_ns().saturating_sub(now_ns);
         self.walked = Some(walked.clone());
         walked
     }
@@ -251,10 +272,11 @@ impl Watcher {
         });
         let mut kept: HashMap<u64, RawRow> = HashMap::new();
         let (mut scheduled, mut all_see_wakes, mut any) = (0, true, false);
-        let mut still_matching: HashMap<(u64, u64), u64> = HashMap::new();
+        let mut still_matching: HashMap<u64, HashMap<u64, u64>> = HashMap::new();
+        self.untimed.clear();
 
-        let running: HashMap<u64, u64> =
-            sampler.live.iter().map(|live| (live.poll.task_id, live.poll.since_ns)).collect();
+        let running: Running =
+            sampler.live.iter().map(|live| (live.poll.task_id, (live.start, live.poll.since_ns))).collect();
         let live = sampler.engine.registry.slots.iter().map(|view| (view, None));
         let ended = sampler.ended.iter().map(|(view, at_ns)| (*view, Some(*at_ns)));
         for (view, ended_ns) in live.chain(ended) {
@@ -265,9 +287,14 @@ impl Watcher {
                 scheduled += u64::from(row.raw.state == TaskState::Scheduled);
                 for standing in &self.ask.standing {
                     if standing.filter.matches(&row) {
-                        let key = (standing.query.query_id, row.raw.id.0);
-                        let since_ns = self.matching.get(&key).copied().unwrap_or(now_ns);
-                        still_matching.insert(key, since_ns);
+                        let (query, task) = (standing.query.query_id, row.raw.id.0);
+                        let before = self.matching.get(&query).and_then(|timed| timed.get(&task)).copied();
+                        let timed = still_matching.entry(query).or_default();
+                        if timed.len() < MAX_TIMED {
+                            timed.insert(task, before.unwrap_or(now_ns));
+                        } else {
+                            *self.untimed.entry(query).or_default() += 1;
+                        }
                     }
                 }
             }
@@ -305,6 +332,7 @@ impl Watcher {
         });
         Walked {
             at_ns: now_ns,
+            took_ns: 0,
             window,
             scheduled: (any && all_see_wakes).then_some(scheduled),
             findings: self.findings(now_ns),
@@ -317,15 +345,19 @@ impl Watcher {
             let v1::StandingQuery { query_id, for_ns, limit, .. } = standing.query;
             let mut due: Vec<(u64, u64)> = self
                 .matching
-                .iter()
-                .filter(|&(&(query, _), &since_ns)| query == query_id && now_ns >= since_ns + for_ns)
-                .map(|(&(_, task), &since_ns)| (since_ns, task))
+                .get(&query_id)
+                .into_iter()
+                .flatten()
+                .filter(|&(_, &since_ns)| now_ns.saturating_sub(since_ns) >= for_ns)
+                .map(|(&task, &since_ns)| (since_ns, task))
                 .collect();
             due.sort_unstable();
+            // Of those past the limit it is not known since when they match.
+            let untimed = if for_ns == 0 { self.untimed.get(&query_id).copied().unwrap_or(0) } else { 0 };
             let named = if limit == 0 { DEFAULT_NAMED } else { (limit as usize).min(MAX_NAMED) };
             v1::StandingFinding {
                 query_id,
-                matching: due.len() as u64,
+                matching: due.len() as u64 + untimed,
                 task_ids: due.iter().take(named).map(|&(_, task)| task).collect(),
             }
         };
@@ -405,6 +437,9 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// By task: start and length of its live poll.
+type Running = HashMap<u64, (Ticks, u64)>;
+
 /// A slot as filters and sorts see it.
 struct SlotRow {
     raw: RawRow,
@@ -419,10 +454,12 @@ impl SlotRow {
         view: SlotView,
         ended_ns: Option<u64>,
         now_ns: u64,
-        running: &HashMap<u64, u64>,
+        running: &Running,
         texts: &mut Texts<'_>,
     ) -> Self {
-        let running_ns = running.get(&view.id.0).copied().filter(|_| ended_ns.is_none());
+        // A poll that ended after the sampler saw it is counted in the slot already.
+        let still = |&&(start, _): &&(Ticks, u64)| ended_ns.is_none() && view.poll_end < start;
+        let running_ns = running.get(&view.id.0).filter(still).map(|&(_, since_ns)| since_ns);
         let raw = raw_row(sampler, &view, ended_ns, now_ns, running_ns);
         Self { name: texts.text(raw.name), label: texts.text(raw.label), at: texts.text(raw.spawned_at), raw }
     }
@@ -598,6 +635,7 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
         let windows = super::sampler::at(&mut sampler.groups, id.0 as usize);
         let counters = group.polls.histogram();
         let mut polls = windows.polls.stats(now_ns, 0, &counters, threshold_ns);
+        polls.polls_total = group.polls.polls();
         polls.busy_ns_total = group.polls.busy_ns();
         polls.longest_ns = group.polls.longest_ns();
         polls.histogram = query.histograms.then(|| v1::Histogram::from(&windows.polls.recent(&counters)));
@@ -630,6 +668,7 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
             continue;
         }
         let mut polls = window.stats(now_ns, 0, &counters, threshold_ns);
+        polls.polls_total = label.stats.polls();
         polls.busy_ns_total = label.stats.busy_ns();
         polls.longest_ns = label.stats.longest_ns();
         polls.histogram = query.histograms.then(|| v1::Histogram::from(&window.recent(&counters)));

@@ -5,10 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 
 use crate::settings::{Listen, Settings};
@@ -79,11 +82,10 @@ fn default_folders() -> Vec<PathBuf> {
 
 /// The user that this process acts as.
 fn own_uid() -> Option<u32> {
-    // A new file belongs to the effective user; /proc says so without making one.
-    std::fs::metadata("/proc/self").map(|meta| meta.uid()).ok().or_else(|| {
-        let home = std::env::var_os("HOME")?;
-        std::fs::metadata(home).map(|meta| meta.uid()).ok()
-    })
+    #[cfg(target_os = "linux")]
+    return Some(rustix::process::geteuid().as_raw());
+    #[cfg(not(target_os = "linux"))]
+    return std::fs::metadata(std::env::var_os("HOME")?).map(|meta| meta.uid()).ok();
 }
 
 /// Makes `folder` for this user alone, or checks that it is; a folder of somebody else's is refused.
@@ -133,21 +135,64 @@ fn refusal(path: &Path, error: &io::Error) -> String {
     format!("cannot listen on unix:{}: {error}; hint: {hint}", path.display())
 }
 
-/// Connections of the same user, as a stream; errors of accepting are waited out.
-pub(crate) struct UnixIncoming {
-    listener: UnixListener,
-    owner: u32,
+/// Connections at once; more are closed as they come, so that they use up no file descriptors of the service's.
+const MAX_CONNECTIONS: usize = 32;
+
+/// Accepts what may connect, as a stream; errors of accepting are waited out.
+pub(crate) struct Incoming<A> {
+    accept: A,
+    permits: Arc<Semaphore>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
-impl UnixIncoming {
-    pub(crate) fn new(listener: UnixListener, owner: u32) -> Self {
-        Self { listener, owner, pause: None }
+/// A way to accept a connection.
+pub(crate) trait Accept: Unpin {
+    type Stream;
+    /// The next connection; `None` for one that may not connect.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Self::Stream>>>;
+}
+
+/// Of the socket's owner.
+pub(crate) struct SameUser {
+    pub(crate) listener: UnixListener,
+    pub(crate) owner: u32,
+}
+
+impl Accept for SameUser {
+    type Stream = UnixStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<UnixStream>>> {
+        let (stream, _) = std::task::ready!(self.listener.poll_accept(cx))?;
+        // Root may look at everything anyway.
+        let may = |uid| uid == self.owner || uid == 0;
+        let allowed = stream.peer_cred().is_ok_and(|peer| may(peer.uid()));
+        Poll::Ready(Ok(allowed.then_some(stream)))
     }
 }
 
-impl Stream for UnixIncoming {
-    type Item = io::Result<UnixStream>;
+/// Over loopback.
+pub(crate) struct Loopback {
+    pub(crate) listener: TcpListener,
+}
+
+impl Accept for Loopback {
+    type Stream = TcpStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<TcpStream>>> {
+        let (stream, _) = std::task::ready!(self.listener.poll_accept(cx))?;
+        let _ = stream.set_nodelay(true);
+        Poll::Ready(Ok(Some(stream)))
+    }
+}
+
+impl<A: Accept> Incoming<A> {
+    pub(crate) fn new(accept: A) -> Self {
+        Self { accept, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), pause: None }
+    }
+}
+
+impl<A: Accept> Stream for Incoming<A> {
+    type Item = io::Result<Peer<A::Stream>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -155,48 +200,53 @@ impl Stream for UnixIncoming {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    // Root may look at everything anyway.
-                    let may = |uid| uid == self.owner || uid == 0;
-                    if stream.peer_cred().is_ok_and(|peer| may(peer.uid())) {
-                        return Poll::Ready(Some(Ok(stream)));
+            match std::task::ready!(self.accept.poll_accept(cx)) {
+                Ok(Some(stream)) => {
+                    if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+                        return Poll::Ready(Some(Ok(Peer { stream, _permit: permit })));
                     }
                 }
+                Ok(None) => {}
                 Err(_) => self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_AGAIN))),
             }
         }
     }
 }
 
-/// As [`UnixIncoming`], for loopback TCP.
-pub(crate) struct TcpIncoming {
-    listener: TcpListener,
-    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+/// An accepted connection, with its place among [`MAX_CONNECTIONS`].
+pub(crate) struct Peer<S> {
+    stream: S,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl TcpIncoming {
-    pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, pause: None }
+impl<S: AsyncRead + Unpin> AsyncRead for Peer<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl Stream for TcpIncoming {
-    type Item = io::Result<TcpStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                std::task::ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    let _ = stream.set_nodelay(true);
-                    return Poll::Ready(Some(Ok(stream)));
-                }
-                Err(_) => self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_AGAIN))),
-            }
-        }
+impl<S: AsyncWrite + Unpin> AsyncWrite for Peer<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }

@@ -2,7 +2,7 @@
 //! they run, keeps events, windows and history, and knows when it has to look again. It is told the time and does no I/O
 //! but reading /proc.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,6 +18,7 @@ use crate::clock::Ticks;
 use crate::pool::Said;
 use crate::registry::lines::LineView;
 use crate::registry::slots::SlotView;
+use crate::say::say;
 
 mod pools;
 mod workers;
@@ -56,6 +57,8 @@ pub(crate) struct Sampler {
     second: LastSecond,
     snapshot_at_ns: u64,
     pub(crate) cpu_ratio: Option<f64>,
+    /// Threads with a line that were not to be found a second ago.
+    missing: HashSet<u32>,
     sampled_at_ns: u64,
 }
 
@@ -80,16 +83,19 @@ struct Watched {
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) tid: u32,
-    pub(crate) runtime: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) word: u64,
+    pub(crate) start: Ticks,
     pub(crate) poll: v1::LivePoll,
+    /// Its thread has handed its worker on (`block_in_place`), or its worker is parked: nothing is blocked by it.
+    pub(crate) blocks_nobody: bool,
 }
 
 impl Live {
     /// Jobs of the blocking pool may block; labelled stretches count as polls only on a worker.
     pub(crate) fn is_poll(&self) -> bool {
         match self.poll.kind() {
+            _ if self.blocks_nobody => false,
             TaskKind::Blocking => false,
             TaskKind::Unspecified => self.worker.is_some(),
             _ => true,
@@ -126,6 +132,7 @@ impl Sampler {
             second: LastSecond::default(),
             snapshot_at_ns: 0,
             cpu_ratio: None,
+            missing: HashSet::new(),
             sampled_at_ns: 0,
         }
     }
@@ -147,6 +154,11 @@ impl Sampler {
     /// Looks at everything that is looked at every tick. Returns when to look again.
     pub(crate) fn sample(&mut self, now_ns: u64) -> u64 {
         self.sampled_at_ns = now_ns;
+        let second_is_over = now_ns >= self.second.at_ns + SECOND_NS;
+        if second_is_over {
+            // Before anything here holds an entry: an ended runtime is one that nobody holds.
+            self.engine.forget_ended_runtimes();
+        }
         self.take_slow_polls(now_ns);
         let mut next_ns = now_ns + TICK_NS;
         self.look_at_lines(now_ns, &mut next_ns);
@@ -154,8 +166,8 @@ impl Sampler {
         let runtimes = self.engine.runtimes();
         self.workers.tick(now_ns, &runtimes, &self.lines, &self.live);
         self.pools.tick(now_ns, &runtimes, &self.engine.registry);
-        if now_ns >= self.second.at_ns + SECOND_NS {
-            self.every_second(now_ns);
+        if second_is_over {
+            self.every_second(now_ns, &runtimes);
         }
         next_ns
     }
@@ -178,10 +190,7 @@ impl Sampler {
                     self.pools.user(now_ns, &pool.name, sample);
                 }
                 Said::Panicked => {
-                    eprintln!(
-                        "taskscope: the closure of pool `{}` panicked; it is not asked again",
-                        pool.name
-                    );
+                    say(format_args!("the closure of pool `{}` panicked; it is not asked again", pool.name));
                     self.engine.registry.losses.add(Reason::PoolPanics, 1);
                     self.pools.forget(&pool.name);
                 }
@@ -221,8 +230,19 @@ impl Sampler {
                 poll.label_sid = registry.labels.entry(label).sid().0;
                 poll.label_since_ns = Some(now_ns.saturating_sub(registry.clock.at(bracket.label_start)));
             }
-            let live =
-                Live { tid: line.tid, runtime: line.runtime, worker: line.worker, word: bracket.word, poll };
+            let began_ns = registry.clock.at(bracket.start);
+            let moved_on = self.workers.has_moved_on(&line, began_ns);
+            if moved_on {
+                registry.lines.excuse(position, bracket.word);
+            }
+            let live = Live {
+                tid: line.tid,
+                worker: line.worker,
+                word: bracket.word,
+                start: bracket.start,
+                blocks_nobody: moved_on || bracket.own && self.workers.is_parked(&line),
+                poll,
+            };
             if live.is_poll() {
                 let ages = || {
                     std::iter::once(threshold_ns)
@@ -281,6 +301,7 @@ impl Sampler {
 
     fn take_ended(&mut self, now_ns: u64) {
         let taken = self.engine.registry.ended.take(&mut self.ended_read);
+        self.engine.registry.losses.add(Reason::DroppedEvents, taken.lost);
         for words in taken.items {
             let (view, ended) = SlotView::from_ended(words);
             if view.flags.outcome() == Outcome::Panicked {
@@ -308,14 +329,10 @@ impl Sampler {
         });
     }
 
-    fn every_second(&mut self, now_ns: u64) {
+    fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
         let elapsed_ns = now_ns - self.second.at_ns;
         let registry = &self.engine.registry;
-        if let Some(alive) = activity::threads() {
-            registry.lines.retain(|tid| alive.contains(&tid));
-        }
-        self.engine.forget_ended_runtimes();
-        let runtimes = self.engine.runtimes();
+        self.forget_ended_threads();
         self.workers.every_second(now_ns, &self.lines, &self.live);
         self.ask_pools(now_ns);
 
@@ -336,7 +353,7 @@ impl Sampler {
         let polls = registry.lines.polls();
         let requests = self.requests_total().unwrap_or(0);
         if self.second.at_ns > 0 {
-            let alive = self.alive(&runtimes).unwrap_or_else(|| self.followed());
+            let alive = self.alive(runtimes).unwrap_or_else(|| self.followed());
             self.history.push(Second {
                 at_ns: now_ns,
                 alive,
@@ -354,6 +371,23 @@ impl Sampler {
         self.second = LastSecond { at_ns: now_ns, polls, requests, own_cpu_ns: own_cpu_ns.unwrap_or(0) };
     }
 
+    /// Frees the lines of threads that have ended: not to be found, twice in a row. Where /proc does not even show this
+    /// thread (it is of another pid namespace), nothing can be said.
+    fn forget_ended_threads(&mut self) {
+        if !activity::sees_own_threads() {
+            return;
+        }
+        let before = std::mem::take(&mut self.missing);
+        let missing = &mut self.missing;
+        self.engine.registry.lines.retain(|tid| {
+            let gone = !activity::exists(tid);
+            if gone {
+                missing.insert(tid);
+            }
+            !(gone && before.contains(&tid))
+        });
+    }
+
     fn stuck_workers(&self) -> u32 {
         let threshold_ns = self.engine.registry.slow_poll_threshold_ns;
         let stuck =
@@ -369,10 +403,7 @@ impl Sampler {
 
     /// Tasks with a row.
     pub(crate) fn followed(&self) -> u64 {
-        let totals = &self.engine.registry.totals;
-        let ended = totals.ended.load(Relaxed);
-        let gone = ended + self.engine.registry.losses.count(Reason::EvictedTasks);
-        totals.spawned.load(Relaxed).saturating_sub(gone)
+        self.engine.registry.totals.followed.load(Relaxed)
     }
 
     /// Tasks alive as Tokio counts them; `None` where no runtime could be asked.
@@ -406,7 +437,7 @@ impl Watched {
 
     fn activity(&self) -> Option<v1::ThreadActivity> {
         let ((first_ns, first), (last_ns, last)) = self.looks.as_ref()?;
-        Some(last.since(first, last_ns - first_ns))
+        Some(last.since(first, last_ns.saturating_sub(*first_ns)))
     }
 }
 

@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Engine;
 use super::frames::{Ask, Watcher};
-use super::listen::{Listener, TcpIncoming, UnixIncoming};
+use super::listen::{Incoming, Listener, Loopback, Peer, SameUser};
 use super::sampler::Sampler;
 
 /// Watchers at once; one more is refused.
@@ -26,6 +27,8 @@ const MAX_WATCHERS: u32 = 16;
 const FRAMES_AHEAD: usize = 2;
 /// Events leave at once, but not more often than this.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
+/// A stream that asks for nothing is closed.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 32;
 const MAX_HEADERS: u32 = 16 << 10;
 
@@ -74,10 +77,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Listener) -> Result<(),
         .http2_keepalive_interval(Some(Duration::from_secs(10)));
     let served = match listener {
         Listener::Unix { listener, owner, .. } => {
-            server.serve_with_incoming(service, UnixIncoming::new(listener, owner)).await
+            server.serve_with_incoming(service, Incoming::new(SameUser { listener, owner })).await
         }
         Listener::Tcp { listener, .. } => {
-            server.serve_with_incoming(service, TcpIncoming::new(listener)).await
+            server.serve_with_incoming(service, Incoming::new(Loopback { listener })).await
         }
     };
     served.map_err(|error| error.to_string())
@@ -85,6 +88,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Listener) -> Result<(),
 
 struct Service {
     shared: Arc<Shared>,
+}
+
+impl<S> Connected for Peer<S> {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
 }
 
 type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
@@ -102,12 +111,12 @@ impl Introspect for Service {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<FrameStream>, Status> {
         let mut requests = request.into_inner();
-        let seat = Seat::take(&self.shared)?;
-        let first = requests
-            .message()
-            .await?
+        let first = tokio::time::timeout(FIRST_REQUEST_WITHIN, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no request came\nhint: a watch begins with one"))??
             .ok_or_else(|| Status::invalid_argument("a watch begins with a request\nhint: send one"))?;
         let watcher = Watcher::new(understand(first)?);
+        let seat = Seat::take(&self.shared)?;
         let (frames, out) = mpsc::channel(FRAMES_AHEAD);
         tokio::spawn(drive(Arc::clone(&self.shared), seat, watcher, requests, frames));
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
@@ -188,7 +197,14 @@ async fn drive(
                 continue;
             }
             Next::Request(request) => match request.and_then(understand) {
-                Ok(ask) => watcher.replace(ask),
+                Ok(ask) => {
+                    watcher.replace(ask);
+                    // At once, but a flood of requests is answered as one.
+                    due = (sent + NEWS_EVERY).max(Instant::now());
+                    if due > Instant::now() {
+                        continue;
+                    }
+                }
                 Err(status) => {
                     let _ = frames.send(Err(status)).await;
                     break;

@@ -7,29 +7,30 @@ use super::capabilities::missing_hooks;
 use super::server::{self, Shared};
 use super::{Engine, listen};
 use crate::capture::panics;
+use crate::say::say;
 
 /// Starts the thread. Where the system refuses one, says so and leaves the service alone.
 pub(crate) fn spawn(engine: &'static Engine) {
     let spawned = std::thread::Builder::new().name("taskscope".to_owned()).spawn(move || {
         panics::guard_this_thread();
         if std::panic::catch_unwind(|| run(engine)).is_err() {
-            eprintln!("taskscope: the probe has stopped; the service runs on unobserved");
+            say(format_args!("the probe has stopped; the service runs on unobserved"));
         }
     });
     if let Err(error) = spawned {
-        eprintln!("taskscope: no thread for the probe: {error}; the service runs on unobserved");
+        say(format_args!("no thread for the probe: {error}; the service runs on unobserved"));
     }
 }
 
 fn run(engine: &'static Engine) {
     for complaint in &engine.settings.complaints {
-        eprintln!("taskscope: {complaint}");
+        say(format_args!("{complaint}"));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = engine.address.set(Err(error.to_string()));
-            eprintln!("taskscope: no runtime for the probe: {error}; the service runs on unobserved");
+            say(format_args!("no runtime for the probe: {error}; the service runs on unobserved"));
             return;
         }
     };
@@ -40,17 +41,17 @@ fn run(engine: &'static Engine) {
                 let address = listener.address();
                 let sees = missing_hooks()
                     .map_or(String::new(), |reason| format!(" (wrapper and labels only: {reason})"));
-                eprintln!("taskscope: listening on {address}{sees}");
+                say(format_args!("listening on {address}{sees}"));
                 let _ = engine.address.set(Ok(address));
                 let serving = std::sync::Arc::clone(&shared);
                 tokio::spawn(async move {
                     if let Err(error) = server::serve(serving, listener).await {
-                        eprintln!("taskscope: stopped listening: {error}; the service runs on");
+                        say(format_args!("stopped listening: {error}; the service runs on"));
                     }
                 });
             }
             Err(error) => {
-                eprintln!("taskscope: {error}; the service runs on unobserved");
+                say(format_args!("{error}; the service runs on unobserved"));
                 let _ = engine.address.set(Err(error));
                 return;
             }

@@ -24,6 +24,10 @@ pub(crate) struct Window {
 impl Window {
     /// Takes a snapshot of the counters as they are at `now_ns`.
     pub(crate) fn snapshot(&mut self, now_ns: u64, counters: Sparse) {
+        if self.snapshots.is_empty() {
+            // What was counted before the first snapshot is recent, too.
+            self.snapshots.push_back((now_ns.saturating_sub(SNAPSHOT_EVERY_NS), Sparse::default()));
+        }
         if self.snapshots.len() == SNAPSHOTS {
             self.snapshots.pop_front();
         }
@@ -52,7 +56,6 @@ impl Window {
             None => (began_ns, counters.clone()),
         };
         PollStats {
-            polls_total: counters.total(),
             window_ns: now_ns.saturating_sub(from).max(1),
             polls_window: recent.total(),
             slow_window: recent.at_least(threshold_ns),
@@ -124,9 +127,17 @@ mod tests {
             window.snapshot(tick * 2 * S, slow(5));
         }
         let stats = window.stats(11 * S, 0, &slow(7), 100_000_000);
-        assert_eq!((stats.polls_total, stats.polls_window, stats.slow_window), (7, 2, 2));
+        assert_eq!((stats.polls_window, stats.slow_window), (2, 2));
         assert_eq!(stats.window_ns, 9 * S);
         assert!(stats.p99_window_ns.is_some_and(|ns| (200_000_000..210_000_000).contains(&ns)));
+    }
+
+    #[test]
+    fn a_first_poll_stays_in_the_window_after_the_first_snapshot() {
+        let mut window = Window::default();
+        let one = Sparse::from_counts([(index(900_000_000), 1)]);
+        window.snapshot(2 * S, one.clone());
+        assert_eq!(window.stats(3 * S, 0, &one, 100_000_000).slow_window, 1);
     }
 
     #[test]

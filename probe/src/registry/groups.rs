@@ -117,6 +117,11 @@ impl Groups {
         None
     }
 
+    /// Whether no other group gets an entry: a new name need not be stored.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used.load(Relaxed) as usize >= CAP
+    }
+
     #[inline]
     pub(crate) fn entry(&self, id: GroupId) -> &Group {
         &self.entries[(id.0 as usize).min(CAP - 1)]

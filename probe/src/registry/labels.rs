@@ -67,6 +67,11 @@ impl Labels {
         None
     }
 
+    /// Whether no other label gets an entry: the text of a new one need not be stored.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used.load(Relaxed) as usize >= CAP
+    }
+
     #[inline]
     pub(crate) fn entry(&self, index: LabelIndex) -> &Label {
         &self.entries[(index.0 as usize).min(CAP - 1)]

@@ -34,6 +34,12 @@ struct Bracket {
     slot_plus1: AtomicU32,
     label_plus1: AtomicU32,
     label_start: AtomicU64,
+    /// Guards that are open in it.
+    labels: AtomicU32,
+    /// Its task has ended: closing the bracket frees the slot.
+    ended: AtomicU32,
+    /// It was opened by a label, outside every poll.
+    own: AtomicU32,
     /// The longest finished labelled stretch of this bracket: its label plus one, and its length.
     longest_label_plus1: AtomicU32,
     longest_label_ns: AtomicU64,
@@ -53,10 +59,14 @@ pub(crate) struct Line {
     outer: [Bracket; DEPTH],
     /// End of its last bracket.
     active: AtomicU64,
-    /// Id of the task that panicked in the current bracket.
+    /// Start word of the bracket in which a panic was seen.
     panicked: AtomicU64,
+    /// Start word of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
+    excused: AtomicU64,
     /// Id of a task that ended before it was spawned (on a closed runtime).
     ended_early: AtomicU64,
+    /// Whether it has polled tasks.
+    has_polled: AtomicU32,
     /// Finished polls of followed tasks; goes on counting when the line gets another thread.
     polls: AtomicU64,
 }
@@ -68,6 +78,10 @@ pub(crate) struct Open {
     pub(crate) start: Ticks,
     pub(crate) id: TaskId,
     pub(crate) slot: Option<SlotIndex>,
+    /// Its task has ended in it.
+    pub(crate) ended: bool,
+    /// It was opened by a label, outside every poll.
+    pub(crate) own: bool,
 }
 
 /// The longest labelled stretch of a bracket that was closed.
@@ -93,6 +107,8 @@ pub(crate) struct LineView {
     /// `None`: outside every bracket.
     pub(crate) bracket: Option<BracketView>,
     pub(crate) active: Ticks,
+    /// Whether it has polled tasks, and so is a worker or runs `block_on`.
+    pub(crate) polls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +120,8 @@ pub(crate) struct BracketView {
     pub(crate) slot: Option<SlotIndex>,
     pub(crate) label: Option<LabelIndex>,
     pub(crate) label_start: Ticks,
+    /// It was opened by a label, outside every poll.
+    pub(crate) own: bool,
 }
 
 pub(crate) struct Lines {
@@ -132,7 +150,7 @@ impl Lines {
 
     #[cold]
     fn claim(&self) -> Option<&Line> {
-        let tid = current_tid();
+        let tid = line_id();
         let used = self.used.load(Acquire) as usize;
         // A line with our id is left from a thread that has ended: the system gave its id out again.
         let left = self.lines[..used].iter().position(|line| line.tid.load(Acquire) == tid);
@@ -143,7 +161,10 @@ impl Lines {
         };
         let fresh = || {
             let room = |used: u32| ((used as usize) < CAP).then_some(used + 1);
-            self.used.fetch_update(AcqRel, Relaxed, room).ok().map(|position| position as usize)
+            // Between the two steps another thread may take the new line for a free one.
+            std::iter::from_fn(|| self.used.fetch_update(AcqRel, Relaxed, room).ok())
+                .map(|position| position as usize)
+                .find(|&position| self.lines[position].tid.compare_exchange(0, tid, AcqRel, Relaxed).is_ok())
         };
         let Some(position) = left.or_else(free).or_else(fresh) else {
             MINE.set(u32::MAX);
@@ -151,7 +172,6 @@ impl Lines {
         };
         let line = &self.lines[position];
         line.reset();
-        line.tid.store(tid, Release);
         MINE.set(position as u32 + 1);
         Some(line)
     }
@@ -162,6 +182,15 @@ impl Lines {
         self.lines[..used].iter().enumerate().filter_map(|(position, line)| Some((position, line.view()?)))
     }
 
+    /// Says that the bracket `word` of a line blocks nobody; its thread's worker index is looked up anew with its next
+    /// poll.
+    pub(crate) fn excuse(&self, position: usize, word: u64) {
+        if let Some(line) = self.lines.get(position) {
+            line.excuse(word);
+            line.runtime.store(0, Relaxed);
+        }
+    }
+
     /// Polls finished on all threads since the probe began.
     pub(crate) fn polls(&self) -> u64 {
         let used = self.used.load(Acquire) as usize;
@@ -169,7 +198,7 @@ impl Lines {
     }
 
     /// Frees the lines of threads that are not in `alive`. For the probe's thread.
-    pub(crate) fn retain(&self, alive: impl Fn(u32) -> bool) {
+    pub(crate) fn retain(&self, mut alive: impl FnMut(u32) -> bool) {
         let used = self.used.load(Acquire) as usize;
         for line in &self.lines[..used] {
             let tid = line.tid.load(Acquire);
@@ -189,6 +218,8 @@ impl Line {
         self.runtime.store(0, Relaxed);
         self.worker_plus1.store(0, Relaxed);
         self.panicked.store(0, Relaxed);
+        self.excused.store(0, Relaxed);
+        self.has_polled.store(0, Relaxed);
         self.ended_early.store(0, Relaxed);
     }
 
@@ -203,6 +234,9 @@ impl Line {
             self.current.exact_start.store(now, Relaxed);
             self.current.slot_plus1.store(slot.map_or(0, |slot| slot.0 + 1), Relaxed);
             self.current.label_plus1.store(0, Relaxed);
+            self.current.labels.store(0, Relaxed);
+            self.current.ended.store(0, Relaxed);
+            self.current.own.store(0, Relaxed);
             self.current.longest_label_ns.store(0, Relaxed);
             self.current.start.store(tagged(now, id), Release);
         }
@@ -259,7 +293,36 @@ impl Line {
             start: self.current.exact_start.load(Relaxed),
             id: TaskId(self.current.id.load(Relaxed)),
             slot: self.current.slot_plus1.load(Relaxed).checked_sub(1).map(SlotIndex),
+            ended: self.current.ended.load(Relaxed) != 0,
+            own: self.current.own.load(Relaxed) != 0,
         })
+    }
+
+    /// Whether this thread is in a bracket, kept or not.
+    pub(crate) fn is_in_bracket(&self) -> bool {
+        self.depth.load(Relaxed) > 0
+    }
+
+    /// The task of the innermost bracket has ended.
+    pub(crate) fn mark_ended(&self) {
+        self.current.ended.store(1, Relaxed);
+    }
+
+    /// The innermost bracket was opened by a label, outside every poll.
+    pub(crate) fn mark_own(&self) {
+        self.current.own.store(1, Relaxed);
+    }
+
+    /// A label guard was opened in the innermost bracket.
+    pub(crate) fn add_label(&self) {
+        self.current.labels.store(self.current.labels.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// A label guard was dropped in the innermost bracket. True: it was the last one.
+    pub(crate) fn remove_label(&self) -> bool {
+        let open = self.current.labels.load(Relaxed).saturating_sub(1);
+        self.current.labels.store(open, Relaxed);
+        open == 0
     }
 
     /// Sets the label of the current stretch and gives back the one before.
@@ -297,6 +360,11 @@ impl Line {
         self.worker_plus1.store(worker.map_or(0, |worker| worker as u32 + 1), Relaxed);
     }
 
+    /// The thread polls tasks: it is a worker, or runs `block_on`.
+    pub(crate) fn mark_polls(&self) {
+        self.has_polled.store(1, Relaxed);
+    }
+
     /// Whether this thread is known to be a worker.
     pub(crate) fn is_worker(&self) -> bool {
         self.worker_plus1.load(Relaxed) != 0
@@ -307,16 +375,22 @@ impl Line {
     }
 
     pub(crate) fn note_panic(&self) {
-        self.panicked.store(self.current.id.load(Relaxed), Relaxed);
+        self.panicked.store(self.current.start.load(Relaxed), Relaxed);
     }
 
-    /// Whether `id` panicked in the bracket that is now closing.
-    pub(crate) fn take_panic(&self, id: TaskId) -> bool {
-        let panicked = self.panicked.load(Relaxed) == id.0 && id.0 != 0;
-        if panicked {
-            self.panicked.store(0, Relaxed);
-        }
-        panicked
+    /// Whether a panic was seen in the innermost bracket.
+    pub(crate) fn has_panicked(&self) -> bool {
+        let word = self.current.start.load(Relaxed);
+        word != 0 && self.panicked.load(Relaxed) == word
+    }
+
+    /// Says that the bracket `word` blocks nobody. For the probe's thread.
+    fn excuse(&self, word: u64) {
+        self.excused.store(word, Relaxed);
+    }
+
+    pub(crate) fn is_excused(&self, word: u64) -> bool {
+        self.excused.load(Relaxed) == word
     }
 
     pub(crate) fn note_ended_early(&self, id: TaskId) {
@@ -338,6 +412,7 @@ impl Line {
             worker: self.worker_plus1.load(Relaxed).checked_sub(1),
             bracket: self.current.view(),
             active: self.active.load(Relaxed),
+            polls: self.has_polled.load(Relaxed) != 0,
         })
     }
 }
@@ -349,6 +424,9 @@ impl Bracket {
         self.slot_plus1.store(other.slot_plus1.load(Relaxed), Relaxed);
         self.label_plus1.store(other.label_plus1.load(Relaxed), Relaxed);
         self.label_start.store(other.label_start.load(Relaxed), Relaxed);
+        self.labels.store(other.labels.load(Relaxed), Relaxed);
+        self.ended.store(other.ended.load(Relaxed), Relaxed);
+        self.own.store(other.own.load(Relaxed), Relaxed);
         self.longest_label_plus1.store(other.longest_label_plus1.load(Relaxed), Relaxed);
         self.longest_label_ns.store(other.longest_label_ns.load(Relaxed), Relaxed);
         self.start.store(other.start.load(Relaxed), Release);
@@ -365,6 +443,7 @@ impl Bracket {
                 slot: self.slot_plus1.load(Relaxed).checked_sub(1).map(SlotIndex),
                 label: self.label_plus1.load(Relaxed).checked_sub(1).map(LabelIndex),
                 label_start: self.label_start.load(Relaxed),
+                own: self.own.load(Relaxed) != 0,
             };
             fence(Acquire);
             (has_tag(word, view.id) && self.start.load(Relaxed) == word).then_some(view)
@@ -372,16 +451,18 @@ impl Bracket {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn current_tid() -> u32 {
-    rustix::thread::gettid().as_raw_nonzero().get() as u32
+/// The system's id of the calling thread; `None` where only Linux would tell.
+pub(crate) fn current_tid() -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return Some(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    #[cfg(not(target_os = "linux"))]
+    return None;
 }
 
-/// Elsewhere threads are told apart by a number of our own; nothing is read about them.
-#[cfg(not(target_os = "linux"))]
-fn current_tid() -> u32 {
+/// What tells a thread's line from others: the system's id, or a number of our own.
+fn line_id() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    NEXT.fetch_add(1, Relaxed)
+    current_tid().unwrap_or_else(|| NEXT.fetch_add(1, Relaxed))
 }
 
 #[cfg(test)]

@@ -69,7 +69,6 @@ pub(crate) struct Flags(u32);
 
 impl Flags {
     const WAKES: u32 = 1 << 8;
-    const ENDED: u32 = 1 << 9;
 
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
         Self(kind as u32 & 0xF | (runtime & 0xFFF) << 16)
@@ -89,13 +88,6 @@ impl Flags {
     }
     pub(crate) fn with_wakes(self) -> Self {
         Self(self.0 | Self::WAKES)
-    }
-    /// Whether its bracket frees it.
-    pub(crate) fn is_ended(self) -> bool {
-        self.0 & Self::ENDED != 0
-    }
-    pub(crate) fn with_ended(self) -> Self {
-        Self(self.0 | Self::ENDED)
     }
     pub(crate) fn runtime(self) -> u32 {
         self.0 >> 16
@@ -222,10 +214,14 @@ impl Slots {
         Some(index)
     }
 
-    /// Gives a slot back. Only the owner of the task's last moment calls it, once.
+    /// Ends the tenancy of `id`. True for one caller only, which then gives the slot back with [`Slots::release`].
+    pub(crate) fn retire(&self, index: SlotIndex, id: TaskId) -> bool {
+        self.slot(index).id.compare_exchange(id.0, 0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Gives a retired slot back.
     pub(crate) fn release(&self, index: SlotIndex) {
         let slot = self.slot(index);
-        slot.id.store(0, Release);
         let mut head = self.free.load(Relaxed);
         loop {
             slot.next_free.store(head as u32, Relaxed);
@@ -293,6 +289,10 @@ impl Slot {
         Flags(self.flags.load(Relaxed))
     }
 
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.load(Relaxed)
+    }
+
     /// Only the thread that polls (or drops) the task writes flags.
     pub(crate) fn set_flags(&self, flags: Flags) {
         self.flags.store(flags.0, Relaxed);
@@ -345,9 +345,9 @@ mod tests {
 
     #[test]
     fn flags_keep_what_was_put_in() {
-        let flags = Flags::new(TaskKind::Main, 9).with_wakes().with_outcome(Outcome::Panicked).with_ended();
+        let flags = Flags::new(TaskKind::Main, 9).with_wakes().with_outcome(Outcome::Panicked);
         assert_eq!((flags.kind(), flags.runtime(), flags.outcome()), (TaskKind::Main, 9, Outcome::Panicked));
-        assert!(flags.sees_wakes() && flags.is_ended());
+        assert!(flags.sees_wakes());
     }
 
     #[test]
@@ -356,7 +356,9 @@ mod tests {
         let (first, second) = (claim(&slots, 1), claim(&slots, 2));
         assert!(first.is_some() && second.is_some());
         assert_eq!(claim(&slots, 3), None);
-        slots.release(first.expect("claimed"));
+        let index = first.expect("claimed");
+        assert!(slots.retire(index, TaskId(1)) && !slots.retire(index, TaskId(1)));
+        slots.release(index);
         assert_eq!(claim(&slots, 4), first);
         assert_eq!(slots.iter().map(|view| view.id.0).collect::<Vec<_>>(), [4, 2]);
     }
@@ -373,6 +375,7 @@ mod tests {
                     while !stop.load(Relaxed) {
                         if let Some(index) = claim(slots, id) {
                             slots.slot(index).end_poll(id, id);
+                            assert!(slots.retire(index, TaskId(id)));
                             slots.release(index);
                         }
                         id += 2;

@@ -24,6 +24,13 @@ pub(crate) struct Texts {
     entries: Box<[AtomicU64]>,
 }
 
+/// What to do with a text that is not stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Unknown {
+    Store,
+    Refuse,
+}
+
 struct Entry {
     hash: u64,
     offset: usize,
@@ -48,14 +55,18 @@ impl Texts {
         }
     }
 
-    /// The id of `text`, the same for the same text; `None` where the budget is full. The empty text has id 0. Costs one
-    /// hash of the bytes and, the first time, one copy.
-    pub(crate) fn intern(&self, text: &str) -> Option<Sid> {
-        self.intern_parts(&[text])
+    /// The id of the parts joined, the same for the same text; `None` where the budget is full. The empty text has id 0.
+    /// Costs one hash of the bytes and, the first time, one copy.
+    pub(crate) fn intern_parts(&self, parts: &[&str]) -> Option<Sid> {
+        self.search(parts, Unknown::Store)
     }
 
-    /// As [`Texts::intern`], of the parts joined.
-    pub(crate) fn intern_parts(&self, parts: &[&str]) -> Option<Sid> {
+    /// The id of the parts joined, if they are stored already.
+    pub(crate) fn find_parts(&self, parts: &[&str]) -> Option<Sid> {
+        self.search(parts, Unknown::Refuse)
+    }
+
+    fn search(&self, parts: &[&str], unknown: Unknown) -> Option<Sid> {
         let mut joined = [0u8; MAX_TEXT];
         let mut len = 0;
         for part in parts {
@@ -73,6 +84,9 @@ impl Texts {
             let position = (hash as usize).wrapping_add(step) % ENTRIES;
             let mut word = self.entries[position].load(Acquire);
             if word == 0 {
+                if unknown == Unknown::Refuse {
+                    return None;
+                }
                 if stored.is_none() {
                     stored = Some(self.store(bytes, hash >> 40)?);
                 }
@@ -141,27 +155,36 @@ mod tests {
     #[test]
     fn a_text_is_stored_once_and_read_back() {
         let texts = Texts::new();
-        let first = texts.intern("POST /resize").expect("there is room");
+        let first = texts.intern_parts(&["POST /resize"]).expect("there is room");
         assert_eq!(texts.intern_parts(&["POST ", "/resize"]), Some(first));
-        assert_ne!(texts.intern("GET /resize"), Some(first));
+        assert_ne!(texts.intern_parts(&["GET /resize"]), Some(first));
         assert_eq!(texts.read(first), "POST /resize");
-        assert_eq!((texts.intern(""), texts.read(Sid(0))), (Some(Sid(0)), String::new()));
+        assert_eq!((texts.intern_parts(&[""]), texts.read(Sid(0))), (Some(Sid(0)), String::new()));
+    }
+
+    #[test]
+    fn a_search_stores_nothing() {
+        let texts = Texts::new();
+        assert_eq!(texts.find_parts(&["GET ", "/"]), None);
+        let stored = texts.intern_parts(&["GET /"]);
+        assert!(stored.is_some() && texts.find_parts(&["GET ", "/"]) == stored);
     }
 
     #[test]
     fn a_megabyte_is_cut_at_a_character() {
         let texts = Texts::new();
-        let sid = texts.intern(&"é".repeat(1 << 19)).expect("the cut text has room");
+        let sid = texts.intern_parts(&[&"é".repeat(1 << 19)]).expect("the cut text has room");
         assert_eq!(texts.read(sid), "é".repeat(127));
     }
 
     #[test]
     fn a_full_table_says_so_and_keeps_what_it_has() {
         let texts = Texts::new();
-        let kept = texts.intern("kept");
-        let lost = (0..20_000).filter(|n| texts.intern(&format!("text number {n}")).is_none()).count();
+        let kept = texts.intern_parts(&["kept"]);
+        let lost =
+            (0..20_000).filter(|n| texts.intern_parts(&[&format!("text number {n}")]).is_none()).count();
         assert!(lost > 10_000, "{lost}");
-        assert_eq!(texts.intern("kept"), kept);
+        assert_eq!(texts.intern_parts(&["kept"]), kept);
     }
 
     #[test]
@@ -169,7 +192,7 @@ mod tests {
         let texts = Texts::new();
         let all: Vec<Vec<Option<Sid>>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..300).map(|n| texts.intern(&format!("t{n}"))).collect()))
+                .map(|_| scope.spawn(|| (0..300).map(|n| texts.intern_parts(&[&format!("t{n}")])).collect()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         });

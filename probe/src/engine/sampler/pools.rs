@@ -10,8 +10,8 @@ use crate::pool::PoolSample;
 use crate::registry::Registry;
 use crate::runtimes::{RuntimeEntry, unstable};
 
-/// A queue seen this long with no idle thread means that Tokio will not start another: the pool is full.
-const LEARN_AFTER_NS: u64 = 100_000_000;
+/// A queue seen this long with no idle thread and no new one means that Tokio will not start another: the pool is full.
+const LEARN_AFTER_NS: u64 = 250_000_000;
 const PUSHES_KEPT: usize = 4096;
 
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Pools {
 struct Blocking {
     queue: Queue,
     queued_since_ns: Option<u64>,
+    /// Busy threads when that began.
+    began: u64,
     saturated_since_ns: Option<u64>,
     pool: Option<v1::Pool>,
 }
@@ -62,6 +64,7 @@ impl Queue {
 }
 
 /// Counts of Tokio's pool, however they were come by.
+#[derive(Clone, Copy)]
 struct Counts {
     busy: u64,
     idle: Option<u64>,
@@ -133,8 +136,14 @@ impl Blocking {
     fn tick(&mut self, now_ns: u64, runtime: &RuntimeEntry, counts: &Counts) -> v1::Pool {
         let oldest_wait_ns = self.queue.tick(now_ns, counts.submitted, counts.submitted - counts.queued);
         let stands = counts.queued > 0 && counts.idle.unwrap_or(0) == 0 && counts.busy > 0;
+        // A new thread may still be waiting for a CPU: begin anew.
+        if self.queued_since_ns.is_none() || counts.busy != self.began {
+            self.queued_since_ns = None;
+            self.began = counts.busy;
+        }
         let queued_ns = since(&mut self.queued_since_ns, stands, now_ns);
-        if queued_ns.is_some_and(|ns| ns >= LEARN_AFTER_NS) {
+        let stayed = queued_ns.is_some_and(|ns| ns >= LEARN_AFTER_NS);
+        if stayed && !runtime.capacity_is_told {
             // What is full is as large as it is.
             runtime.blocking_capacity.store(counts.busy as u32, Relaxed);
         }
@@ -189,14 +198,25 @@ mod tests {
         let mut state = Blocking::default();
         let counts = Counts { busy: 8, idle: Some(0), queued: 61, submitted: 69 };
         assert_eq!(state.tick(0, &runtime, &counts).capacity, None);
-        let pool = state.tick(150 * MS, &runtime, &counts);
-        assert_eq!(
-            (pool.capacity, pool.saturated_ns, pool.oldest_wait_ns),
-            (Some(8), Some(0), Some(150 * MS))
-        );
+        let growing = Counts { busy: 7, ..counts };
+        assert_eq!(state.tick(300 * MS, &runtime, &growing).capacity, None);
+        assert_eq!(state.tick(350 * MS, &runtime, &counts).capacity, None);
+        let pool = state.tick(650 * MS, &runtime, &counts);
+        let seen = (pool.capacity, pool.saturated_ns, pool.oldest_wait_ns);
+        assert_eq!(seen, (Some(8), Some(0), Some(650 * MS)));
         let calm = Counts { busy: 3, idle: Some(5), queued: 0, submitted: 69 };
-        let pool = state.tick(300 * MS, &runtime, &calm);
+        let pool = state.tick(900 * MS, &runtime, &calm);
         assert_eq!((pool.capacity, pool.saturated_ns, pool.oldest_wait_ns), (Some(8), None, None));
+    }
+
+    #[test]
+    fn a_capacity_that_was_told_is_not_learnt() {
+        let runtime = RuntimeEntry::new(1, true, 512);
+        let mut state = Blocking::default();
+        let counts = Counts { busy: 136, idle: Some(0), queued: 61, submitted: 300 };
+        for tick in 0..20 {
+            assert_eq!(state.tick(tick * 50 * MS, &runtime, &counts).capacity, Some(512));
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ struct WorkerState {
     busy_ns: u64,
     /// Since when both of these stand still.
     still_since_ns: u64,
+    /// When they were last looked at, and when they were last looked at before they changed.
+    looked_ns: u64,
+    changed_after_ns: u64,
     second: (u64, u64),
     busy_ratio: Option<f64>,
     unseen: Option<Unseen>,
@@ -79,6 +82,22 @@ impl Workers {
         }
     }
 
+    /// Whether the worker that a line had at `began_ns` has done other things since: its thread has handed it on
+    /// (`block_in_place`), and a poll that is still open there blocks nobody.
+    pub(crate) fn has_moved_on(&self, line: &LineView, began_ns: u64) -> bool {
+        self.state_of(line).is_some_and(|state| state.changed_after_ns > began_ns)
+    }
+
+    pub(crate) fn is_parked(&self, line: &LineView) -> bool {
+        self.state_of(line).is_some_and(|state| state.parks % 2 == 1)
+    }
+
+    fn state_of(&self, line: &LineView) -> Option<&WorkerState> {
+        let seen = self.runtimes.iter().find(|seen| seen.id == line.runtime)?;
+        // Without its own index a thread is not known to be a worker.
+        seen.workers.get(&line.worker?)
+    }
+
     /// Over all workers whose ratio is known.
     pub(crate) fn mean_busy_ratio(&self) -> Option<f64> {
         let ratios: Vec<f64> = self
@@ -101,9 +120,16 @@ impl Workers {
     }
 }
 
+/// When something last began or ended on a line: of two threads that had one worker index, the later one has it.
+fn latest(line: &LineView) -> crate::clock::Ticks {
+    line.bracket.map_or(0, |bracket| bracket.start).max(line.active)
+}
+
 /// The worker that a line is, among `count`: by its own index, or 0 on a current-thread runtime.
 fn worker_of(line: &LineView, facts: Option<&Facts>) -> Option<u32> {
-    line.worker.or_else(|| facts.is_some_and(|facts| !facts.multi_thread).then_some(0))
+    let single = facts.is_some_and(|facts| !facts.multi_thread);
+    // Jobs of the blocking pool and labels on other threads do not make a worker: only polls do.
+    line.worker.or_else(|| (single && line.polls).then_some(0))
 }
 
 impl Observed {
@@ -125,8 +151,7 @@ impl Observed {
         let mut found: HashMap<u32, &LineView> = HashMap::new();
         for line in lines.iter().filter(|line| line.runtime == self.id) {
             let Some(worker) = worker_of(line, self.facts.as_ref()) else { continue };
-            let better =
-                |old: &&LineView| (line.bracket.is_some(), line.active) > (old.bracket.is_some(), old.active);
+            let better = |old: &&LineView| latest(line) > latest(old);
             if found.get(&worker).is_none_or(better) {
                 found.insert(worker, line);
             }
@@ -147,13 +172,10 @@ impl Observed {
         let global = metrics.global_queue_depth() as u64;
         self.ready = local.map(|local| global + local.iter().sum::<u64>());
 
+        let by_worker = self.lines_by_worker(lines);
         let mut running: Vec<u64> = live
             .iter()
-            .filter(|live| {
-                live.runtime == self.id
-                    && live.is_poll()
-                    && live.worker.is_some_and(|w| (w as usize) < workers)
-            })
+            .filter(|live| live.is_poll() && by_worker.values().any(|line| line.tid == live.tid))
             .filter(|live| live.poll.since_ns >= super::LOOK_AFTER_NS)
             .map(|live| live.word)
             .collect();
@@ -171,7 +193,9 @@ impl Observed {
             if (parks, busy_ns) != (state.parks, state.busy_ns) || state.still_since_ns == 0 {
                 (state.parks, state.busy_ns) = (parks, busy_ns);
                 state.still_since_ns = now_ns;
+                state.changed_after_ns = state.looked_ns;
             }
+            state.looked_ns = now_ns;
         }
         self.look_at_unseen(now_ns, lines);
     }
@@ -272,7 +296,8 @@ impl Observed {
 
     fn worker(&self, now_ns: u64, index: u32, line: Option<&LineView>, live: &[Live]) -> v1::Worker {
         let state = self.workers.get(&index);
-        let poll = line.and_then(|line| live.iter().find(|live| live.tid == line.tid)).map(|live| live.poll);
+        let mine = |live: &&Live| line.is_some_and(|line| line.tid == live.tid) && !live.blocks_nobody;
+        let poll = live.iter().find(mine).map(|live| live.poll);
         let mut out = v1::Worker {
             index,
             tid: line.map(|line| line.tid),
@@ -291,7 +316,7 @@ impl Observed {
             && unseen.agrees(self.facts.as_ref().is_some_and(|facts| facts.multi_thread))
         {
             let since_ns = now_ns.saturating_sub(state.still_since_ns);
-            let activity = unseen.last.since(&unseen.first, unseen.last_ns - unseen.first_ns);
+            let activity = unseen.last.since(&unseen.first, unseen.last_ns.saturating_sub(unseen.first_ns));
             out.set_state(worker::State::BusyUnseen);
             out.since_ns = Some(since_ns);
             out.poll = Some(v1::LivePoll { since_ns, activity: Some(activity), ..v1::LivePoll::default() });
@@ -312,7 +337,7 @@ impl Unseen {
     fn agrees(&self, parks_are_told: bool) -> bool {
         match self.last.state {
             thread_activity::State::OnCpu => {
-                let observed_ns = self.last_ns - self.first_ns;
+                let observed_ns = self.last_ns.saturating_sub(self.first_ns);
                 let on_cpu_ns = self.last.since(&self.first, observed_ns).on_cpu_ns;
                 observed_ns > 0 && on_cpu_ns.is_some_and(|ns| ns > observed_ns / 4)
             }
