@@ -111,7 +111,7 @@ impl Connection {
             .client
             .watch(ReceiverStream::new(queue))
             .await
-            .map_err(|status| refusal(&self.address, &status))?
+            .map_err(|status| broken(&self.address, &status))?
             .into_inner();
         Ok(Watch { address: self.address.clone(), requests, frames })
     }
@@ -134,7 +134,7 @@ impl Connection {
 impl Watch {
     /// The next frame; `None` where the target ended the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ConnectError> {
-        self.frames.message().await.map_err(|status| refusal(&self.address, &status))
+        self.frames.message().await.map_err(|status| broken(&self.address, &status))
     }
 
     /// A handle with which the request can be changed.
@@ -191,6 +191,14 @@ fn failure(address: &str, error: &(dyn Error + 'static)) -> ConnectError {
             ConnectError::NoAnswer(address, ANSWER_WITHIN.as_secs())
         }
         _ => ConnectError::Broken(address, root_cause(error)),
+    }
+}
+
+/// What a status means that comes from a probe: it has described itself before.
+fn broken(address: &str, status: &Status) -> ConnectError {
+    match refusal(address, status) {
+        ConnectError::NoProbe(address, cause) => ConnectError::Broken(address, cause),
+        other => other,
     }
 }
 

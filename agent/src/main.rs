@@ -5,7 +5,6 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -30,9 +29,10 @@ mod why;
 
 use address::Target;
 use cli::{Cli, Command, List, Output};
+use connection::Connection;
 use model::Model;
 use report::{ls, pools, print, status, tasks};
-use session::fetch;
+use session::{address_of, fetch};
 use why::Why;
 
 /// Something is wrong with the target.
@@ -133,23 +133,25 @@ async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {
     show(target, request, list.output, render).await
 }
 
-/// Prints the target as of now, or again every second.
+/// Prints the target as of now, or each frame of a watch.
 async fn show(
     target: Option<Target>,
     request: WatchRequest,
     output: Output,
     render: impl Fn(&Model) -> anyhow::Result<String>,
 ) -> anyhow::Result<()> {
-    loop {
-        print(&render(&fetch(target.clone(), request.clone()).await?)?)?;
-        if !output.watch {
-            return Ok(());
-        }
-        if !output.json {
-            print("\n")?;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    if !output.watch || matches!(target, Some(Target::Recording(_))) {
+        return print(&render(&fetch(target, request).await?)?);
     }
+    let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
+    let mut model = Model::new(connection.description.clone());
+    let mut watch = connection.watch(request).await?;
+    while let Some(frame) = watch.next().await? {
+        model.apply(frame);
+        let text = render(&model)?;
+        print(&if output.json { text } else { format!("{text}\n") })?;
+    }
+    Ok(())
 }
 
 /// Whether colours may be used: not with NO_COLOR (any value), nor on a dumb terminal.
