@@ -36,7 +36,9 @@ pub(crate) struct Local {
 /// The folders in which probes put their sockets; the same list as in the probe.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let uid = std::fs::metadata("/proc/self").map(|meta| meta.uid()).ok();
+    // /proc/self belongs to the user this process acts as; elsewhere the home folder tells.
+    let owner = |path: PathBuf| std::fs::metadata(path).map(|meta| meta.uid()).ok();
+    let uid = owner("/proc/self".into()).or_else(|| owner(var("HOME")?));
     let session = var("XDG_RUNTIME_DIR").or_else(|| uid.map(|uid| format!("/run/user/{uid}").into()));
     let mut folders = vec![];
     folders.extend(var("RUNTIME_DIRECTORY"));
