@@ -126,11 +126,15 @@ fn expand(arguments: &Arguments, mut function: ItemFn) -> syn::Result<proc_macro
         Flavor::CurrentThread | Flavor::Local => quote!(#tokio::runtime::Builder::new_current_thread()),
     };
     let build = match arguments.flavor {
-        Flavor::Local => quote_spanned!(ours=> builder.enable_all().build_local(::core::default::Default::default())),
+        Flavor::Local => {
+            quote_spanned!(ours=> builder.enable_all().build_local(::core::default::Default::default()))
+        }
         Flavor::MultiThread | Flavor::CurrentThread => quote_spanned!(ours=> builder.enable_all().build()),
     };
-    let worker_threads = arguments.worker_threads.iter().map(|n| quote_spanned!(ours=> builder.worker_threads(#n);));
-    let start_paused = arguments.start_paused.iter().map(|paused| quote_spanned!(ours=> builder.start_paused(#paused);));
+    let worker_threads =
+        arguments.worker_threads.iter().map(|n| quote_spanned!(ours=> builder.worker_threads(#n);));
+    let start_paused =
+        arguments.start_paused.iter().map(|paused| quote_spanned!(ours=> builder.start_paused(#paused);));
     let name = arguments.name.iter().map(|name| quote_spanned!(ours=> builder.name(#name);));
     let unhandled = arguments
         .unhandled_panic

@@ -264,14 +264,12 @@ impl Seen {
     /// At the first poll: by the hooks, if their bracket is open around it; else alone.
     fn decide(&mut self) {
         let Self::Undecided { registry, name, at } = *self else { return };
-        let id = tokio::task::try_id().map(task_id);
-        let open = registry.lines.mine().and_then(Line::open).filter(|open| Some(open.id) == id);
-        *self = match open.map(|open| (open.id, open.slot)) {
-            Some((id, Some(index))) => {
+        *self = match bracket_of_this_task(registry) {
+            Some((Some(index), id)) => {
                 Self::ByHooks { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
             }
             // The hooks have counted its spawn, and leave its end to us.
-            Some((_, None)) => {
+            Some((None, _)) => {
                 let site = registry.groups.site(at, &registry.texts).unwrap_or_default();
                 Self::Counted { registry, group: registry.groups.find(name, site).unwrap_or_default() }
             }
@@ -280,10 +278,23 @@ impl Seen {
     }
 }
 
+/// The hooks' bracket, if it is open around the task that Tokio says is running here.
+fn bracket_of_this_task(registry: &Registry) -> Option<(Option<SlotIndex>, TaskId)> {
+    let id = tokio::task::try_id().map(task_id)?;
+    let open = registry.lines.mine()?.open().filter(|open| open.id == id)?;
+    Some((open.slot, id))
+}
+
 impl Drop for Seen {
     fn drop(&mut self) {
         match self {
-            Self::Not | Self::Undecided { .. } => {}
+            Self::Not => {}
+            // Dropped before its first poll: in the bracket of an abort the hooks' slot can be told so.
+            Self::Undecided { registry, .. } => {
+                if let Some((Some(index), id)) = bracket_of_this_task(registry) {
+                    Tenant { registry, index, id }.set_dropped();
+                }
+            }
             Self::Counted { registry, group } => registry.count_end(*group, std::thread::panicking()),
             // The hooks free the slot; only they do not know how it ended.
             Self::ByHooks { task, .. } => task.set_dropped(),
