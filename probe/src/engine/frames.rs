@@ -206,8 +206,10 @@ impl Watcher {
         if self.ask.history_seconds > self.history_sent {
             // After the first frame, so that it is not delayed; but a watcher of one frame gets no second.
             if self.seq > 1 || self.ask.once {
-                self.history_sent = self.ask.history_seconds;
                 frame.history = sampler.history.chunk(self.ask.history_seconds);
+                if frame.history.is_some() {
+                    self.history_sent = self.ask.history_seconds;
+                }
             }
         }
         fit(&mut frame);

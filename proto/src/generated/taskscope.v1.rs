@@ -875,6 +875,7 @@ pub struct TaskQuery {
 /// Where a window starts: the sort value and id of the last row before it. Stable while rows come and go.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskCursor {
+    /// The number by which the row sorts plus one, 0 where it is absent: `taskscope_proto::row::sort_value`.
     #[prost(uint64, tag = "1")]
     pub value: u64,
     #[prost(uint64, tag = "2")]
