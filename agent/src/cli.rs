@@ -129,15 +129,16 @@ impl List {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let ns = filter::duration_ns(text).filter(|&ns| ns > 0);
-    ns.map(Duration::from_nanos).ok_or_else(|| "write a number and a unit, as in 30s, 500ms or 2m".to_owned())
+    ns.map(Duration::from_nanos)
+        .ok_or_else(|| "no duration\nhint: write a number and a unit, as in 30s, 500ms or 2m".to_owned())
 }
 
 fn sort_key(text: &str) -> Result<SortKey, String> {
     let known = || SORT_KEYS.iter().map(|(word, _)| *word);
     SORT_KEYS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key).ok_or_else(
         || match filter::nearest(text, known()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("it is one of {}", known().collect::<Vec<_>>().join(", ")),
+            Some(near) => format!("no such key\nhint: did you mean `{near}`?"),
+            None => format!("no such key\nhint: it is one of {}", known().collect::<Vec<_>>().join(", ")),
         },
     )
 }

@@ -26,13 +26,13 @@ pub(crate) struct Injected {
     pub(crate) named: Option<(Duration, String)>,
 }
 
-/// What a sentence about this fault begins with.
-fn mark(fault: Fault) -> &'static str {
+/// What a sentence about this fault begins with, and what it has to name: another one may be about something older.
+fn marks(fault: Fault) -> (&'static str, &'static str) {
     match fault {
-        Fault::StuckPoll => "STUCK",
-        Fault::SlowPoll => "SLOW",
-        Fault::PoolFull => "FULL",
-        Fault::Leak => "GROWING",
+        Fault::StuckPoll => ("STUCK", "POST /resize"),
+        Fault::SlowPoll => ("SLOW", "POST /login"),
+        Fault::PoolFull => ("FULL", "blocking pool"),
+        Fault::Leak => ("GROWING", "session-watch"),
     }
 }
 
@@ -63,8 +63,11 @@ impl Tour {
     /// What the tool says now. Gives back a fault that it names for the first time.
     pub(crate) fn said(&mut self, why: &Why, now: Instant) -> Option<Injected> {
         let current = self.faults.last_mut().filter(|injected| injected.named.is_none())?;
-        let is_named =
-            |line: &&Line| matches!(line, Line::Finding(_)) && line.text().starts_with(mark(current.fault));
+        let (begins, names) = marks(current.fault);
+        let is_named = |line: &&Line| {
+            let text = line.text();
+            matches!(line, Line::Finding(_)) && text.starts_with(begins) && text.contains(names)
+        };
         let sentence = why.lines.iter().find(is_named)?.text().to_owned();
         current.named = Some((now.duration_since(current.began), sentence));
         Some(current.clone())
@@ -117,12 +120,12 @@ mod tests {
             |name| Announcement::Fault { name, state: Edge::Start, truth: "it sleeps".into(), at_ms: 0 };
         tour.announced(start(Fault::StuckPoll), t0);
         let at = |ms| t0 + Duration::from_millis(ms);
-        assert!(tour.said(&why("FULL: something else"), at(100)).is_none());
-        assert!(tour.said(&why("STUCK 1 s: …"), at(600)).is_some());
-        assert!(tour.said(&why("STUCK 2 s: …"), at(900)).is_none());
+        assert!(tour.said(&why("STUCK 9 s: something older"), at(100)).is_none());
+        assert!(tour.said(&why("STUCK 1 s: POST /resize"), at(600)).is_some());
+        assert!(tour.said(&why("STUCK 2 s: POST /resize"), at(900)).is_none());
         let strip = tour.strip(at(1500)).expect("a fault was injected");
         assert_eq!(strip.truth, "stuck-poll injected 1.5 s ago: it sleeps");
-        assert_eq!(strip.said.as_deref(), Some("named after 600 ms: STUCK 1 s: …"));
+        assert_eq!(strip.said.as_deref(), Some("named after 600 ms: STUCK 1 s: POST /resize"));
         tour.announced(
             Announcement::Fault { name: Fault::StuckPoll, state: Edge::End, truth: String::new(), at_ms: 1 },
             at(2000),

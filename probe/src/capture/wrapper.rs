@@ -264,7 +264,7 @@ impl Seen {
     /// At the first poll: by the hooks, if their bracket is open around it; else alone.
     fn decide(&mut self) {
         let Self::Undecided { registry, name, at } = *self else { return };
-        *self = match bracket_of_this_task(registry) {
+        let decided = match bracket_of_this_task(registry) {
             Some((Some(index), id)) => {
                 Self::ByHooks { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
             }
@@ -275,6 +275,8 @@ impl Seen {
             }
             None => alone(registry, name, TaskKind::Wrapped, at),
         };
+        // Not dropped: that would say that the task goes before its first poll.
+        std::mem::forget(std::mem::replace(self, decided));
     }
 }
 
