@@ -33,8 +33,11 @@ async fn client(target: &Target) -> IntrospectClient<Channel> {
     IntrospectClient::new(endpoint.connect().await.expect("the probe listens"))
 }
 
+/// With all of its tasks spawned and at work.
 fn target() -> Target {
-    Target::program("target-plain").args(["--idle", &IDLE.to_string()]).on_tcp().start()
+    let target = Target::program("target-plain").args(["--idle", &IDLE.to_string()]).on_tcp().start();
+    target.said("{\"second\":1,");
+    target
 }
 
 async fn watch(request: WatchRequest) -> Watch {
