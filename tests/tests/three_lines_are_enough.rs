@@ -226,3 +226,17 @@ fn without_the_third_line_what_is_missing_is_said() {
     let told = list(&state, "capabilities").iter().map(ToString::to_string).collect::<String>();
     assert!(told.contains("tokio_unstable"), "the cause is named: {state}");
 }
+
+#[test]
+fn the_oldest_tokio_that_is_promised_will_do() {
+    let service = Service::new(true);
+    let manifest = service.hello().join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).expect("it was written");
+    let newest = "tokio = { version = \"1\",";
+    assert!(text.contains(newest), "{text}");
+    let oldest = text.replace(newest, "tokio = { version = \"=1.51.0\",");
+    std::fs::write(manifest, oldest).expect("the folder can be written");
+    service.cargo(&["check", "--quiet"], &service.hello());
+    let tree = service.cargo(&["tree", "--invert", "tokio", "--depth", "0"], &service.hello());
+    assert_eq!(tree.trim(), "tokio v1.51.0");
+}
