@@ -68,18 +68,14 @@ impl Builder {
         let engine = self.start_engine();
         let entry = engine.map(|engine| engine.add_runtime(unstable::HOOKS, capacity));
         if let (Some(engine), Some(entry)) = (engine, &entry) {
-            #[cfg_attr(
-                tokio_unstable,
-                allow(unused_variables, reason = "the closure below is for stable Tokio")
-            )]
-            let held = Arc::clone(entry);
             #[cfg(tokio_unstable)]
             crate::capture::hooks::install(&engine.registry, entry, runtime);
             // The builder shows whether a callback of the application's is set; that one stays.
             #[cfg(not(tokio_unstable))]
             if format!("{runtime:?}").contains("before_park: Some") {
-                held.stays.store(true, Relaxed);
+                entry.stays.store(true, Relaxed);
             } else {
+                let held = Arc::clone(entry);
                 runtime.on_thread_park(move || {
                     if let Some(line) = engine.registry.lines.mine() {
                         line.set_runtime(held.id, crate::runtimes::worker_index());
