@@ -12,10 +12,14 @@ fn top(screen: &Screen, address: &str) {
     screen.shows(Duration::from_secs(10), |_| screen.is_alternate());
 }
 
+/// The command's exit code is printed on a line of its own; what was typed holds the same words.
+fn has_ended(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("ended: "))
+}
+
 /// The shell again: its own screen, its cursor, and what is typed shows.
 fn restored(screen: &Screen) -> String {
-    let text =
-        screen.shows(Duration::from_secs(5), |text| !screen.is_alternate() && text.contains("ended: "));
+    let text = screen.shows(Duration::from_secs(5), |text| !screen.is_alternate() && has_ended(text));
     assert!(screen.has_cursor(), "the cursor is shown again:\n{text}");
     assert!(!text.contains("panicked"), "{text}");
     screen.run("echo typed | tr a-z A-Z");
