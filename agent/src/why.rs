@@ -139,6 +139,14 @@ pub(crate) fn loss_words(loss: &v1::Loss) -> String {
         Reason::PoolPanics => format!("{n} pool closures panicked"),
         Reason::PoolNonsense => format!("{n} pool samples cannot be (busy above capacity)"),
         Reason::FoldedLabels => format!("{n} stretches count in the label `other`"),
+        Reason::FoldedHistograms => format!("{n} histograms were folded into that of `other`"),
+        Reason::UnsortedPolls => format!("{n} polls are in no histogram"),
+        Reason::CutStrings => format!("{n} names were cut or cleaned"),
+        Reason::UnpairedHooks => format!("{n} hooks fired without their counterpart"),
+        Reason::PoolBlocked => format!("{n} pool closures do not return"),
+        Reason::LostEndings => format!("{n} tasks ended faster than their rows could be kept"),
+        Reason::LostCancellations => format!("{n} cancellation requests were not remembered"),
+        Reason::LostHistory => format!("{n} parts of the history did not fit"),
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Totals {
 /// Counts of what was not followed, by reason.
 #[derive(Default)]
 pub(crate) struct Losses {
-    counts: [AtomicU64; 16],
+    counts: [AtomicU64; 32],
 }
 
 impl Losses {

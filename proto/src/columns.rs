@@ -1,9 +1,9 @@
 //! Task rows to columns and back.
 
 use crate::ids::{GroupId, RuntimeId, Sid, TaskId};
-use crate::row::TaskRow;
+use crate::row::{CancelRequest, TaskRow, Wakes};
 use crate::strings::Strings;
-use crate::v1::{Outcome, TaskKind, TaskRows, TaskState};
+use crate::v1::{Outcome, TaskClass, TaskKind, TaskRows, TaskState};
 
 /// One row whose texts are still ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub struct RawRow {
     pub age_ns: u64,
     pub since_ns: u64,
     pub longest_poll_ns: u64,
+    pub wakes: Option<Wakes>,
+    pub cancel: Option<CancelRequest>,
+    pub class: TaskClass,
+    pub reason: Sid,
+    pub fields: Sid,
 }
 
 /// Columns that do not fit together: a sender's fault.
@@ -57,6 +62,16 @@ pub fn push(rows: &mut TaskRows, row: &RawRow) {
     rows.age_ns.push(row.age_ns);
     rows.since_ns.push(row.since_ns);
     rows.longest_poll_ns.push(row.longest_poll_ns);
+    rows.wakes_plus1.push(plus_one(row.wakes.map(|wakes| wakes.total)));
+    rows.self_wakes_plus1.push(plus_one(row.wakes.map(|wakes| wakes.by_itself)));
+    rows.woken_by.push(row.wakes.and_then(|wakes| wakes.by).map_or(0, |task| task.0));
+    rows.wakers_plus1.push(plus_one(row.wakes.map(|wakes| wakes.wakers)));
+    rows.cancel_ns_plus1.push(plus_one(row.cancel.map(|cancel| cancel.since_ns)));
+    rows.polls_since_cancel.push(row.cancel.map_or(0, |cancel| cancel.polls));
+    rows.wakes_since_cancel.push(row.cancel.map_or(0, |cancel| cancel.wakes));
+    rows.task_class.push(row.class.into());
+    rows.reason_sid.push(row.reason.0);
+    rows.fields_sid.push(row.fields.0);
 }
 
 /// Keeps the first `len` rows.
@@ -77,6 +92,16 @@ pub fn truncate(rows: &mut TaskRows, len: usize) {
     rows.age_ns.truncate(len);
     rows.since_ns.truncate(len);
     rows.longest_poll_ns.truncate(len);
+    rows.wakes_plus1.truncate(len);
+    rows.self_wakes_plus1.truncate(len);
+    rows.woken_by.truncate(len);
+    rows.wakers_plus1.truncate(len);
+    rows.cancel_ns_plus1.truncate(len);
+    rows.polls_since_cancel.truncate(len);
+    rows.wakes_since_cancel.truncate(len);
+    rows.task_class.truncate(len);
+    rows.reason_sid.truncate(len);
+    rows.fields_sid.truncate(len);
 }
 
 /// The rows in their order, texts resolved. An enum value of a newer sender reads as unspecified.
@@ -100,6 +125,16 @@ pub fn decode(rows: &TaskRows, strings: &Strings) -> Result<Vec<TaskRow>, Malfor
     check("age_ns", rows.age_ns.len())?;
     check("since_ns", rows.since_ns.len())?;
     check("longest_poll_ns", rows.longest_poll_ns.len())?;
+    check("wakes_plus1", rows.wakes_plus1.len())?;
+    check("self_wakes_plus1", rows.self_wakes_plus1.len())?;
+    check("woken_by", rows.woken_by.len())?;
+    check("wakers_plus1", rows.wakers_plus1.len())?;
+    check("cancel_ns_plus1", rows.cancel_ns_plus1.len())?;
+    check("polls_since_cancel", rows.polls_since_cancel.len())?;
+    check("wakes_since_cancel", rows.wakes_since_cancel.len())?;
+    check("task_class", rows.task_class.len())?;
+    check("reason_sid", rows.reason_sid.len())?;
+    check("fields_sid", rows.fields_sid.len())?;
     let small = |column: &[u32], at: usize| column.get(at).copied().unwrap_or_default();
     let large = |column: &[u64], at: usize| column.get(at).copied().unwrap_or_default();
     let choice = |column: &[i32], at: usize| column.get(at).copied().unwrap_or_default();
@@ -121,6 +156,20 @@ pub fn decode(rows: &TaskRows, strings: &Strings) -> Result<Vec<TaskRow>, Malfor
             age_ns: large(&rows.age_ns, at),
             since_ns: large(&rows.since_ns, at),
             longest_poll_ns: large(&rows.longest_poll_ns, at),
+            wakes: large(&rows.wakes_plus1, at).checked_sub(1).map(|total| Wakes {
+                total,
+                by_itself: large(&rows.self_wakes_plus1, at).saturating_sub(1),
+                by: Some(TaskId(large(&rows.woken_by, at))).filter(|task| task.0 != 0),
+                wakers: large(&rows.wakers_plus1, at).saturating_sub(1),
+            }),
+            cancel: large(&rows.cancel_ns_plus1, at).checked_sub(1).map(|since_ns| CancelRequest {
+                since_ns,
+                polls: large(&rows.polls_since_cancel, at),
+                wakes: large(&rows.wakes_since_cancel, at),
+            }),
+            class: TaskClass::try_from(choice(&rows.task_class, at)).unwrap_or_default(),
+            reason: strings.text(Sid(small(&rows.reason_sid, at))).to_owned(),
+            fields: strings.text(Sid(small(&rows.fields_sid, at))).to_owned(),
         })
         .collect())
 }
@@ -150,12 +199,18 @@ mod tests {
             age_ns: 5,
             since_ns: 5,
             longest_poll_ns: 0,
+            wakes: Some(Wakes { total: 3, by_itself: 0, by: None, wakers: 0 }),
+            cancel: None,
+            class: TaskClass::Daemon,
+            reason: Sid(0),
+            fields: Sid(0),
         };
         push(&mut rows, &row);
         let mut strings = Strings::default();
         strings.extend(&[InternedString { sid: 1, text: "mailer".into() }]);
         let decoded = decode(&rows, &strings).expect("columns fit");
         assert_eq!((decoded[0].scheduled_ns, decoded[0].idle_ns), (Some(0), None));
+        assert_eq!((decoded[0].wakes, decoded[0].cancel), (row.wakes, None));
         assert_eq!((decoded[0].name.as_str(), decoded[0].spawned_at.as_str()), ("mailer", ""));
     }
 

@@ -6,15 +6,15 @@
 //! # Ok::<(), taskscope_proto::filter::ParseError>(())
 //! ```
 //!
-//! `field op value`: numbers (`id polls`) and durations (`age busy scheduled idle since longest`, with a unit: `ns us ms
-//! s m h`) take `= != > >= < <=`; texts (`name label at`) take `~` (contains, ignoring ASCII case), `!~`, `=`, `!=`;
-//! `state kind outcome` take `=` and `!=`. A value with spaces stands in double quotes. A number that is not known
-//! matches no comparison.
+//! `field op value`: numbers (`id polls wakes`) and durations (`age busy scheduled idle since longest cancel`, with a unit:
+//! `ns us ms s m h`) take `= != > >= < <=`; texts (`name label at fields`) take `~` (contains, ignoring ASCII case), `!~`,
+//! `=`, `!=`; `state kind outcome class` take `=` and `!=`. A value with spaces stands in double quotes. A number that is
+//! not known matches no comparison.
 
 use std::str::FromStr;
 
 use crate::row::{self, NumberField, Row, TextField};
-use crate::v1::{Outcome, TaskKind, TaskState};
+use crate::v1::{Outcome, TaskClass, TaskKind, TaskState};
 
 /// A parsed filter. Empty matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,7 @@ enum Term {
     State { is: bool, state: TaskState },
     Kind { is: bool, kind: TaskKind },
     Outcome { is: bool, outcome: Outcome },
+    Class { is: bool, class: TaskClass },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,15 @@ pub const MAX_LENGTH: usize = 4096;
 
 const STATES: [TaskState; 4] = [TaskState::Running, TaskState::Scheduled, TaskState::Idle, TaskState::Ended];
 const KINDS: [TaskKind; 4] = [TaskKind::Task, TaskKind::Wrapped, TaskKind::Main, TaskKind::Blocking];
-const OUTCOMES: [Outcome; 4] = [Outcome::Completed, Outcome::Cancelled, Outcome::Panicked, Outcome::Shutdown];
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::Completed,
+    Outcome::Failed,
+    Outcome::Cancelled,
+    Outcome::Aborted,
+    Outcome::Panicked,
+    Outcome::Shutdown,
+];
+const CLASSES: [TaskClass; 4] = [TaskClass::Ingress, TaskClass::Work, TaskClass::Daemon, TaskClass::Critical];
 
 enum Field {
     Number(NumberField),
@@ -73,9 +82,10 @@ enum Field {
     State,
     Kind,
     Outcome,
+    Class,
 }
 
-const FIELDS: [(&str, Field); 14] = [
+const FIELDS: [(&str, Field); 18] = [
     ("id", Field::Number(NumberField::Id)),
     ("polls", Field::Number(NumberField::Polls)),
     ("age", Field::Duration(NumberField::Age)),
@@ -90,6 +100,10 @@ const FIELDS: [(&str, Field); 14] = [
     ("state", Field::State),
     ("kind", Field::Kind),
     ("outcome", Field::Outcome),
+    ("wakes", Field::Number(NumberField::Wakes)),
+    ("cancel", Field::Duration(NumberField::Cancel)),
+    ("fields", Field::Text(TextField::Fields)),
+    ("class", Field::Class),
 ];
 
 impl Filter {
@@ -134,6 +148,7 @@ impl Term {
             Self::State { is, state } => (row.state() == *state) == *is,
             Self::Kind { is, kind } => (row.kind() == *kind) == *is,
             Self::Outcome { is, outcome } => (row.outcome() == *outcome) == *is,
+            Self::Class { is, class } => (row.class() == *class) == *is,
         }
     }
 }
@@ -289,6 +304,13 @@ fn term(text: &str, start: usize, word: &str) -> Result<Term, ParseError> {
                 .find(|&outcome| row::outcome_word(outcome) == Some(value))
                 .ok_or_else(|| word_value(OUTCOMES.iter().filter_map(|&o| row::outcome_word(o)).collect()))?,
         }),
+        Field::Class => Ok(Term::Class {
+            is: equality()?,
+            class: CLASSES
+                .into_iter()
+                .find(|&class| row::class_word(class) == Some(value))
+                .ok_or_else(|| word_value(CLASSES.iter().filter_map(|&c| row::class_word(c)).collect()))?,
+        }),
     }
 }
 
@@ -371,6 +393,11 @@ mod tests {
             age_ns: 31_000_000_000,
             since_ns: 0,
             longest_poll_ns: 2_000_000,
+            wakes: Some(row::Wakes { total: 12, by_itself: 0, by: None, wakers: 1 }),
+            cancel: Some(row::CancelRequest { since_ns: 6_000_000_000, polls: 0, wakes: 0 }),
+            class: TaskClass::Work,
+            reason: String::new(),
+            fields: "tenant=acme".into(),
         }
     }
 
@@ -380,13 +407,23 @@ mod tests {
             "",
             "state=idle age>30s idle>10s busy>1s polls>100 name~SESSION label~\"post /res\" at~conn.rs kind=blocking",
             "id=7 longest<=2ms",
+            "wakes>11 cancel>5s class=work fields~tenant=acme",
             "state!=running",
             "label=\"POST /resize\"",
             "name!~http",
         ] {
             assert!(yes.parse::<Filter>().expect(yes).matches(&row()), "{yes}");
         }
-        for no in ["state=running", "age<30s", "polls>101", "name=session", "scheduled>0ns", "scheduled<1h"] {
+        for no in [
+            "state=running",
+            "age<30s",
+            "polls>101",
+            "name=session",
+            "scheduled>0ns",
+            "scheduled<1h",
+            "cancel>7s",
+            "class!=work",
+        ] {
             assert!(!no.parse::<Filter>().expect(no).matches(&row()), "{no}");
         }
     }

@@ -1,7 +1,7 @@
 //! What a task row can be asked. The probe implements [`Row`] on a registry slot, viewers on [`TaskRow`].
 
 use crate::ids::{GroupId, RuntimeId, TaskId};
-use crate::v1::{Outcome, SortKey, TaskKind, TaskState};
+use crate::v1::{Outcome, SortKey, TaskClass, TaskKind, TaskState};
 
 /// A number of a row that filters compare.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,10 @@ pub enum NumberField {
     Idle,
     Since,
     LongestPoll,
+    /// A count.
+    Wakes,
+    /// Since it was asked to stop.
+    Cancel,
 }
 
 /// A text of a row that filters search.
@@ -24,6 +28,29 @@ pub enum TextField {
     Label,
     /// Where it was spawned.
     At,
+    /// `key=value` pairs given at its spawn.
+    Fields,
+}
+
+/// Wakes of a task whose wakes are seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wakes {
+    pub total: u64,
+    /// Inside its own polls.
+    pub by_itself: u64,
+    /// The task whose poll woke it last; `None`: none did (a timer, the I/O driver, a thread).
+    pub by: Option<TaskId>,
+    /// Wakers that are held somewhere. An idle task without one is never woken again.
+    pub wakers: u64,
+}
+
+/// A task was asked to stop, and what it did since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CancelRequest {
+    /// Since the first request.
+    pub since_ns: u64,
+    pub polls: u64,
+    pub wakes: u64,
 }
 
 /// One task, however it is stored.
@@ -34,6 +61,8 @@ pub trait Row {
     fn outcome(&self) -> Outcome;
     /// `None` where it is not known; a comparison with it is false.
     fn number(&self, field: NumberField) -> Option<u64>;
+    /// What its spawner said that it is for.
+    fn class(&self) -> TaskClass;
     /// Empty where there is none.
     fn text(&self, field: TextField) -> &str;
 }
@@ -62,6 +91,22 @@ pub struct TaskRow {
     pub age_ns: u64,
     pub since_ns: u64,
     pub longest_poll_ns: u64,
+    /// `None`: its wakes are not seen.
+    pub wakes: Option<Wakes>,
+    /// `None`: it was not asked to stop, or that is not seen.
+    pub cancel: Option<CancelRequest>,
+    pub class: TaskClass,
+    /// Error or panic of an ended task; empty: none, or not known.
+    pub reason: String,
+    /// `key=value` pairs joined by spaces; empty: none.
+    pub fields: String,
+}
+
+impl TaskRow {
+    /// Whether nothing can wake it any more: it is idle, and nobody holds a waker of it.
+    pub fn is_lost(&self) -> bool {
+        self.state == TaskState::Idle && self.wakes.is_some_and(|wakes| wakes.wakers == 0)
+    }
 }
 
 impl Row for TaskRow {
@@ -87,13 +132,19 @@ impl Row for TaskRow {
             NumberField::Idle => self.idle_ns,
             NumberField::Since => Some(self.since_ns),
             NumberField::LongestPoll => Some(self.longest_poll_ns),
+            NumberField::Wakes => self.wakes.map(|wakes| wakes.total),
+            NumberField::Cancel => self.cancel.map(|cancel| cancel.since_ns),
         }
+    }
+    fn class(&self) -> TaskClass {
+        self.class
     }
     fn text(&self, field: TextField) -> &str {
         match field {
             TextField::Name => &self.name,
             TextField::Label => &self.label,
             TextField::At => &self.spawned_at,
+            TextField::Fields => &self.fields,
         }
     }
 }
@@ -109,12 +160,14 @@ pub fn sort_value(row: &impl Row, key: SortKey) -> u64 {
         SortKey::SortIdle => NumberField::Idle,
         SortKey::SortSince => NumberField::Since,
         SortKey::SortLongestPoll => NumberField::LongestPoll,
+        SortKey::SortWakes => NumberField::Wakes,
+        SortKey::SortCancel => NumberField::Cancel,
     };
     row.number(field).map_or(0, |value| value.saturating_add(1))
 }
 
 /// Each sort key with the word that users type for it.
-pub const SORT_KEYS: [(&str, SortKey); 8] = [
+pub const SORT_KEYS: [(&str, SortKey); 10] = [
     ("age", SortKey::SortAge),
     ("id", SortKey::SortId),
     ("polls", SortKey::SortPolls),
@@ -123,6 +176,8 @@ pub const SORT_KEYS: [(&str, SortKey); 8] = [
     ("idle", SortKey::SortIdle),
     ("since", SortKey::SortSince),
     ("longest", SortKey::SortLongestPoll),
+    ("wakes", SortKey::SortWakes),
+    ("cancel", SortKey::SortCancel),
 ];
 
 /// The word for a state, as in `--json` and in filters.
@@ -155,5 +210,18 @@ pub fn outcome_word(outcome: Outcome) -> Option<&'static str> {
         Outcome::Cancelled => Some("cancelled"),
         Outcome::Panicked => Some("panicked"),
         Outcome::Shutdown => Some("shutdown"),
+        Outcome::Failed => Some("failed"),
+        Outcome::Aborted => Some("aborted"),
+    }
+}
+
+/// The word for a class, as in `--json` and in filters; `None` where none was said.
+pub fn class_word(class: TaskClass) -> Option<&'static str> {
+    match class {
+        TaskClass::Unspecified => None,
+        TaskClass::Ingress => Some("ingress"),
+        TaskClass::Work => Some("work"),
+        TaskClass::Daemon => Some("daemon"),
+        TaskClass::Critical => Some("critical"),
     }
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use taskscope_proto::columns::{self, RawRow};
 use taskscope_proto::ids::{GroupId, RuntimeId, Sid, TaskId};
+use taskscope_proto::row::Wakes;
 use taskscope_proto::v1::{self, capability, event, loss, pool, runtime, thread_activity, worker};
-use taskscope_proto::v1::{Outcome, TaskKind, TaskState};
+use taskscope_proto::v1::{Outcome, TaskClass, TaskKind, TaskState};
 
 use crate::app::{App, Command, LinkView, Message, Options, Sentence, Severity, StripView, TargetChoice};
 
@@ -142,6 +143,7 @@ fn asleep(observed_ns: u64) -> v1::ThreadActivity {
         on_cpu_ns: Some(2 * MS),
         waiting_for_cpu_ns: Some(0),
         observed_ns,
+        ..v1::ThreadActivity::default()
     }
 }
 
@@ -197,6 +199,7 @@ fn pools() -> Vec<v1::Pool> {
             oldest_wait_ns: Some(8_700 * MS),
             saturated_ns: Some(9 * S),
             runtime_id: 1,
+            ..v1::Pool::default()
         },
     ]
 }
@@ -208,6 +211,7 @@ fn events() -> Vec<v1::Event> {
         kind: kind.into(),
         tid: Some(4243),
         poll: Some(poll),
+        ..v1::Event::default()
     };
     let on_cpu = v1::ThreadActivity {
         state: thread_activity::State::OnCpu.into(),
@@ -259,6 +263,7 @@ fn history() -> v1::HistoryChunk {
             .collect(),
         queued_plus1: seconds.clone().map(|at| if at < 177 { 1 } else { 42 }).collect(),
         stuck_workers: seconds.map(|at| if at < 177 { 0 } else { 2 }).collect(),
+        ..v1::HistoryChunk::default()
     }
 }
 
@@ -305,6 +310,7 @@ pub(crate) fn frame() -> v1::Frame {
             memory_limit_bytes: 32 << 20,
             cpu_ratio: Some(0.004),
             watchers: 2,
+            ..v1::ProbeHealth::default()
         }),
         ..v1::Frame::default()
     }
@@ -370,6 +376,11 @@ fn task(at: u64) -> RawRow {
         age_ns,
         since_ns: if running { 3_200 * MS - at * 100 * MS } else { at * at * 97 * MS },
         longest_poll_ns: if handler { 3_200 * MS / (at + 1) } else { (at + 1) * 43_000 },
+        wakes: wrapped.then_some(Wakes { total: at * 7, by_itself: 0, by: None, wakers: 1 }),
+        cancel: None,
+        class: TaskClass::Unspecified,
+        reason: Sid(0),
+        fields: Sid(0),
     }
 }
 
@@ -404,6 +415,7 @@ fn group_window() -> v1::GroupWindow {
             ended: 0,
             growing_seconds: if live > before { 31 } else { 0 },
         }),
+        ..v1::Group::default()
     };
     let label = |text: &str, requests: Option<u64>, polls: v1::PollStats| v1::Label {
         label_sid: sid(text),

@@ -96,6 +96,10 @@ pub(crate) struct Event {
     pub(crate) kind: v1::event::Kind,
     pub(crate) tid: Option<u32>,
     pub(crate) poll: LivePoll,
+    /// Of a pause of the process.
+    pub(crate) paused_ns: Option<u64>,
+    /// Message and place of a panic, or the text of an error; empty where there is none.
+    pub(crate) reason: String,
 }
 
 impl Model {
@@ -234,6 +238,8 @@ impl Model {
             kind: event.kind(),
             tid: event.tid,
             poll: self.live_poll(&event.poll.unwrap_or_default()),
+            paused_ns: event.paused_ns,
+            reason: self.text(event.reason_sid),
         }
     }
 

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_every_column_and_a_narrow_one_keeps_what_matters() {
-        assert_eq!(widths(tasks::TASKS, 120).0.len(), tasks::TASKS.len());
+        assert_eq!(widths(tasks::TASKS, 140).0.len(), tasks::TASKS.len());
         assert_eq!(widths(groups::GROUPS, 120).0.len(), groups::GROUPS.len());
         let (narrow, _) = widths(tasks::TASKS, 40);
         assert_eq!(narrow, ["id", "name", "state"]);

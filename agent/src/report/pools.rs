@@ -33,6 +33,11 @@ pub(crate) fn of(model: &Model) -> Vec<Pool> {
             kind: match pool.kind() {
                 Kind::Blocking => "blocking",
                 Kind::User => "user",
+                Kind::FileDescriptors => "file_descriptors",
+                Kind::Memory => "memory",
+                Kind::AcceptBacklog => "accept_backlog",
+                Kind::GlobalQueue => "global_queue",
+                Kind::LocalQueues => "local_queues",
                 Kind::Unspecified => "unknown",
             },
             capacity: pool.capacity,

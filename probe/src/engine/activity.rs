@@ -57,6 +57,7 @@ impl Look {
             on_cpu_ns: grown(|cpu| cpu.on_cpu_ns),
             waiting_for_cpu_ns: grown(|cpu| cpu.waiting_ns),
             observed_ns,
+            throttled_ns: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use taskscope_proto::filter::{Filter, ParseError};
 use taskscope_proto::ids::{GroupId, RuntimeId, Sid, TaskId};
 use taskscope_proto::row::{NumberField, Row, TextField, sort_value};
 use taskscope_proto::top::{Direction, Place, Top};
-use taskscope_proto::v1::{self, Outcome, TaskKind, TaskState, loss::Reason};
+use taskscope_proto::v1::{self, Outcome, TaskClass, TaskKind, TaskState, loss::Reason};
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 
 use super::Engine;
@@ -199,6 +199,7 @@ impl Watcher {
                 memory_limit_bytes: sampler.engine.settings.memory_bytes as u64,
                 cpu_ratio: sampler.cpu_ratio,
                 watchers,
+                memory_used_bytes: None,
             }),
             capabilities: self.changed_capabilities(sampler.engine),
             strings: Vec::new(),
@@ -371,6 +372,7 @@ impl Watcher {
         let mut used: BTreeSet<u32> = BTreeSet::new();
         if let Some(rows) = frame.tasks.as_ref().and_then(|window| window.rows.as_ref()) {
             used.extend(rows.name_sid.iter().chain(&rows.label_sid).chain(&rows.spawned_at_sid));
+            used.extend(rows.reason_sid.iter().chain(&rows.fields_sid));
         }
         if let Some(window) = &frame.groups {
             used.extend(window.groups.iter().flat_map(|group| [group.name_sid, group.spawned_at_sid]));
@@ -382,6 +384,11 @@ impl Watcher {
         let events = frame.events.iter().filter_map(|event| event.poll.as_ref());
         for poll in workers.chain(threads).chain(events) {
             used.extend([poll.name_sid, poll.label_sid, poll.spawned_at_sid]);
+        }
+        used.extend(frame.events.iter().map(|event| event.reason_sid));
+        if let Some(history) = &frame.history {
+            used.extend(history.groups.iter().flat_map(|group| [group.name_sid, group.spawned_at_sid]));
+            used.extend(history.events.iter().map(|event| event.reason_sid));
         }
         for sid in used {
             if sid != 0 && self.sent.insert(sid) {
@@ -511,6 +518,11 @@ fn raw_row(
         age_ns,
         since_ns,
         longest_poll_ns: view.longest_ns.max(running_ns),
+        wakes: None,
+        cancel: None,
+        class: TaskClass::Unspecified,
+        reason: Sid(0),
+        fields: Sid(0),
     }
 }
 
@@ -537,13 +549,19 @@ impl Row for SlotRow {
             NumberField::Idle => self.raw.idle_ns,
             NumberField::Since => Some(self.raw.since_ns),
             NumberField::LongestPoll => Some(self.raw.longest_poll_ns),
+            NumberField::Wakes => self.raw.wakes.map(|wakes| wakes.total),
+            NumberField::Cancel => self.raw.cancel.map(|cancel| cancel.since_ns),
         }
+    }
+    fn class(&self) -> TaskClass {
+        self.raw.class
     }
     fn text(&self, field: TextField) -> &str {
         match field {
             TextField::Name => &self.name,
             TextField::Label => &self.label,
             TextField::At => &self.at,
+            TextField::Fields => "",
         }
     }
 }
@@ -588,7 +606,7 @@ fn other_threads(sampler: &Sampler) -> Vec<v1::Thread> {
 
 fn losses(sampler: &Sampler) -> Vec<v1::Loss> {
     let counted = &sampler.engine.registry.losses;
-    let reasons = (1..16).filter_map(|n| Reason::try_from(n).ok());
+    let reasons = (1..=18).filter_map(|n| Reason::try_from(n).ok());
     let mut losses: Vec<v1::Loss> = reasons
         .map(|reason| v1::Loss { reason: reason.into(), count: counted.count(reason) })
         .filter(|loss| loss.count > 0)
@@ -652,6 +670,7 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
             panicked_total: panicked,
             polls: Some(polls),
             trend: Some(windows.size.trend(now_ns, spawned, ended)),
+            queue_wait: None,
         });
     }
     groups.retain(|group| group.id != 0 || group.spawned_total > 0);

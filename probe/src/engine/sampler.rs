@@ -326,6 +326,8 @@ impl Sampler {
             kind: kind.into(),
             tid,
             poll: Some(poll),
+            paused_ns: None,
+            reason_sid: 0,
         });
     }
 

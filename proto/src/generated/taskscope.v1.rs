@@ -61,6 +61,34 @@ pub struct TaskRows {
     pub since_ns: ::prost::alloc::vec::Vec<u64>,
     #[prost(uint64, repeated, tag = "16")]
     pub longest_poll_ns: ::prost::alloc::vec::Vec<u64>,
+    /// Plus one; 0: wakes of this task are not seen. The same of all wake columns.
+    #[prost(uint64, repeated, tag = "17")]
+    pub wakes_plus1: ::prost::alloc::vec::Vec<u64>,
+    /// Wakes by the task itself, inside its own poll.
+    #[prost(uint64, repeated, tag = "18")]
+    pub self_wakes_plus1: ::prost::alloc::vec::Vec<u64>,
+    /// Who woke it last: the task whose poll did it; 0: no task (a timer, the I/O driver, a thread), or not seen.
+    #[prost(uint64, repeated, tag = "19")]
+    pub woken_by: ::prost::alloc::vec::Vec<u64>,
+    /// Wakers of this task that are held somewhere, plus one. 1 (none) on a task that is idle: nothing can wake it any more.
+    #[prost(uint64, repeated, tag = "20")]
+    pub wakers_plus1: ::prost::alloc::vec::Vec<u64>,
+    /// Time since it was first asked to stop, plus one; 0: it was not, or that is not seen.
+    #[prost(uint64, repeated, tag = "21")]
+    pub cancel_ns_plus1: ::prost::alloc::vec::Vec<u64>,
+    /// Since it was asked to stop.
+    #[prost(uint64, repeated, tag = "22")]
+    pub polls_since_cancel: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "23")]
+    pub wakes_since_cancel: ::prost::alloc::vec::Vec<u64>,
+    #[prost(enumeration = "TaskClass", repeated, tag = "24")]
+    pub task_class: ::prost::alloc::vec::Vec<i32>,
+    /// Of an ended task: the text of its error, or message and place of its panic; 0: none, or not known.
+    #[prost(uint32, repeated, tag = "25")]
+    pub reason_sid: ::prost::alloc::vec::Vec<u32>,
+    /// `key=value` pairs given at its spawn, joined by spaces; 0: none.
+    #[prost(uint32, repeated, tag = "26")]
+    pub fields_sid: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupWindow {
@@ -92,10 +120,24 @@ pub struct Group {
     pub ended_total: u64,
     #[prost(uint64, tag = "8")]
     pub panicked_total: u64,
+    /// Of jobs of the blocking pool: their run times.
     #[prost(message, optional, tag = "9")]
     pub polls: ::core::option::Option<PollStats>,
     #[prost(message, optional, tag = "10")]
     pub trend: ::core::option::Option<Trend>,
+    /// Only of groups of blocking jobs: how long they waited for a thread.
+    #[prost(message, optional, tag = "11")]
+    pub queue_wait: ::core::option::Option<QueueWait>,
+}
+/// Waits of jobs that have started, since the probe began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueueWait {
+    #[prost(uint64, tag = "1")]
+    pub started_total: u64,
+    #[prost(uint64, tag = "2")]
+    pub wait_ns_total: u64,
+    #[prost(uint64, tag = "3")]
+    pub longest_ns: u64,
 }
 /// Stretches of polls under one label.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -253,6 +295,10 @@ pub enum Outcome {
     Panicked = 3,
     /// Ended by the shutdown of its runtime.
     Shutdown = 4,
+    /// Completed with an error that nobody awaited (`spawn_try`).
+    Failed = 5,
+    /// Cancelled by an abort through its handle.
+    Aborted = 6,
 }
 impl Outcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -266,6 +312,8 @@ impl Outcome {
             Self::Cancelled => "CANCELLED",
             Self::Panicked => "PANICKED",
             Self::Shutdown => "SHUTDOWN",
+            Self::Failed => "FAILED",
+            Self::Aborted => "ABORTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -276,6 +324,49 @@ impl Outcome {
             "CANCELLED" => Some(Self::Cancelled),
             "PANICKED" => Some(Self::Panicked),
             "SHUTDOWN" => Some(Self::Shutdown),
+            "FAILED" => Some(Self::Failed),
+            "ABORTED" => Some(Self::Aborted),
+            _ => None,
+        }
+    }
+}
+/// What a task is for, as its spawner said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskClass {
+    /// Not said.
+    Unspecified = 0,
+    /// Takes work in: listeners, acceptors, consumers.
+    Ingress = 1,
+    /// Does the work of one request or job.
+    Work = 2,
+    /// Runs as long as the process.
+    Daemon = 3,
+    /// Must not be cut short.
+    Critical = 4,
+}
+impl TaskClass {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_CLASS_UNSPECIFIED",
+            Self::Ingress => "INGRESS",
+            Self::Work => "WORK",
+            Self::Daemon => "DAEMON",
+            Self::Critical => "CRITICAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
+            "INGRESS" => Some(Self::Ingress),
+            "WORK" => Some(Self::Work),
+            "DAEMON" => Some(Self::Daemon),
+            "CRITICAL" => Some(Self::Critical),
             _ => None,
         }
     }
@@ -472,6 +563,10 @@ pub struct ThreadActivity {
     /// The part of the poll between the first and the last look; 0: looked at once.
     #[prost(uint64, tag = "5")]
     pub observed_ns: u64,
+    /// Time in `observed_ns` during which the cgroup's CPU quota was used up and the process stood still; absent: there is no
+    /// quota, or it cannot be read.
+    #[prost(uint64, optional, tag = "6")]
+    pub throttled_ns: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `ThreadActivity`.
 pub mod thread_activity {
@@ -549,6 +644,9 @@ pub struct Pool {
     /// 0: of no runtime in particular.
     #[prost(uint32, tag = "9")]
     pub runtime_id: u32,
+    /// Waits that were given up, since the pool began; absent: not told.
+    #[prost(uint64, optional, tag = "10")]
+    pub acquire_timeouts_total: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `Pool`.
 pub mod pool {
@@ -570,6 +668,16 @@ pub mod pool {
         Blocking = 1,
         /// Reported by a closure of the application.
         User = 2,
+        /// Open file descriptors against the soft limit of the process.
+        FileDescriptors = 3,
+        /// Bytes against the limit of the cgroup.
+        Memory = 4,
+        /// Connections that wait to be accepted on a listening socket, against its backlog.
+        AcceptBacklog = 5,
+        /// Tasks that wait in the queue of all workers of a runtime. It has no limit.
+        GlobalQueue = 6,
+        /// Tasks that wait in the queues of single workers of a runtime, taken together.
+        LocalQueues = 7,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -581,6 +689,11 @@ pub mod pool {
                 Self::Unspecified => "KIND_UNSPECIFIED",
                 Self::Blocking => "BLOCKING",
                 Self::User => "USER",
+                Self::FileDescriptors => "FILE_DESCRIPTORS",
+                Self::Memory => "MEMORY",
+                Self::AcceptBacklog => "ACCEPT_BACKLOG",
+                Self::GlobalQueue => "GLOBAL_QUEUE",
+                Self::LocalQueues => "LOCAL_QUEUES",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -589,6 +702,11 @@ pub mod pool {
                 "KIND_UNSPECIFIED" => Some(Self::Unspecified),
                 "BLOCKING" => Some(Self::Blocking),
                 "USER" => Some(Self::User),
+                "FILE_DESCRIPTORS" => Some(Self::FileDescriptors),
+                "MEMORY" => Some(Self::Memory),
+                "ACCEPT_BACKLOG" => Some(Self::AcceptBacklog),
+                "GLOBAL_QUEUE" => Some(Self::GlobalQueue),
+                "LOCAL_QUEUES" => Some(Self::LocalQueues),
                 _ => None,
             }
         }
@@ -606,8 +724,15 @@ pub struct Event {
     pub kind: i32,
     #[prost(uint32, optional, tag = "4")]
     pub tid: ::core::option::Option<u32>,
+    /// Absent on events that concern no task.
     #[prost(message, optional, tag = "5")]
     pub poll: ::core::option::Option<LivePoll>,
+    /// Of PROCESS_PAUSED: for how long.
+    #[prost(uint64, optional, tag = "6")]
+    pub paused_ns: ::core::option::Option<u64>,
+    /// Of TASK_PANIC and TASK_FAILED: message and place, such as `index out of bounds, at src/audit.rs:88:9`; 0: not known.
+    #[prost(uint32, tag = "7")]
+    pub reason_sid: u32,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
@@ -631,6 +756,11 @@ pub mod event {
         PollSlow = 2,
         /// A task ended by panic.
         TaskPanic = 3,
+        /// The whole process stood still (SIGSTOP, a paused virtual machine, suspend): told by the probe's own thread, which
+        /// did not run either. No poll is blamed for that time.
+        ProcessPaused = 4,
+        /// A detached task ended with an error that nobody awaited.
+        TaskFailed = 5,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -643,6 +773,8 @@ pub mod event {
                 Self::PollStuck => "POLL_STUCK",
                 Self::PollSlow => "POLL_SLOW",
                 Self::TaskPanic => "TASK_PANIC",
+                Self::ProcessPaused => "PROCESS_PAUSED",
+                Self::TaskFailed => "TASK_FAILED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -652,6 +784,8 @@ pub mod event {
                 "POLL_STUCK" => Some(Self::PollStuck),
                 "POLL_SLOW" => Some(Self::PollSlow),
                 "TASK_PANIC" => Some(Self::TaskPanic),
+                "PROCESS_PAUSED" => Some(Self::ProcessPaused),
+                "TASK_FAILED" => Some(Self::TaskFailed),
                 _ => None,
             }
         }
@@ -742,6 +876,12 @@ pub mod capability {
         History = 9,
         /// Predicates evaluated in the probe.
         StandingQueries = 10,
+        /// Cancellation requests, and what a task did since.
+        Cancellations = 11,
+        /// Time in which the cgroup's CPU quota kept the process from running.
+        Throttling = 12,
+        /// File descriptors, memory, accept backlogs and run queues as pools.
+        ProcessPools = 13,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -761,6 +901,9 @@ pub mod capability {
                 Self::ThreadActivity => "THREAD_ACTIVITY",
                 Self::History => "HISTORY",
                 Self::StandingQueries => "STANDING_QUERIES",
+                Self::Cancellations => "CANCELLATIONS",
+                Self::Throttling => "THROTTLING",
+                Self::ProcessPools => "PROCESS_POOLS",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -777,6 +920,9 @@ pub mod capability {
                 "THREAD_ACTIVITY" => Some(Self::ThreadActivity),
                 "HISTORY" => Some(Self::History),
                 "STANDING_QUERIES" => Some(Self::StandingQueries),
+                "CANCELLATIONS" => Some(Self::Cancellations),
+                "THROTTLING" => Some(Self::Throttling),
+                "PROCESS_POOLS" => Some(Self::ProcessPools),
                 _ => None,
             }
         }
@@ -1051,6 +1197,23 @@ pub mod loss {
         PoolNonsense = 9,
         /// Labels past the limit: their stretches are counted in `other`.
         FoldedLabels = 10,
+        /// Groups and labels whose poll histograms went to those of `other`, because histograms had reached their share of the
+        /// budget.
+        FoldedHistograms = 11,
+        /// Polls that no histogram counts: none had room at that moment. Their number and time are counted all the same.
+        UnsortedPolls = 12,
+        /// Names, labels and reasons that were cut at 255 bytes, or whose control characters were replaced.
+        CutStrings = 13,
+        /// Hooks that fired without their counterpart: an end of a poll without its begin, on a thread that no runtime runs.
+        UnpairedHooks = 14,
+        /// A pool closure did not return within a second; its pool shows nothing until it does.
+        PoolBlocked = 15,
+        /// Ended tasks overwritten before the probe's thread read them: their outcome is counted, their row is lost.
+        LostEndings = 16,
+        /// Cancellation requests past the table of those that are remembered.
+        LostCancellations = 17,
+        /// Seconds, groups or events of history past its share of the budget.
+        LostHistory = 18,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1070,6 +1233,14 @@ pub mod loss {
                 Self::PoolPanics => "POOL_PANICS",
                 Self::PoolNonsense => "POOL_NONSENSE",
                 Self::FoldedLabels => "FOLDED_LABELS",
+                Self::FoldedHistograms => "FOLDED_HISTOGRAMS",
+                Self::UnsortedPolls => "UNSORTED_POLLS",
+                Self::CutStrings => "CUT_STRINGS",
+                Self::UnpairedHooks => "UNPAIRED_HOOKS",
+                Self::PoolBlocked => "POOL_BLOCKED",
+                Self::LostEndings => "LOST_ENDINGS",
+                Self::LostCancellations => "LOST_CANCELLATIONS",
+                Self::LostHistory => "LOST_HISTORY",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1086,6 +1257,14 @@ pub mod loss {
                 "POOL_PANICS" => Some(Self::PoolPanics),
                 "POOL_NONSENSE" => Some(Self::PoolNonsense),
                 "FOLDED_LABELS" => Some(Self::FoldedLabels),
+                "FOLDED_HISTOGRAMS" => Some(Self::FoldedHistograms),
+                "UNSORTED_POLLS" => Some(Self::UnsortedPolls),
+                "CUT_STRINGS" => Some(Self::CutStrings),
+                "UNPAIRED_HOOKS" => Some(Self::UnpairedHooks),
+                "POOL_BLOCKED" => Some(Self::PoolBlocked),
+                "LOST_ENDINGS" => Some(Self::LostEndings),
+                "LOST_CANCELLATIONS" => Some(Self::LostCancellations),
+                "LOST_HISTORY" => Some(Self::LostHistory),
                 _ => None,
             }
         }
@@ -1104,9 +1283,12 @@ pub struct ProbeHealth {
     /// Watchers attached, this one included.
     #[prost(uint32, tag = "4")]
     pub watchers: u32,
+    /// Bytes of `memory_limit_bytes` that hold something now; absent where it is not known.
+    #[prost(uint64, optional, tag = "5")]
+    pub memory_used_bytes: ::core::option::Option<u64>,
 }
 /// One-second samples from before the watcher came, oldest first. All columns have the same length.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HistoryChunk {
     /// Instant of the first sample.
     #[prost(uint64, tag = "1")]
@@ -1128,6 +1310,67 @@ pub struct HistoryChunk {
     /// Workers inside a poll past the threshold.
     #[prost(uint32, repeated, tag = "8")]
     pub stuck_workers: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, repeated, tag = "9")]
+    pub workers: ::prost::alloc::vec::Vec<WorkerHistory>,
+    #[prost(message, repeated, tag = "10")]
+    pub pools: ::prost::alloc::vec::Vec<PoolHistory>,
+    /// The busiest groups of each second, 50 at most.
+    #[prost(message, repeated, tag = "11")]
+    pub groups: ::prost::alloc::vec::Vec<GroupHistory>,
+    /// Events of the chunk's time that are outliers: all but `POLL_SLOW` of groups that are slow all the time.
+    #[prost(message, repeated, tag = "12")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// More chunks follow in the next frames.
+    #[prost(bool, tag = "13")]
+    pub more: bool,
+}
+/// Columns as long as the chunk's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerHistory {
+    #[prost(uint32, tag = "1")]
+    pub runtime_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    /// Plus one; 0 is absent.
+    #[prost(uint32, repeated, tag = "3")]
+    pub busy_permille_plus1: ::prost::alloc::vec::Vec<u32>,
+}
+/// Columns as long as the chunk's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolHistory {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "pool::Kind", tag = "2")]
+    pub kind: i32,
+    #[prost(uint32, tag = "3")]
+    pub runtime_id: u32,
+    /// Each plus one; 0 is absent.
+    #[prost(uint64, repeated, tag = "4")]
+    pub capacity_plus1: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub busy_plus1: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "6")]
+    pub queued_plus1: ::prost::alloc::vec::Vec<u64>,
+}
+/// Only the seconds in which the group was among the busiest: `second` counts from the chunk's first sample. All columns
+/// have the same length.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupHistory {
+    #[prost(uint32, tag = "1")]
+    pub group_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub name_sid: u32,
+    #[prost(uint32, tag = "3")]
+    pub spawned_at_sid: u32,
+    #[prost(uint32, repeated, tag = "4")]
+    pub second: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint64, repeated, tag = "5")]
+    pub live: ::prost::alloc::vec::Vec<u64>,
+    /// In this second.
+    #[prost(uint64, repeated, tag = "6")]
+    pub polls: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "7")]
+    pub busy_ns: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1144,6 +1387,9 @@ pub enum SortKey {
     /// Time in the present state.
     SortSince = 7,
     SortLongestPoll = 8,
+    SortWakes = 9,
+    /// Time since it was asked to stop.
+    SortCancel = 10,
 }
 impl SortKey {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1161,6 +1407,8 @@ impl SortKey {
             Self::SortIdle => "SORT_IDLE",
             Self::SortSince => "SORT_SINCE",
             Self::SortLongestPoll => "SORT_LONGEST_POLL",
+            Self::SortWakes => "SORT_WAKES",
+            Self::SortCancel => "SORT_CANCEL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1175,6 +1423,8 @@ impl SortKey {
             "SORT_IDLE" => Some(Self::SortIdle),
             "SORT_SINCE" => Some(Self::SortSince),
             "SORT_LONGEST_POLL" => Some(Self::SortLongestPoll),
+            "SORT_WAKES" => Some(Self::SortWakes),
+            "SORT_CANCEL" => Some(Self::SortCancel),
             _ => None,
         }
     }

@@ -115,6 +115,27 @@ const LONGEST: TaskColumn = Column {
     sort: Some(SortKey::SortLongestPoll),
 };
 
+const WAKES: TaskColumn = Column {
+    title: "wakes",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 10,
+    cell: |row, _| row.wakes.map_or_else(Cell::unknown, |wakes| Cell::new(words::count(wakes.total))),
+    sort: Some(SortKey::SortWakes),
+};
+
+/// How long ago it was asked to stop.
+const CANCEL: TaskColumn = Column {
+    title: "cancel",
+    width: Width::Fixed(6),
+    align: Align::Right,
+    leaves: 11,
+    cell: |row, _| {
+        Cell::duration(row.cancel.map(|it| it.since_ns)).tone_if(row.cancel.is_some(), Tone::Warning)
+    },
+    sort: Some(SortKey::SortCancel),
+};
+
 const LABEL: TaskColumn = Column {
     title: "label",
     width: Width::Share { min: 12, weight: 3 },
@@ -134,7 +155,7 @@ const SPAWNED_AT: TaskColumn = Column {
 };
 
 pub(crate) const TASKS: &[TaskColumn] =
-    &[ID, NAME, STATE, SINCE, AGE, BUSY, SCHEDULED, IDLE, POLLS, LONGEST, LABEL, SPAWNED_AT];
+    &[ID, NAME, STATE, SINCE, AGE, BUSY, SCHEDULED, IDLE, POLLS, LONGEST, WAKES, CANCEL, LABEL, SPAWNED_AT];
 
 pub(crate) const PENDING: &[TaskColumn] = &[WAITING, ID, NAME, STATE, AGE, BUSY, POLLS, LABEL, SPAWNED_AT];
 

@@ -110,6 +110,14 @@ pub(crate) fn loss_words(loss: &Loss) -> String {
         Reason::PoolPanics => ("# pool closure panicked", "# pool closures panicked"),
         Reason::PoolNonsense => ("# impossible pool report", "# impossible pool reports"),
         Reason::FoldedLabels => ("folded # label", "folded # labels"),
+        Reason::FoldedHistograms => ("# histogram folded into other", "# histograms folded into other"),
+        Reason::UnsortedPolls => ("# poll in no histogram", "# polls in no histogram"),
+        Reason::CutStrings => ("cut # text", "cut # texts"),
+        Reason::UnpairedHooks => ("# unpaired hook", "# unpaired hooks"),
+        Reason::PoolBlocked => ("# pool closure blocked", "# pool closures blocked"),
+        Reason::LostEndings => ("lost # ending", "lost # endings"),
+        Reason::LostCancellations => ("lost # cancellation", "lost # cancellations"),
+        Reason::LostHistory => ("# gap in the history", "# gaps in the history"),
         Reason::Unspecified => return format!("{n} for reason {}, unknown here", loss.reason),
     };
     if loss.count == 1 { one } else { many }.replace('#', &n)
@@ -127,6 +135,14 @@ fn loss_means(reason: Reason) -> &'static str {
         Reason::PoolPanics => "their pools report nothing any more",
         Reason::PoolNonsense => "such as more busy than there are; shown as they came",
         Reason::FoldedLabels => "past the limit of labels: their polls are counted in `other`",
+        Reason::FoldedHistograms => "histograms had reached their share of the budget",
+        Reason::UnsortedPolls => "no room was left at that moment; their number and time are counted",
+        Reason::CutStrings => "longer than 255 bytes, or with control characters",
+        Reason::UnpairedHooks => "the end of a poll without its begin: another runtime calls our hooks",
+        Reason::PoolBlocked => "their pools show nothing until they return",
+        Reason::LostEndings => "tasks that ended faster than their rows could be kept",
+        Reason::LostCancellations => "past the requests that are remembered",
+        Reason::LostHistory => "past the share of the budget",
         Reason::Unspecified => "a newer probe knows what this means",
     }
 }
@@ -144,6 +160,9 @@ pub(crate) fn kind_word(kind: Kind) -> &'static str {
         Kind::ThreadActivity => "thread activity",
         Kind::History => "history",
         Kind::StandingQueries => "standing queries",
+        Kind::Cancellations => "cancellations",
+        Kind::Throttling => "throttling",
+        Kind::ProcessPools => "process pools",
     }
 }
 

@@ -50,12 +50,19 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
         .map(|(at, event)| {
             let here = selected == Some(at);
             let (word, tone) = kind(event.kind);
-            let (what, what_tone) = poll::what(&event.poll, what_width);
-            let doing = event.poll.activity.as_ref().map_or_else(String::new, |it| poll::doing(app, it));
-            let length = if event.kind == Kind::TaskPanic {
-                String::new()
+            let (what, what_tone) = if event.kind == Kind::ProcessPaused {
+                ("the whole process stood still".to_owned(), Tone::Warning)
             } else {
-                words::duration(event.poll.since_ns)
+                poll::what(&event.poll, what_width)
+            };
+            let doing = match &event.poll.activity {
+                Some(activity) => poll::doing(app, activity),
+                None => event.reason.clone(),
+            };
+            let length = match (event.kind, event.paused_ns) {
+                (_, Some(paused_ns)) => words::duration(paused_ns),
+                (Kind::TaskPanic | Kind::TaskFailed, None) => String::new(),
+                _ => words::duration(event.poll.since_ns),
             };
             let mut line = Line::from(vec![
                 Span::raw(if here { "▸" } else { " " }),
@@ -80,6 +87,8 @@ pub(crate) fn kind(kind: Kind) -> (&'static str, Tone) {
         Kind::PollStuck => ("STUCK", Tone::Critical),
         Kind::PollSlow => ("SLOW", Tone::Warning),
         Kind::TaskPanic => ("PANIC", Tone::Critical),
+        Kind::TaskFailed => ("FAILED", Tone::Critical),
+        Kind::ProcessPaused => ("PAUSED", Tone::Warning),
         Kind::Unspecified => ("–", Tone::Quiet),
     }
 }
@@ -101,11 +110,13 @@ pub(crate) fn fields(app: &App, event: &Event) -> Vec<(&'static str, Cell)> {
         Kind::PollStuck => "STUCK: the poll was still running when this was noticed",
         Kind::PollSlow => "SLOW: the poll has ended",
         Kind::TaskPanic => "PANIC: the task ended by panic",
+        Kind::TaskFailed => "FAILED: the task ended with an error that nobody awaited",
+        Kind::ProcessPaused => "PAUSED: the whole process stood still; no poll is blamed for it",
         Kind::Unspecified => word,
     };
     let number = |n: Option<u64>| n.map_or_else(Cell::unknown, |n| Cell::new(n.to_string()));
     let activity = poll.activity.as_ref();
-    vec![
+    let mut fields = vec![
         ("event", Cell::new(told).tone(tone)),
         ("noticed", Cell::new(ago(app, event))),
         ("poll length", Cell::duration(Some(poll.since_ns))),
@@ -119,5 +130,16 @@ pub(crate) fn fields(app: &App, event: &Event) -> Vec<(&'static str, Cell)> {
         ("looked at for", Cell::duration(activity.map(|it| it.observed_ns).filter(|&ns| ns > 0))),
         ("on CPU", Cell::duration(activity.and_then(|it| it.on_cpu_ns))),
         ("starved of a CPU", Cell::duration(activity.and_then(|it| it.waiting_for_cpu_ns))),
-    ]
+    ];
+    // Only where there is something to say.
+    if !event.reason.is_empty() {
+        fields.insert(2, ("reason", Cell::text(&event.reason)));
+    }
+    if event.paused_ns.is_some() {
+        fields.insert(2, ("stood still", Cell::duration(event.paused_ns)));
+    }
+    if let Some(throttled_ns) = activity.and_then(|it| it.throttled_ns) {
+        fields.push(("throttled", Cell::duration(Some(throttled_ns))));
+    }
+    fields
 }

@@ -114,6 +114,7 @@ fn overview_of_many_workers_on_two_runtimes_without_labels() {
                     waiting_for_cpu_ns: Some(1_900 * MS),
                     observed_ns: 3_100 * MS,
                     syscall: None,
+                    ..v1::ThreadActivity::default()
                 });
             }
             let parked = first.workers[0];

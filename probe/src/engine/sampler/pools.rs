@@ -162,6 +162,7 @@ impl Blocking {
             oldest_wait_ns,
             saturated_ns: since(&mut self.saturated_since_ns, saturated, now_ns),
             runtime_id: runtime.id,
+            acquire_timeouts_total: None,
         }
     }
 }
