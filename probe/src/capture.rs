@@ -11,8 +11,10 @@ use taskscope_proto::v1::{Outcome, TaskKind};
 
 use crate::clock::Ticks;
 use crate::registry::Registry;
-use crate::registry::lines::Line;
-use crate::registry::slots::SlotIndex;
+use crate::registry::labels::LabelIndex;
+use crate::registry::lines::{Left, Line, LongestLabel, Open};
+use crate::registry::slots::{Slot, SlotIndex, SlotView};
+use crate::registry::stamp;
 
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
@@ -55,6 +57,9 @@ impl Registry {
     /// Opens the bracket of a poll.
     #[inline]
     pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<SlotIndex>) {
+        if let Some(slot) = slot.and_then(|index| self.slots.tenant(index, id)) {
+            slot.begin_poll();
+        }
         if !line.enter(id, slot, self.clock.now()) {
             self.losses.add(Reason::DeepBrackets, 1);
         }
@@ -64,62 +69,102 @@ impl Registry {
     #[inline]
     pub(crate) fn end_poll(&self, line: &Line) {
         let now = self.clock.now();
-        // `None`: nested too deep to be kept.
-        let Some((open, label)) = line.leave(now) else { return };
-        let ns = self.clock.between(open.start, now);
-        let slow = ns >= self.slow_poll_threshold_ns;
-        let Some((index, slot)) =
-            open.slot.and_then(|index| Some((index, self.slots.tenant(index, open.id)?)))
-        else {
-            // A labelled stretch outside every followed task is a poll only on a worker.
-            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.word) {
-                self.push_slow(open.id, open.word, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
-            }
-            return;
-        };
-        // From here on the task may already be in its next poll on another thread, or (if that one ended it) gone: then
-        // this poll counts for the slot's next tenant, which is off by one poll and nothing worse.
-        slot.end_poll(now, ns);
-        line.count_poll();
-        let flags = slot.flags();
-        if flags.kind() != TaskKind::Blocking && !(slow && line.is_excused(open.word)) {
-            let group = slot.group();
-            self.groups.entry(group).polls.add(ns);
-            if slow {
-                self.push_slow(open.id, open.word, ns, group, label.of(ns), flags.kind(), line);
-            }
+        let Some(open) = line.plain() else { return self.end_marked(line, now) };
+        let ticks = stamp::elapsed(open.word, now);
+        line.leave_plain(now);
+        if ticks >= self.slow_poll_ticks {
+            return self.count_long(line, &open, LongestLabel::default(), now);
         }
-        if open.ended {
-            self.free(index, open.id, now);
+        if let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) {
+            self.count_poll(line, slot, now, self.clock.short_ns(ticks));
         }
     }
 
+    /// From here on the task may already be in its next poll on another thread, or (if that one ended it) gone: then this
+    /// poll's time counts for the slot's next tenant, which is off by one poll and nothing worse.
+    #[inline]
+    fn count_poll(&self, line: &Line, slot: &Slot, now: Ticks, ns: u64) {
+        let group = slot.group();
+        if slot.end_poll(now, ns) {
+            // No group's longest is longer than the longest of its tasks.
+            self.groups.entry(GroupId(group.into())).unsorted.note_length(ns);
+        }
+        if !self.group_polls.add(&line.groups, group, ns) {
+            self.losses.add(Reason::UnsortedPolls, 1);
+            self.groups.entry(GroupId(group.into())).unsorted.add(ns);
+        }
+    }
+
+    /// Closes a bracket that is nested or labelled, in which its task ended, or that is none.
     #[cold]
-    #[allow(clippy::too_many_arguments, reason = "they are the words of one ring entry")]
+    fn end_marked(&self, line: &Line, now: Ticks) {
+        let panic = line.panic();
+        match line.leave(now) {
+            Left::Bracket(open, label) => {
+                self.count_long(line, &open, label, now);
+                if open.ended
+                    && let Some(index) = open.slot
+                {
+                    self.free(index, open.id, now, panic.unwrap_or_default());
+                }
+            }
+            Left::Unkept => {}
+            Left::Nothing => self.losses.add(Reason::UnpairedHooks, 1),
+        }
+    }
+
+    /// Counts the poll of a closed bracket that may have been slow.
+    #[cold]
+    fn count_long(&self, line: &Line, open: &Open, label: LongestLabel, now: Ticks) {
+        let ns = self.clock.between(0, stamp::elapsed(open.word, now));
+        let slow = ns >= self.slow_poll_threshold_ns;
+        let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) else {
+            // A labelled stretch outside every followed task is a poll only on a worker.
+            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.word) {
+                self.push_slow(open, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
+            }
+            return;
+        };
+        let kind = slot.flags().kind();
+        if slow && line.is_excused(open.word) {
+            slot.end_poll(now, ns);
+            return;
+        }
+        self.count_poll(line, slot, now, ns);
+        if slow && kind != TaskKind::Blocking {
+            self.push_slow(open, ns, GroupId(slot.group().into()), label.of(ns), kind, line);
+        }
+    }
+
     fn push_slow(
         &self,
-        id: TaskId,
-        word: u64,
+        open: &Open,
         ns: u64,
         group: GroupId,
-        label: Option<crate::registry::labels::LabelIndex>,
+        label: Option<LabelIndex>,
         kind: TaskKind,
         line: &Line,
     ) {
         let label = label.map_or(0, |label| label.0 + 1);
         let place = u64::from(group.0) << 32 | u64::from(label);
-        self.slow_polls.push([id.0, word, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
+        self.slow_polls.push([open.id.0, open.word, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
     }
 
     /// Remembers an ended task and gives its slot back. Of several callers one does it.
-    pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks) {
+    pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks, reason: Sid) {
         let Some(view) = self.slots.view(index).filter(|view| view.id == id) else { return };
         if !self.slots.retire(index, id) {
             return;
         }
-        self.count_end(view.group, view.flags.outcome() == Outcome::Panicked);
+        let view = SlotView { reason, ..view };
+        let outcome = view.flags.outcome();
+        self.count_end(view.group, outcome == Outcome::Panicked);
         self.totals.followed.fetch_sub(1, Relaxed);
-        self.ended.push(view.to_ended(now));
+        let words = view.to_ended(now);
+        self.ended.push(words);
+        if matches!(outcome, Outcome::Panicked | Outcome::Failed) {
+            self.died.push(words);
+        }
         self.index.remove(id, index.0);
         self.slots.release(index);
     }
@@ -127,23 +172,11 @@ impl Registry {
     /// Counts the end of a task, followed or not.
     pub(crate) fn count_end(&self, group: GroupId, panicked: bool) {
         self.groups.entry(group).add_ended(panicked);
-        self.totals.ended.fetch_add(1, Relaxed);
-        if panicked {
-            self.totals.panicked.fetch_add(1, Relaxed);
-        }
     }
 
     /// The group of a new task, which is counted in it.
     pub(crate) fn count_spawn(&self, name: Sid, at: &'static std::panic::Location<'static>) -> GroupId {
-        self.totals.spawned.fetch_add(1, Relaxed);
-        let site = self.groups.site(at, &self.texts).unwrap_or_else(|| {
-            self.losses.add(Reason::LostStrings, 1);
-            Sid(0)
-        });
-        let group = self.groups.find(name, site).unwrap_or_else(|| {
-            self.losses.add(Reason::FoldedGroups, 1);
-            GroupId(0)
-        });
+        let group = self.groups.of(name, at, &self.texts, &self.losses);
         self.groups.entry(group).add_spawned();
         group
     }

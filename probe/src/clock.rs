@@ -9,6 +9,8 @@ pub(crate) type Ticks = u64;
 pub(crate) struct Clock {
     source: quanta::Clock,
     zero: Ticks,
+    /// Nanoseconds of 2³² ticks.
+    scale: u64,
 }
 
 impl Clock {
@@ -16,7 +18,8 @@ impl Clock {
     pub(crate) fn start() -> Self {
         let source = quanta::Clock::new();
         let zero = source.raw();
-        Self { source, zero }
+        let scale = source.delta_as_nanos(0, 1 << 32);
+        Self { source, zero, scale }
     }
 
     #[inline]
@@ -30,8 +33,40 @@ impl Clock {
         if end <= start { 0 } else { self.source.delta_as_nanos(start, end) }
     }
 
+    /// Nanoseconds of `ticks`, at most what [`Clock::short_ticks`] gives: one multiplication.
+    #[inline]
+    pub(crate) fn short_ns(&self, ticks: Ticks) -> u64 {
+        ticks.wrapping_mul(self.scale) >> 32
+    }
+
+    /// Ticks of `ns`, or the largest number below which [`Clock::short_ns`] can be asked.
+    pub(crate) fn short_ticks(&self, ns: u64) -> Ticks {
+        let ticks = (u128::from(ns) << 32) / u128::from(self.scale.max(1));
+        Ticks::try_from(ticks).unwrap_or(Ticks::MAX).min(self.most_short_ticks())
+    }
+
+    fn most_short_ticks(&self) -> Ticks {
+        (u64::MAX / self.scale.max(1)).min(u32::MAX.into())
+    }
+
     /// Nanoseconds since the probe began.
     pub(crate) fn at(&self, ticks: Ticks) -> u64 {
         self.between(self.zero, ticks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_are_what_long_ones_say() {
+        let clock = Clock::start();
+        for ticks in [0, 1, 1000, 3_000_000, clock.most_short_ticks()] {
+            let (short, long) = (clock.short_ns(ticks), clock.between(5, 5 + ticks));
+            assert!(short.abs_diff(long) <= 2, "{ticks} ticks: {short} and {long}");
+        }
+        assert!(clock.short_ns(clock.short_ticks(100_000_000)).abs_diff(100_000_000) <= 2);
+        assert_eq!(clock.short_ticks(u64::MAX), clock.most_short_ticks());
     }
 }

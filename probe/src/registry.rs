@@ -2,35 +2,47 @@
 //! ended tasks, in memory taken once at the start. Writers are application threads: nothing here locks, allocates or
 //! waits. Past a capacity things are counted in [`Losses`] and not followed.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 use taskscope_proto::v1::loss::Reason;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Ticks};
 
+pub(crate) mod figures;
+mod free_list;
 pub(crate) mod groups;
+pub(crate) mod histograms;
 pub(crate) mod index;
 pub(crate) mod labels;
 pub(crate) mod lines;
+#[cfg(all(test, taskscope_loom))]
+mod model;
 pub(crate) mod ring;
 pub(crate) mod slots;
-pub(crate) mod stats;
+pub(crate) mod stamp;
+pub(crate) mod sync;
 pub(crate) mod text;
+pub(crate) mod unsorted;
+pub(crate) mod wakes;
 
 use groups::Groups;
+use histograms::Histograms;
 use index::Index;
 use labels::Labels;
 use lines::Lines;
 use ring::Ring;
 use slots::Slots;
+use sync::Relaxed;
 use text::Texts;
 
-/// Bytes of the registry that do not depend on the number of tasks; see [`Registry::with_budget`].
-const FIXED_BYTES: usize = lines::BYTES + groups::BYTES + labels::BYTES + text::BYTES + RINGS_BYTES;
-const SLOW_POLLS: usize = 1024;
+const SLOW_POLLS: usize = 512;
 const ENDED_TASKS: usize = 1024;
+/// Tasks that panicked or failed, kept apart so that many that went well do not push them out.
+const DIED_TASKS: usize = 128;
 const RINGS_BYTES: usize = SLOW_POLLS * ring::entry_bytes::<SLOW_WORDS>()
-    + ENDED_TASKS * ring::entry_bytes::<{ slots::ENDED_WORDS }>();
+    + (ENDED_TASKS + DIED_TASKS) * ring::entry_bytes::<{ slots::ENDED_WORDS }>();
+const LINES: usize = 1024;
+const MIN_LINES: usize = 128;
 
 /// Words of a finished slow poll: task id, start word, duration in ns, group and label, slot kind and thread.
 pub(crate) const SLOW_WORDS: usize = 5;
@@ -39,14 +51,19 @@ pub(crate) struct Registry {
     pub(crate) clock: Clock,
     /// A finished poll at least this long goes to [`Registry::slow_polls`].
     pub(crate) slow_poll_threshold_ns: u64,
+    /// The same in ticks, and short enough for [`Clock::short_ns`].
+    pub(crate) slow_poll_ticks: Ticks,
     pub(crate) slots: Slots,
     pub(crate) index: Index,
     pub(crate) lines: Lines,
     pub(crate) groups: Groups,
+    pub(crate) group_polls: Histograms,
     pub(crate) labels: Labels,
+    pub(crate) label_polls: Histograms,
     pub(crate) texts: Texts,
     pub(crate) slow_polls: Ring<SLOW_WORDS>,
     pub(crate) ended: Ring<{ slots::ENDED_WORDS }>,
+    pub(crate) died: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) losses: Losses,
     pub(crate) totals: Totals,
     bytes: usize,
@@ -55,9 +72,6 @@ pub(crate) struct Registry {
 /// Process-wide counts since the probe began.
 #[derive(Default)]
 pub(crate) struct Totals {
-    pub(crate) spawned: AtomicU64,
-    pub(crate) ended: AtomicU64,
-    pub(crate) panicked: AtomicU64,
     /// Tasks that have a slot now.
     pub(crate) followed: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.
@@ -84,37 +98,118 @@ impl Losses {
     }
 }
 
-/// The smallest budget that holds anything: the fixed part and a thousand tasks.
-pub(crate) const MIN_BUDGET: usize = FIXED_BYTES + 1000 * (slots::SLOT_BYTES + index::BYTES_PER_SLOT);
+/// How a budget is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    lines: usize,
+    texts: usize,
+    group_polls: usize,
+    label_polls: usize,
+    /// For the history, which the probe's thread keeps.
+    history: usize,
+    tasks: usize,
+}
+
+const MOST_HISTORY: usize = 2 << 20;
+
+impl Shares {
+    const fn of(budget: usize) -> Self {
+        let lines = clamp(budget >> 15, MIN_LINES, LINES);
+        let texts = clamp(budget / 16, 0, 256 << 10);
+        // A quarter in all.
+        let label_polls = budget / 16;
+        let group_polls = budget / 4 - label_polls;
+        let history = clamp(budget / 8, 0, MOST_HISTORY);
+        let fixed = groups::BYTES
+            + labels::BYTES
+            + text::TABLE_BYTES
+            + RINGS_BYTES
+            + lines * lines::BYTES_PER_LINE
+            + texts
+            + label_polls
+            + group_polls
+            + history;
+        Self { lines, texts, group_polls, label_polls, history, tasks: budget.saturating_sub(fixed) }
+    }
+
+    const fn slots(self) -> usize {
+        self.tasks / (slots::BYTES_PER_SLOT + index::BYTES_PER_SLOT)
+    }
+}
+
+const fn clamp(n: usize, least: usize, most: usize) -> usize {
+    if n < least {
+        least
+    } else if n > most {
+        most
+    } else {
+        n
+    }
+}
+
+/// The smallest budget that holds anything worth it.
+pub(crate) const MIN_BUDGET: usize = 2 << 20;
+const _: () = assert!(Shares::of(MIN_BUDGET).slots() >= 1000, "the smallest budget holds a thousand tasks");
 
 impl Registry {
     /// Takes all memory at once, as zero pages that cost nothing until they are written. `budget` below [`MIN_BUDGET`]
     /// is raised to it.
     pub(crate) fn with_budget(budget: usize, clock: Clock, slow_poll_threshold_ns: u64) -> Self {
-        let for_tasks = budget.max(MIN_BUDGET) - FIXED_BYTES;
-        let capacity = for_tasks / (slots::SLOT_BYTES + index::BYTES_PER_SLOT);
-        let slots = Slots::with_capacity(capacity);
+        let shares = Shares::of(budget.max(MIN_BUDGET));
+        let slots = Slots::with_capacity(shares.slots());
         let index = Index::for_slots(slots.capacity());
-        let bytes = FIXED_BYTES + slots.capacity() * slots::SLOT_BYTES + index.bytes();
+        let group_polls = Histograms::with_budget(shares.group_polls);
+        let label_polls = Histograms::with_budget(shares.label_polls);
+        let bytes = groups::BYTES
+            + labels::BYTES
+            + text::TABLE_BYTES
+            + RINGS_BYTES
+            + shares.lines * lines::BYTES_PER_LINE
+            + shares.texts
+            + group_polls.bytes()
+            + label_polls.bytes()
+            + shares.history
+            + slots.capacity() * slots::BYTES_PER_SLOT
+            + index.bytes();
         Self {
+            slow_poll_ticks: clock.short_ticks(slow_poll_threshold_ns),
             clock,
             slow_poll_threshold_ns,
             slots,
             index,
-            lines: Lines::new(),
+            lines: Lines::with_capacity(shares.lines),
             groups: Groups::new(),
+            group_polls,
             labels: Labels::new(),
-            texts: Texts::new(),
+            label_polls,
+            texts: Texts::new(shares.texts),
             slow_polls: Ring::with_capacity(SLOW_POLLS),
             ended: Ring::with_capacity(ENDED_TASKS),
+            died: Ring::with_capacity(DIED_TASKS),
             losses: Losses::default(),
             totals: Totals::default(),
             bytes,
         }
     }
 
-    /// Bytes reserved for data.
+    /// Bytes reserved for data, the history's share included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(all(test, not(taskscope_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_never_exceeded_and_nearly_all_of_it_is_used() {
+        for budget in [MIN_BUDGET, 4 << 20, 32 << 20, 160 << 20, 1 << 30] {
+            let registry = Registry::with_budget(budget, Clock::start(), 100_000_000);
+            assert!(registry.bytes() <= budget, "{} of {budget}", registry.bytes());
+            assert!(registry.slots.capacity() >= 1000, "{budget}");
+        }
+        let default = Registry::with_budget(32 << 20, Clock::start(), 100_000_000);
+        assert!(default.slots.capacity() > 150_000, "{}", default.slots.capacity());
     }
 }

@@ -104,6 +104,11 @@ impl RuntimeEntry {
         self.wants_metrics.store(false, Release);
     }
 
+    /// Whether its threads are to look it up anew, so that one of them leaves the metrics.
+    pub(crate) fn wants_metrics(&self) -> bool {
+        self.wants_metrics.load(Relaxed)
+    }
+
     /// Asks the next bracket for the metrics. For the probe's thread.
     pub(crate) fn want_metrics(&self) {
         self.wants_metrics.store(true, Release);

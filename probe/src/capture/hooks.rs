@@ -9,14 +9,15 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use taskscope_proto::ids::{Sid, TaskId};
+use taskscope_proto::ids::Sid;
 use taskscope_proto::v1::loss::Reason;
-use taskscope_proto::v1::{Outcome, TaskKind};
+use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 use tokio::runtime::{Builder, TaskMeta};
 
 use super::task_id;
 use crate::registry::Registry;
-use crate::registry::slots::{Flags, SlotIndex};
+use crate::registry::lines::Line;
+use crate::registry::slots::{Flags, SlotIndex, Tenancy};
 use crate::runtimes::{RuntimeEntry, worker_index};
 
 thread_local! {
@@ -28,6 +29,8 @@ thread_local! {
 #[derive(Clone, Copy)]
 pub(super) struct Wrapped {
     pub(super) name: Sid,
+    pub(super) class: TaskClass,
+    pub(super) fields: Sid,
     /// The wrapper's caller; the hook would be told a line of the wrapper.
     pub(super) spawned_at: &'static Location<'static>,
 }
@@ -57,19 +60,13 @@ pub(crate) fn install(registry: &'static Registry, runtime: &Arc<RuntimeEntry>, 
     builder.on_task_terminate(move |meta| terminated(registry, &entry, meta));
 }
 
-/// The slot in which `id` lives.
-#[inline]
-fn slot_of(registry: &Registry, id: TaskId) -> Option<SlotIndex> {
-    let index = SlotIndex(registry.index.find(id)?);
-    registry.slots.tenant(index, id).map(|_| index)
-}
-
 fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
     let wrapped = WRAPPING.take();
-    let (name, at) =
-        wrapped.map_or((Sid(0), meta.spawned_at()), |wrapped| (wrapped.name, wrapped.spawned_at));
-    let group = registry.count_spawn(name, at);
+    let group = match wrapped {
+        Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.spawned_at),
+        None => registry.count_spawn(Sid(0), meta.spawned_at()),
+    };
     let Some(line) = registry.lines.mine() else {
         // Whether it has ended already (on a closed runtime) cannot be known here: a row could stay for ever.
         registry.losses.add(Reason::UnlinedThreads, 1);
@@ -79,17 +76,21 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
         registry.count_end(group, false);
         return;
     }
-    let flags = match wrapped {
-        Some(_) => Flags::new(TaskKind::Wrapped, runtime.id).with_wakes(),
-        None => Flags::new(TaskKind::Task, runtime.id),
+    let (flags, fields) = match wrapped {
+        Some(wrapped) => {
+            (Flags::new(TaskKind::Wrapped, runtime.id).with_wakes().with_class(wrapped.class), wrapped.fields)
+        }
+        None => (Flags::new(TaskKind::Task, runtime.id), Sid(0)),
     };
-    let now = registry.clock.now();
-    let Some(index) = registry.slots.claim(id, now, group, flags) else {
+    let spawned = registry.clock.now();
+    let Some(index) = registry.slots.claim(Tenancy { id, spawned, group, flags, fields }) else {
         registry.losses.add(Reason::EvictedTasks, 1);
         return;
     };
-    if wrapped.is_some() {
-        registry.slots.slot(index).wake(now, id);
+    if wrapped.is_some()
+        && let Some(wakes) = registry.slots.wakes(index, id)
+    {
+        wakes.ready(spawned, id);
     }
     if registry.index.insert(id, index.0) {
         registry.totals.followed.fetch_add(1, Relaxed);
@@ -104,17 +105,24 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
 
 #[inline]
 fn before_poll(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let Some(line) = registry.lines.mine() else {
-        registry.losses.add(Reason::UnlinedThreads, 1);
-        return;
-    };
+    let Some(line) = registry.lines.mine() else { return count_unlined(registry) };
     if line.runtime() != runtime.id {
-        line.set_runtime(runtime.id, worker_index());
-        line.mark_polls();
+        look_up_runtime(runtime, line);
     }
-    runtime.offer_metrics();
     let id = task_id(meta.id());
-    registry.begin_poll(line, id, slot_of(registry, id));
+    registry.begin_poll(line, id, registry.index.find(id).map(SlotIndex));
+}
+
+#[cold]
+fn look_up_runtime(runtime: &RuntimeEntry, line: &Line) {
+    line.set_runtime(runtime.id, worker_index());
+    line.mark_polls();
+    runtime.offer_metrics();
+}
+
+#[cold]
+fn count_unlined(registry: &Registry) {
+    registry.losses.add(Reason::UnlinedThreads, 1);
 }
 
 #[inline]
@@ -128,12 +136,13 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
     let id = task_id(meta.id());
     let line = registry.lines.mine();
     let in_bracket = line.filter(|line| line.open().is_some_and(|open| open.id == id));
-    match (in_bracket, slot_of(registry, id)) {
-        (Some(line), Some(index)) => {
+    let found = registry.index.find(id).map(SlotIndex);
+    let slot = found.and_then(|index| Some((index, registry.slots.tenant(index, id)?)));
+    match (in_bracket, slot) {
+        (Some(line), Some((_, slot))) => {
             line.mark_ended();
-            let slot = registry.slots.slot(index);
             // The wrapper knows better: a panic in this bracket may have been caught.
-            if line.has_panicked() && slot.flags().outcome() == Outcome::Unspecified {
+            if line.panic().is_some() && slot.flags().outcome() == Outcome::Unspecified {
                 slot.set_flags(slot.flags().with_outcome(Outcome::Panicked));
             }
             runtime.followed.fetch_sub(1, Relaxed);
@@ -141,18 +150,17 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
             if !super::wrapper::is_its_own(meta.spawned_at()) {
-                let site = registry.groups.site(meta.spawned_at(), &registry.texts).unwrap_or_default();
-                let group = registry.groups.find(Sid(0), site).unwrap_or_default();
-                registry.count_end(group, line.has_panicked());
+                let (texts, losses) = (&registry.texts, &registry.losses);
+                let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
+                registry.count_end(group, line.panic().is_some());
             }
         }
-        (None, Some(index)) => {
-            let slot = registry.slots.slot(index);
+        (None, Some((index, slot))) => {
             let outside = line.is_some_and(|line| !line.is_in_bracket());
             if outside && matches!(slot.flags().outcome(), Outcome::Unspecified | Outcome::Cancelled) {
                 slot.set_flags(slot.flags().with_outcome(Outcome::Shutdown));
             }
-            registry.free(index, id, registry.clock.now());
+            registry.free(index, id, registry.clock.now(), Sid(0));
             runtime.followed.fetch_sub(1, Relaxed);
         }
         (None, None) => {

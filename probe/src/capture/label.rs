@@ -98,8 +98,8 @@ fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
         engine::adopt_current_runtime(line);
     }
     let open = line.open()?;
-    if let Some(slot) = open.slot {
-        registry.slots.slot(slot).set_label(label);
+    if let Some(slot) = open.slot.and_then(|slot| registry.slots.tenant(slot, open.id)) {
+        slot.set_label(label);
     }
     let before = line.set_label(Some(label), start);
     line.add_label();
@@ -114,7 +114,12 @@ impl Drop for LabelGuard {
         // A guard that was held over an `await` is of a bracket that has ended.
         let Some(open) = line.open().filter(|open| open.word == stretch.bracket) else { return };
         let ns = registry.clock.between(stretch.start, registry.clock.now());
-        registry.labels.entry(stretch.label).stats.add(ns);
+        let entry = registry.labels.entry(stretch.label);
+        entry.unsorted.note_length(ns);
+        if !registry.label_polls.add(&line.labels, stretch.label.0 as u8, ns) {
+            registry.losses.add(Reason::UnsortedPolls, 1);
+            entry.unsorted.add(ns);
+        }
         line.note_stretch(stretch.label, ns);
         let last = line.remove_label();
         if last {

@@ -43,7 +43,7 @@ pub(crate) fn install(registry: &'static Registry) {
             return;
         }
         if let Some(line) = registry.lines.mine() {
-            line.note_panic();
+            line.note_panic(taskscope_proto::ids::Sid(0));
         }
         before(info);
     }));

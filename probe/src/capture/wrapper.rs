@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use pin_project_lite::pin_project;
 use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
-use taskscope_proto::v1::{Outcome, TaskKind};
+use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 
 use super::task_id;
 use crate::engine;
 use crate::registry::Registry;
 use crate::registry::lines::Line;
-use crate::registry::slots::{Flags, SlotIndex, has_tag};
+use crate::registry::slots::{Flags, SlotIndex, Tenancy};
 
 /// Ids for what Tokio gives none.
 static NEXT_OWN: AtomicU64 = AtomicU64::new(1);
@@ -73,7 +73,8 @@ where
     let at = Location::caller();
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        let wrapped = super::hooks::Wrapped { name, spawned_at: at };
+        let wrapped =
+            super::hooks::Wrapped { name, class: TaskClass::Unspecified, fields: Sid(0), spawned_at: at };
         let seen = Seen::Undecided { registry, name, at };
         return super::hooks::wrapping(wrapped, || tokio::spawn(Instrumented { future, seen }));
     }
@@ -165,12 +166,14 @@ fn alone(registry: &'static Registry, name: Sid, kind: TaskKind, at: &'static Lo
     let id = own_id();
     let now = registry.clock.now();
     let flags = Flags::new(kind, engine::current_runtime_id()).with_wakes();
-    let Some(index) = registry.slots.claim(id, now, group, flags) else {
+    let Some(index) = registry.slots.claim(Tenancy { id, spawned: now, group, flags, fields: Sid(0) }) else {
         registry.losses.add(Reason::EvictedTasks, 1);
         return Seen::Counted { registry, group };
     };
     registry.totals.followed.fetch_add(1, Relaxed);
-    registry.slots.slot(index).wake(now, id);
+    if let Some(wakes) = registry.slots.wakes(index, id) {
+        wakes.ready(now, id);
+    }
     Seen::Alone { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
 }
 
@@ -201,11 +204,9 @@ impl Tenant {
 
     /// Adds the time between the wake that this poll answers and now.
     fn answer_wake(&self) {
-        if let Some(slot) = self.registry.slots.tenant(self.index, self.id) {
-            let woken = slot.take_wake();
-            if has_tag(woken, self.id) {
-                slot.add_scheduled(self.registry.clock.between(woken, self.registry.clock.now()));
-            }
+        if let Some(wakes) = self.registry.slots.wakes(self.index, self.id) {
+            let ticks = wakes.answer(self.registry.clock.now(), self.id);
+            wakes.add_scheduled(self.registry.clock.between(0, ticks));
         }
     }
 }
@@ -220,7 +221,8 @@ impl Running {
     fn begin(task: Tenant, line: &'static Line) -> Self {
         task.answer_wake();
         engine::adopt_current_runtime(line);
-        if task.registry.slots.slot(task.index).flags().kind() != TaskKind::Blocking {
+        let kind = task.registry.slots.tenant(task.index, task.id).map(|slot| slot.flags().kind());
+        if kind != Some(TaskKind::Blocking) {
             line.mark_polls();
         }
         task.registry.begin_poll(line, task.id, Some(task.index));
@@ -270,8 +272,8 @@ impl Seen {
             }
             // The hooks have counted its spawn, and leave its end to us.
             Some((None, _)) => {
-                let site = registry.groups.site(at, &registry.texts).unwrap_or_default();
-                Self::Counted { registry, group: registry.groups.find(name, site).unwrap_or_default() }
+                let group = registry.groups.of(name, at, &registry.texts, &registry.losses);
+                Self::Counted { registry, group }
             }
             None => alone(registry, name, TaskKind::Wrapped, at),
         };
@@ -302,7 +304,7 @@ impl Drop for Seen {
             Self::ByHooks { task, .. } => task.set_dropped(),
             Self::Alone { task, .. } => {
                 task.set_dropped();
-                task.registry.free(task.index, task.id, task.registry.clock.now());
+                task.registry.free(task.index, task.id, task.registry.clock.now(), Sid(0));
             }
         }
     }
@@ -342,8 +344,8 @@ impl Wake for Recording {
         let Tenant { registry, index, id } = self.task;
         // A waker may outlive its task: the slot is then another's, and the wake carries our id's tag, which no reader
         // of the other takes for its own.
-        if let Some(slot) = registry.slots.tenant(index, id) {
-            slot.wake(registry.clock.now(), id);
+        if let Some(wakes) = registry.slots.wakes(index, id) {
+            wakes.wake(registry.clock.now(), id, TaskId(0));
         }
         self.inner.wake_by_ref();
     }

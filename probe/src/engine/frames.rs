@@ -8,16 +8,19 @@ use prost::Message;
 use taskscope_proto::columns::{self, RawRow};
 use taskscope_proto::filter::{Filter, ParseError};
 use taskscope_proto::ids::{GroupId, RuntimeId, Sid, TaskId};
-use taskscope_proto::row::{NumberField, Row, TextField, sort_value};
+use taskscope_proto::row::{NumberField, Row, TextField, Wakes, sort_value};
 use taskscope_proto::top::{Direction, Place, Top};
 use taskscope_proto::v1::{self, Outcome, TaskClass, TaskKind, TaskState, loss::Reason};
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 
 use super::Engine;
 use super::sampler::{Live, Sampler};
+use super::windows::Window;
 use crate::clock::Ticks;
 use crate::registry::Registry;
-use crate::registry::slots::{SlotView, has_tag};
+use crate::registry::figures::Polls;
+use crate::registry::slots::SlotView;
+use crate::registry::stamp;
 
 const MAX_ROWS: usize = 5_000;
 const DEFAULT_ROWS: usize = 100;
@@ -280,13 +283,14 @@ impl Watcher {
 
         let running: Running =
             sampler.live.iter().map(|live| (live.poll.task_id, (live.start, live.poll.since_ns))).collect();
+        let now = sampler.engine.registry.clock.now();
         let live = sampler.engine.registry.slots.iter().map(|view| (view, None));
         let ended = sampler.ended.iter().map(|(view, at_ns)| (*view, Some(*at_ns)));
         for (view, ended_ns) in live.chain(ended) {
-            let row = SlotRow::new(sampler, view, ended_ns, now_ns, &running, &mut texts);
+            let row = SlotRow::new(sampler, view, ended_ns, (now, now_ns), &running, &mut texts);
             if ended_ns.is_none() {
                 any = true;
-                all_see_wakes &= view.flags.sees_wakes();
+                all_see_wakes &= view.wakes.is_some();
                 scheduled += u64::from(row.raw.state == TaskState::Scheduled);
                 for standing in &self.ask.standing {
                     if standing.filter.matches(&row) {
@@ -462,14 +466,14 @@ impl SlotRow {
         sampler: &Sampler,
         view: SlotView,
         ended_ns: Option<u64>,
-        now_ns: u64,
+        now: (Ticks, u64),
         running: &Running,
         texts: &mut Texts<'_>,
     ) -> Self {
         // A poll that ended after the sampler saw it is counted in the slot already.
         let still = |&&(start, _): &&(Ticks, u64)| ended_ns.is_none() && view.poll_end < start;
         let running_ns = running.get(&view.id.0).filter(still).map(|&(_, since_ns)| since_ns);
-        let raw = raw_row(sampler, &view, ended_ns, now_ns, running_ns);
+        let raw = raw_row(sampler, &view, ended_ns, now, running_ns);
         Self { name: texts.text(raw.name), label: texts.text(raw.label), at: texts.text(raw.spawned_at), raw }
     }
 }
@@ -478,51 +482,56 @@ fn raw_row(
     sampler: &Sampler,
     view: &SlotView,
     ended_ns: Option<u64>,
-    now_ns: u64,
+    (now, now_ns): (Ticks, u64),
     running_ns: Option<u64>,
 ) -> RawRow {
     let registry = &sampler.engine.registry;
     let group = registry.groups.entry(view.group);
-    let label = view.label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
     let spawned_ns = sampler.at(view.spawned);
     let age_ns = ended_ns.unwrap_or(now_ns).saturating_sub(spawned_ns);
-    let since = |ticks| now_ns.saturating_sub(sampler.at(ticks));
-    let woken = has_tag(view.woken, view.id);
-    let (state, since_ns) = match (ended_ns, running_ns) {
-        (Some(at_ns), _) => (TaskState::Ended, now_ns.saturating_sub(at_ns)),
-        (None, Some(running_ns)) => (TaskState::Running, running_ns),
-        (None, None) if woken => (TaskState::Scheduled, since(view.woken)),
-        (None, None) if view.poll_end == 0 => (TaskState::Scheduled, age_ns),
-        (None, None) => (TaskState::Idle, since(view.poll_end)),
+    let woken = view.wakes.map(|wakes| wakes.woken).filter(|&woken| stamp::is_of(woken, view.id));
+    let (state, since_ns) = match (ended_ns, running_ns, woken) {
+        (Some(at_ns), _, _) => (TaskState::Ended, now_ns.saturating_sub(at_ns)),
+        (None, Some(running_ns), _) => (TaskState::Running, running_ns),
+        (None, None, Some(woken)) => {
+            (TaskState::Scheduled, registry.clock.between(0, stamp::elapsed(woken, now)))
+        }
+        (None, None, None) if view.poll_end == 0 => (TaskState::Scheduled, age_ns),
+        (None, None, None) => (TaskState::Idle, now_ns.saturating_sub(sampler.at(view.poll_end))),
     };
+    // The slot counts polls as they begin.
+    let polls = view.polls - u64::from(running_ns.is_some()).min(view.polls);
     let running_ns = running_ns.unwrap_or(0);
     let busy_ns = view.busy_ns + running_ns;
-    let scheduled_ns = view
-        .flags
-        .sees_wakes()
-        .then(|| view.scheduled_ns + if state == TaskState::Scheduled { since_ns } else { 0 });
+    let scheduled_ns =
+        view.wakes.map(|wakes| wakes.scheduled_ns + if state == TaskState::Scheduled { since_ns } else { 0 });
     RawRow {
         id: view.id,
         kind: view.flags.kind(),
         state,
         outcome: view.flags.outcome(),
         name: group.name(),
-        label: label.map_or(Sid(0), |label| registry.labels.entry(label).sid()),
+        label: view.label.map_or(Sid(0), |label| registry.labels.entry(label).sid()),
         group: view.group,
         spawned_at: group.site(),
         runtime: RuntimeId(view.flags.runtime()),
-        polls: view.polls,
+        polls,
         busy_ns,
         scheduled_ns,
         idle_ns: scheduled_ns.map(|scheduled| age_ns.saturating_sub(busy_ns).saturating_sub(scheduled)),
         age_ns,
         since_ns,
         longest_poll_ns: view.longest_ns.max(running_ns),
-        wakes: None,
+        wakes: view.wakes.filter(|_| ended_ns.is_none()).map(|wakes| Wakes {
+            total: wakes.total,
+            by_itself: wakes.by_itself.into(),
+            by: Some(TaskId(wakes.by)).filter(|by| by.0 != 0),
+            wakers: wakes.wakers.into(),
+        }),
         cancel: None,
-        class: TaskClass::Unspecified,
-        reason: Sid(0),
-        fields: Sid(0),
+        class: view.flags.class(),
+        reason: view.reason,
+        fields: view.fields,
     }
 }
 
@@ -567,7 +576,7 @@ impl Row for SlotRow {
 }
 
 fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
-    let totals = &sampler.engine.registry.totals;
+    let counts = sampler.engine.registry.counts();
     let recent = sampler.history.chunk(10);
     let (window_ns, polls, requests) = recent.map_or((0, 0, 0), |chunk| {
         let seconds = chunk.polls.len() as u64;
@@ -579,10 +588,10 @@ fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
         alive: sampler.alive(&sampler.engine.runtimes()),
         running: sampler.live.iter().filter(|live| live.poll.kind() != TaskKind::Unspecified).count() as u64,
         scheduled,
-        spawned_total: totals.spawned.load(Relaxed),
-        ended_total: totals.ended.load(Relaxed),
-        polls_total: sampler.engine.registry.lines.polls(),
-        panicked_total: totals.panicked.load(Relaxed),
+        spawned_total: counts.spawned,
+        ended_total: counts.ended,
+        polls_total: counts.polls,
+        panicked_total: counts.panicked,
         requests_total,
         window_ns,
         polls_window: polls,
@@ -642,6 +651,22 @@ fn followed_on(
         as u64
 }
 
+fn poll_stats(
+    window: &Window,
+    polls: &Polls,
+    now_ns: u64,
+    threshold_ns: u64,
+    histograms: bool,
+) -> v1::PollStats {
+    v1::PollStats {
+        polls_total: polls.polls,
+        busy_ns_total: polls.busy_ns,
+        longest_ns: polls.longest_ns,
+        histogram: histograms.then(|| v1::Histogram::from(&window.recent(&polls.histogram))),
+        ..window.stats(now_ns, 0, &polls.histogram, threshold_ns)
+    }
+}
+
 fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v1::GroupWindow {
     let limit = if query.limit == 0 { DEFAULT_GROUPS } else { (query.limit as usize).min(MAX_GROUPS) };
     let registry = &sampler.engine.registry;
@@ -653,12 +678,9 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
             continue;
         }
         let windows = super::sampler::at(&mut sampler.groups, id.0 as usize);
-        let counters = group.polls.histogram();
-        let mut polls = windows.polls.stats(now_ns, 0, &counters, threshold_ns);
-        polls.polls_total = group.polls.polls();
-        polls.busy_ns_total = group.polls.busy_ns();
-        polls.longest_ns = group.polls.longest_ns();
-        polls.histogram = query.histograms.then(|| v1::Histogram::from(&windows.polls.recent(&counters)));
+        let polls = registry
+            .polls_of_group(id)
+            .map(|polls| poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms));
         groups.push(v1::Group {
             id: id.0,
             name_sid: group.name().0,
@@ -668,9 +690,13 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
             spawned_total: spawned,
             ended_total: ended,
             panicked_total: panicked,
-            polls: Some(polls),
+            polls,
             trend: Some(windows.size.trend(now_ns, spawned, ended)),
-            queue_wait: None,
+            queue_wait: group.waits().map(|(started_total, wait_ns_total, longest_ns)| v1::QueueWait {
+                started_total,
+                wait_ns_total,
+                longest_ns,
+            }),
         });
     }
     groups.retain(|group| group.id != 0 || group.spawned_total > 0);
@@ -684,15 +710,8 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
     let mut labels: Vec<v1::Label> = Vec::new();
     for (index, label) in registry.labels.iter() {
         let window = super::sampler::at(&mut sampler.labels, index.0 as usize);
-        let counters = label.stats.histogram();
-        if counters.total() == 0 {
-            continue;
-        }
-        let mut polls = window.stats(now_ns, 0, &counters, threshold_ns);
-        polls.polls_total = label.stats.polls();
-        polls.busy_ns_total = label.stats.busy_ns();
-        polls.longest_ns = label.stats.longest_ns();
-        polls.histogram = query.histograms.then(|| v1::Histogram::from(&window.recent(&counters)));
+        let Some(polls) = registry.polls_of_label(index).filter(|polls| polls.polls > 0) else { continue };
+        let polls = poll_stats(window, &polls, now_ns, threshold_ns, query.histograms);
         labels.push(v1::Label {
             label_sid: label.sid().0,
             requests_total: label.requests(),

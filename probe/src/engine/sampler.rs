@@ -20,6 +20,7 @@ use crate::registry::lines::LineView;
 use crate::registry::slots::SlotView;
 use crate::say::say;
 
+mod folding;
 mod pools;
 mod workers;
 
@@ -51,6 +52,8 @@ pub(crate) struct Sampler {
     pub(crate) ended: VecDeque<(SlotView, u64)>,
     pub(crate) groups: Vec<GroupWindows>,
     pub(crate) labels: Vec<Window>,
+    group_fold: folding::Fold,
+    label_fold: folding::Fold,
     pub(crate) workers: Workers,
     pub(crate) pools: Pools,
     pub(crate) history: History,
@@ -126,6 +129,8 @@ impl Sampler {
             ended: VecDeque::new(),
             groups: Vec::new(),
             labels: Vec::new(),
+            group_fold: folding::Fold::default(),
+            label_fold: folding::Fold::default(),
             workers: Workers::default(),
             pools: Pools::default(),
             history: History::default(),
@@ -165,6 +170,9 @@ impl Sampler {
         self.take_ended(now_ns);
         let runtimes = self.engine.runtimes();
         self.workers.tick(now_ns, &runtimes, &self.lines, &self.live);
+        for runtime in runtimes.iter().filter(|runtime| runtime.wants_metrics()) {
+            self.engine.registry.lines.ask_anew(runtime.id);
+        }
         self.pools.tick(now_ns, &runtimes, &self.engine.registry);
         if second_is_over {
             self.every_second(now_ns, &runtimes);
@@ -205,7 +213,8 @@ impl Sampler {
         self.live.clear();
         self.lines.clear();
         let mut stuck = Vec::new();
-        for (position, line) in registry.lines.views() {
+        let now = registry.clock.now();
+        for (position, line) in registry.lines.views(now) {
             self.lines.push(line);
             let Some(bracket) = line.bracket else { continue };
             let slot =
@@ -333,6 +342,7 @@ impl Sampler {
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
         let elapsed_ns = now_ns - self.second.at_ns;
+        self.make_room(now_ns);
         let registry = &self.engine.registry;
         self.forget_ended_threads();
         self.workers.every_second(now_ns, &self.lines, &self.live);
@@ -344,15 +354,19 @@ impl Sampler {
         }
         if now_ns >= self.snapshot_at_ns + SNAPSHOT_EVERY_NS {
             self.snapshot_at_ns = now_ns;
-            for (id, group) in registry.groups.iter() {
-                at(&mut self.groups, id.0 as usize).polls.snapshot(now_ns, group.polls.histogram());
+            for (id, _) in registry.groups.iter() {
+                if let Some(polls) = registry.polls_of_group(id) {
+                    at(&mut self.groups, id.0 as usize).polls.snapshot(now_ns, polls.histogram);
+                }
             }
-            for (index, label) in registry.labels.iter() {
-                at(&mut self.labels, index.0 as usize).snapshot(now_ns, label.stats.histogram());
+            for (index, _) in registry.labels.iter() {
+                if let Some(polls) = registry.polls_of_label(index) {
+                    at(&mut self.labels, index.0 as usize).snapshot(now_ns, polls.histogram);
+                }
             }
         }
 
-        let polls = registry.lines.polls();
+        let polls = registry.counts().polls;
         let requests = self.requests_total().unwrap_or(0);
         if self.second.at_ns > 0 {
             let alive = self.alive(runtimes).unwrap_or_else(|| self.followed());
@@ -371,6 +385,32 @@ impl Sampler {
             .map(|cpu| cpu.saturating_sub(self.second.own_cpu_ns) as f64 / elapsed_ns as f64)
             .filter(|_| self.second.at_ns > 0);
         self.second = LastSecond { at_ns: now_ns, polls, requests, own_cpu_ns: own_cpu_ns.unwrap_or(0) };
+    }
+
+    /// Folds the histogram of the coldest group, or label, where there was no memory for another.
+    fn make_room(&mut self, now_ns: u64) {
+        let registry = &self.engine.registry;
+        let (groups, labels) = (&self.groups, &self.labels);
+        let coldest_group = || {
+            let counted = registry.groups.iter().skip(1).filter_map(|(id, _)| {
+                let polls = registry.polls_of_group(id).filter(|polls| polls.polls > 0)?;
+                let window = groups.get(id.0 as usize).map(|windows| &windows.polls);
+                Some((window.map_or(0, |window| window.recent(&polls.histogram).total()), id.0 as u8))
+            });
+            counted.min().map(|(_, position)| position)
+        };
+        let coldest_label = || {
+            let counted = registry.labels.iter().skip(1).filter_map(|(index, _)| {
+                let polls = registry.polls_of_label(index).filter(|polls| polls.polls > 0)?;
+                let window = labels.get(index.0 as usize);
+                Some((window.map_or(0, |window| window.recent(&polls.histogram).total()), index.0 as u8))
+            });
+            counted.min().map(|(_, position)| position)
+        };
+        let take_group = |position: u8| registry.group_polls.fold(registry.lines.groups(), position);
+        let take_label = |position: u8| registry.label_polls.fold(registry.lines.labels(), position);
+        self.group_fold.step(now_ns, registry, &registry.group_polls, coldest_group, take_group);
+        self.label_fold.step(now_ns, registry, &registry.label_polls, coldest_label, take_label);
     }
 
     /// Frees the lines of threads that have ended: not to be found, twice in a row. Where /proc does not even show this
@@ -420,13 +460,12 @@ impl Engine {
     fn describe_slot(&self, slot: Option<&SlotView>) -> v1::LivePoll {
         let Some(slot) = slot else { return v1::LivePoll::default() };
         let group = self.registry.groups.entry(slot.group);
-        let label = slot.label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
         v1::LivePoll {
             kind: slot.flags.kind().into(),
             name_sid: group.name().0,
             group_id: slot.group.0,
             spawned_at_sid: group.site().0,
-            label_sid: label.map_or(0, |label| self.registry.labels.entry(label).sid().0),
+            label_sid: slot.label.map_or(0, |label| self.registry.labels.entry(label).sid().0),
             ..v1::LivePoll::default()
         }
     }

@@ -1,26 +1,25 @@
 //! Tasks of one name and spawn site, up to [`CAP`]; later ones count in `other`.
 
 use std::panic::Location;
-use std::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
 
-use bytemuck::allocation::zeroed_slice_box;
 use taskscope_proto::ids::{GroupId, Sid};
+use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::words;
 
-use super::stats::Stats;
+use super::Losses;
+use super::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, zeroed};
 use super::text::Texts;
+use super::unsorted::Unsorted;
 
-/// Group 0 is `other`.
+/// Group 0 is `other`. Positions fit a byte.
 const CAP: usize = 256;
 const TABLE: usize = 512;
-const SITES: usize = 1024;
+const PLACES: usize = 1024;
 const PROBES: usize = 32;
-pub(crate) const BYTES: usize = CAP * size_of::<Group>() + TABLE * 16 + SITES * 16;
+pub(crate) const BYTES: usize = CAP * size_of::<Group>() + TABLE * 16 + PLACES * 16;
 
-#[derive(bytemuck::Zeroable)]
+#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
+#[cfg_attr(taskscope_loom, derive(Default))]
 pub(crate) struct Group {
     name: AtomicU32,
     site: AtomicU32,
@@ -28,60 +27,97 @@ pub(crate) struct Group {
     spawned: AtomicU64,
     ended: AtomicU64,
     panicked: AtomicU64,
-    pub(crate) polls: Stats,
+    /// Jobs of the blocking pool that have started, and how long they waited for a thread.
+    started: AtomicU64,
+    waited_ns: AtomicU64,
+    longest_wait_ns: AtomicU64,
+    pub(crate) unsorted: Unsorted,
 }
 
-#[derive(bytemuck::Zeroable)]
+#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
+#[cfg_attr(taskscope_loom, derive(Default))]
 struct Key {
     /// Name and site; zero is free (and, as a key, is `other`).
     names: AtomicU64,
     position_plus1: AtomicU64,
 }
 
-#[derive(bytemuck::Zeroable)]
-struct Site {
-    address: AtomicU64,
-    sid_plus1: AtomicU64,
+/// A line of the program's source, and the group of what is spawned there under a name.
+#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
+#[cfg_attr(taskscope_loom, derive(Default))]
+struct Place {
+    /// Address of the location, and the name in the upper sixteen bits. Zero is free.
+    key: AtomicU64,
+    /// 0: being found at this moment.
+    group_plus1: AtomicU64,
 }
 
 pub(crate) struct Groups {
-    entries: Box<[Group]>,
+    entries: &'static [Group],
     used: AtomicU32,
-    table: Box<[Key]>,
-    sites: Box<[Site]>,
+    table: &'static [Key],
+    places: &'static [Place],
 }
 
 impl Groups {
     pub(crate) fn new() -> Self {
-        Self {
-            entries: zeroed_slice_box(CAP),
-            used: AtomicU32::new(1),
-            table: zeroed_slice_box(TABLE),
-            sites: zeroed_slice_box(SITES),
-        }
+        Self { entries: zeroed(CAP), used: AtomicU32::new(1), table: zeroed(TABLE), places: zeroed(PLACES) }
     }
 
-    /// The text of a spawn site. Remembered by the address of the location, so that each site is written out once.
-    pub(crate) fn site(&self, at: &'static Location<'static>, texts: &Texts) -> Option<Sid> {
+    /// The group of tasks spawned at `at` under `name` (0: unnamed), remembered by the address of the location, so that a
+    /// site is written out once.
+    pub(crate) fn of(
+        &self,
+        name: Sid,
+        at: &'static Location<'static>,
+        texts: &Texts,
+        losses: &Losses,
+    ) -> GroupId {
         let address = std::ptr::from_ref(at).addr() as u64;
+        let key = address | u64::from(name.0) << 48;
+        if address >> 48 != 0 || name.0 >> 16 != 0 {
+            return self.find_or_other(name, at, texts, losses);
+        }
+        let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
         for step in 0..PROBES {
-            let cell =
-                &self.sites[((address >> 3) as usize).wrapping_mul(0x9e37_79b1).wrapping_add(step) % SITES];
-            let known = cell.address.load(Acquire);
-            if known == address {
-                match cell.sid_plus1.load(Acquire) {
-                    // Another thread is writing it down at this moment.
-                    0 => return write_site(at, texts),
-                    sid => return Some(Sid(sid as u32 - 1)),
-                }
+            let place = &self.places[hash.wrapping_add(step) % PLACES];
+            let known = place.key.load(Acquire);
+            if known == key
+                && let Some(group) = (place.group_plus1.load(Acquire) as u32).checked_sub(1)
+            {
+                return GroupId(group);
             }
-            if known == 0 && cell.address.compare_exchange(0, address, AcqRel, Acquire).is_ok() {
-                let sid = write_site(at, texts)?;
-                cell.sid_plus1.store(u64::from(sid.0) + 1, std::sync::atomic::Ordering::Release);
-                return Some(sid);
+            if known == 0 && place.key.compare_exchange(0, key, AcqRel, Acquire).is_ok() {
+                let group = self.find_or_other(name, at, texts, losses);
+                if group != GroupId(0) {
+                    place.group_plus1.store(u64::from(group.0) + 1, Release);
+                }
+                return group;
+            }
+            // Another thread is finding it at this moment, or it has none of its own.
+            if known == key {
+                break;
             }
         }
-        write_site(at, texts)
+        self.find_or_other(name, at, texts, losses)
+    }
+
+    #[cold]
+    fn find_or_other(
+        &self,
+        name: Sid,
+        at: &'static Location<'static>,
+        texts: &Texts,
+        losses: &Losses,
+    ) -> GroupId {
+        let site = write_site(at, texts).unwrap_or_else(|| {
+            losses.add(Reason::LostStrings, 1);
+            Sid(0)
+        });
+        self.find(name, site).unwrap_or_else(|| {
+            losses.add(Reason::FoldedGroups, 1);
+            GroupId(0)
+        })
     }
 
     /// The group of `name` (0: unnamed) at `site`; `None` (count it) where the groups are full.
@@ -102,8 +138,7 @@ impl Groups {
                         let group = &self.entries[position as usize];
                         group.name.store(name.0, Relaxed);
                         group.site.store(site.0, Relaxed);
-                        cell.position_plus1
-                            .store(u64::from(position) + 1, std::sync::atomic::Ordering::Release);
+                        cell.position_plus1.store(u64::from(position) + 1, Release);
                         return Some(GroupId(position));
                     }
                     Err(other) => names = other,
@@ -184,6 +219,21 @@ impl Group {
         }
     }
 
+    /// A job of the blocking pool has got a thread.
+    pub(crate) fn add_started(&self, waited_ns: u64) {
+        self.started.fetch_add(1, Relaxed);
+        self.waited_ns.fetch_add(waited_ns, Relaxed);
+        if waited_ns > self.longest_wait_ns.load(Relaxed) {
+            self.longest_wait_ns.fetch_max(waited_ns, Relaxed);
+        }
+    }
+
+    /// Started jobs, the time they waited, and the longest wait; `None`: it has no blocking jobs.
+    pub(crate) fn waits(&self) -> Option<(u64, u64, u64)> {
+        let started = self.started.load(Relaxed);
+        (started > 0).then(|| (started, self.waited_ns.load(Relaxed), self.longest_wait_ns.load(Relaxed)))
+    }
+
     /// Spawned, ended, panicked.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         // Ended first: a task that ends between the two loads must not make `live` negative.
@@ -196,17 +246,28 @@ impl Group {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
 
     #[test]
     fn a_site_is_written_as_its_reader_knows_it() {
-        let (groups, texts) = (Groups::new(), Texts::new());
+        let (groups, texts, losses) = (Groups::new(), Texts::new(1 << 18), Losses::default());
         let here = Location::caller();
-        let sid = groups.site(here, &texts).expect("there is room");
-        assert_eq!(groups.site(here, &texts), Some(sid));
-        assert_eq!(texts.read(sid), format!("{}:{}:{}", here.file(), here.line(), here.column()));
+        let group = groups.of(Sid(0), here, &texts, &losses);
+        assert_eq!(groups.of(Sid(0), here, &texts, &losses), group);
+        assert_ne!(groups.of(Sid(7), here, &texts, &losses), group);
+        let site = groups.entry(group).site();
+        assert_eq!(texts.read(site), format!("{}:{}:{}", here.file(), here.line(), here.column()));
+    }
+
+    #[test]
+    fn tasks_of_a_group_past_the_cap_are_counted_as_such() {
+        let (groups, texts, losses) = (Groups::new(), Texts::new(1 << 18), Losses::default());
+        (1..CAP as u32).for_each(|n| assert!(groups.find(Sid(n), Sid(0)).is_some()));
+        let here = Location::caller();
+        assert_eq!([(); 3].map(|()| groups.of(Sid(0), here, &texts, &losses)), [GroupId(0); 3]);
+        assert_eq!(losses.count(Reason::FoldedGroups), 3);
     }
 
     #[test]

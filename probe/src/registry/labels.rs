@@ -1,14 +1,9 @@
 //! What polls are doing for whom: one entry a label, up to [`CAP`]; later ones count in `other`.
 
-use std::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
-
-use bytemuck::allocation::zeroed_slice_box;
 use taskscope_proto::ids::Sid;
 
-use super::stats::Stats;
+use super::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, zeroed};
+use super::unsorted::Unsorted;
 
 /// Entry 0 is `other`.
 const CAP: usize = 201;
@@ -20,24 +15,25 @@ pub(crate) const BYTES: usize = CAP * size_of::<Label>() + TABLE * 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LabelIndex(pub(crate) u32);
 
-#[derive(bytemuck::Zeroable)]
+#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
+#[cfg_attr(taskscope_loom, derive(Default))]
 pub(crate) struct Label {
     sid: AtomicU32,
     /// Requests that the layer saw begin, plus one from its first on; 0: no layer ever used it.
     requests_plus1: AtomicU64,
-    pub(crate) stats: Stats,
+    pub(crate) unsorted: Unsorted,
 }
 
 pub(crate) struct Labels {
-    entries: Box<[Label]>,
+    entries: &'static [Label],
     used: AtomicU32,
     /// Text id and position plus one; zero is free.
-    table: Box<[AtomicU64]>,
+    table: &'static [AtomicU64],
 }
 
 impl Labels {
     pub(crate) fn new() -> Self {
-        Self { entries: zeroed_slice_box(CAP), used: AtomicU32::new(1), table: zeroed_slice_box(TABLE) }
+        Self { entries: zeroed(CAP), used: AtomicU32::new(1), table: zeroed(TABLE) }
     }
 
     /// The entry of the text `sid`; `None` (count it) where the labels are full.
@@ -102,7 +98,7 @@ impl Label {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
 

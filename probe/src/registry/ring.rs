@@ -2,19 +2,20 @@
 //! overwritten before they were read are counted, never torn: each carries the number of its write, checked before and
 //! after its words are read.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use super::sync::{Acquire, AtomicU64, Relaxed, Release, fence, zeroed};
 
-use bytemuck::allocation::zeroed_slice_box;
-
-#[derive(bytemuck::Zeroable)]
+#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
 struct Entry<const WORDS: usize> {
     /// 0 while it is being written, else the number of the write plus one.
     version: AtomicU64,
     words: [AtomicU64; WORDS],
+}
+
+#[cfg(taskscope_loom)]
+impl<const WORDS: usize> Default for Entry<WORDS> {
+    fn default() -> Self {
+        Self { version: AtomicU64::default(), words: std::array::from_fn(|_| AtomicU64::default()) }
+    }
 }
 
 pub(crate) const fn entry_bytes<const WORDS: usize>() -> usize {
@@ -22,7 +23,7 @@ pub(crate) const fn entry_bytes<const WORDS: usize>() -> usize {
 }
 
 pub(crate) struct Ring<const WORDS: usize> {
-    entries: Box<[Entry<WORDS>]>,
+    entries: &'static [Entry<WORDS>],
     written: AtomicU64,
 }
 
@@ -35,7 +36,7 @@ pub(crate) struct Taken<const WORDS: usize> {
 
 impl<const WORDS: usize> Ring<WORDS> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { entries: zeroed_slice_box(capacity), written: AtomicU64::new(0) }
+        Self { entries: zeroed(capacity), written: AtomicU64::new(0) }
     }
 
     pub(crate) fn push(&self, words: [u64; WORDS]) {
@@ -78,7 +79,7 @@ impl<const WORDS: usize> Ring<WORDS> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
 

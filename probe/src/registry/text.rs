@@ -1,27 +1,23 @@
 //! Names, labels and spawn sites, each stored once. An application thread interns without lock or allocation: it copies
 //! the bytes into an arena and publishes them with one compare-and-swap.
 
-use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
-
-use bytemuck::allocation::zeroed_slice_box;
 use taskscope_proto::ids::Sid;
 
-const ARENA_BYTES: usize = 256 << 10;
+use super::sync::{AcqRel, Acquire, AtomicU8, AtomicU32, AtomicU64, Relaxed, zeroed};
+
 const ENTRIES: usize = 4096;
 /// Entries looked at before a text counts as lost.
 const PROBES: usize = 32;
 /// A longer text is cut here, at a character boundary.
 pub(crate) const MAX_TEXT: usize = 255;
-pub(crate) const BYTES: usize = ARENA_BYTES + ENTRIES * 8;
+/// Beside the bytes of the texts.
+pub(crate) const TABLE_BYTES: usize = ENTRIES * 8;
 
 /// An entry is one word: 24 bits of hash, 28 of offset, 12 of length. Zero is free.
 pub(crate) struct Texts {
-    arena: Box<[AtomicU8]>,
+    arena: &'static [AtomicU8],
     used: AtomicU32,
-    entries: Box<[AtomicU64]>,
+    entries: &'static [AtomicU64],
 }
 
 /// What to do with a text that is not stored.
@@ -47,12 +43,9 @@ impl Entry {
 }
 
 impl Texts {
-    pub(crate) fn new() -> Self {
-        Self {
-            arena: zeroed_slice_box(ARENA_BYTES),
-            used: AtomicU32::new(0),
-            entries: zeroed_slice_box(ENTRIES),
-        }
+    /// `bytes` for the texts themselves.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { arena: zeroed(bytes), used: AtomicU32::new(0), entries: zeroed(ENTRIES) }
     }
 
     /// The id of the parts joined, the same for the same text; `None` where the budget is full. The empty text has id 0.
@@ -105,7 +98,7 @@ impl Texts {
 
     fn store(&self, bytes: &[u8], hash: u64) -> Option<Entry> {
         let room =
-            |used: u32| (used as usize + bytes.len() <= ARENA_BYTES).then(|| used + bytes.len() as u32);
+            |used: u32| (used as usize + bytes.len() <= self.arena.len()).then(|| used + bytes.len() as u32);
         let offset = self.used.fetch_update(Relaxed, Relaxed, room).ok()? as usize;
         for (cell, &byte) in self.arena[offset..].iter().zip(bytes) {
             cell.store(byte, Relaxed);
@@ -126,7 +119,7 @@ impl Texts {
             return String::new();
         };
         let entry = Entry::unpack(word);
-        let end = (entry.offset + entry.len).min(ARENA_BYTES);
+        let end = (entry.offset + entry.len).min(self.arena.len());
         let bytes: Vec<u8> = self.arena[entry.offset..end].iter().map(|cell| cell.load(Relaxed)).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -148,13 +141,13 @@ fn hash(bytes: &[u8]) -> u64 {
     hash ^ hash >> 29
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
 
     #[test]
     fn a_text_is_stored_once_and_read_back() {
-        let texts = Texts::new();
+        let texts = Texts::new(256 << 10);
         let first = texts.intern_parts(&["POST /resize"]).expect("there is room");
         assert_eq!(texts.intern_parts(&["POST ", "/resize"]), Some(first));
         assert_ne!(texts.intern_parts(&["GET /resize"]), Some(first));
@@ -164,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_search_stores_nothing() {
-        let texts = Texts::new();
+        let texts = Texts::new(256 << 10);
         assert_eq!(texts.find_parts(&["GET ", "/"]), None);
         let stored = texts.intern_parts(&["GET /"]);
         assert!(stored.is_some() && texts.find_parts(&["GET ", "/"]) == stored);
@@ -172,14 +165,14 @@ mod tests {
 
     #[test]
     fn a_megabyte_is_cut_at_a_character() {
-        let texts = Texts::new();
+        let texts = Texts::new(256 << 10);
         let sid = texts.intern_parts(&[&"é".repeat(1 << 19)]).expect("the cut text has room");
         assert_eq!(texts.read(sid), "é".repeat(127));
     }
 
     #[test]
     fn a_full_table_says_so_and_keeps_what_it_has() {
-        let texts = Texts::new();
+        let texts = Texts::new(256 << 10);
         let kept = texts.intern_parts(&["kept"]);
         let lost =
             (0..20_000).filter(|n| texts.intern_parts(&[&format!("text number {n}")]).is_none()).count();
@@ -189,7 +182,7 @@ mod tests {
 
     #[test]
     fn threads_that_intern_the_same_agree() {
-        let texts = Texts::new();
+        let texts = Texts::new(256 << 10);
         let all: Vec<Vec<Option<Sid>>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..300).map(|n| texts.intern_parts(&[&format!("t{n}")])).collect()))

@@ -1,0 +1,66 @@
+//! Sums over groups, labels and threads, for the probe's thread.
+
+use taskscope_proto::histogram::Sparse;
+use taskscope_proto::ids::GroupId;
+
+use super::Registry;
+use super::histograms::Counted;
+use super::labels::LabelIndex;
+use super::unsorted::Unsorted;
+
+/// Since the probe began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) spawned: u64,
+    pub(crate) ended: u64,
+    pub(crate) panicked: u64,
+    /// Finished, jobs of the blocking pool among them.
+    pub(crate) polls: u64,
+}
+
+/// What is known of the polls of a group, or of the stretches of a label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Polls {
+    pub(crate) histogram: Sparse,
+    pub(crate) polls: u64,
+    pub(crate) busy_ns: u64,
+    pub(crate) longest_ns: u64,
+}
+
+impl Polls {
+    fn of(counted: Counted, unsorted: &Unsorted) -> Self {
+        let (polls, busy_ns) = unsorted.totals();
+        Self {
+            histogram: counted.histogram,
+            polls: counted.polls + polls,
+            busy_ns: counted.busy_ns + busy_ns,
+            longest_ns: unsorted.longest_ns(),
+        }
+    }
+}
+
+impl Registry {
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts { polls: self.group_polls.polls(self.lines.groups()), ..Counts::default() };
+        for (_, group) in self.groups.iter() {
+            let (spawned, ended, panicked) = group.counts();
+            counts.spawned += spawned;
+            counts.ended += ended;
+            counts.panicked += panicked;
+            counts.polls += group.unsorted.totals().0;
+        }
+        counts
+    }
+
+    /// `None`: counted under `other`, the memory of histograms being used up.
+    pub(crate) fn polls_of_group(&self, id: GroupId) -> Option<Polls> {
+        let counted = self.group_polls.read(self.lines.groups(), u8::try_from(id.0).ok()?)?;
+        Some(Polls::of(counted, &self.groups.entry(id).unsorted))
+    }
+
+    /// As [`Registry::polls_of_group`].
+    pub(crate) fn polls_of_label(&self, index: LabelIndex) -> Option<Polls> {
+        let counted = self.label_polls.read(self.lines.labels(), u8::try_from(index.0).ok()?)?;
+        Some(Polls::of(counted, &self.labels.entry(index).unsorted))
+    }
+}

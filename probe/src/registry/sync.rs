@@ -1,0 +1,21 @@
+//! Atomics and zeroed memory; under `--cfg taskscope_loom` those of loom, so that the model tests run the real code.
+
+pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+#[cfg(not(taskscope_loom))]
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
+
+#[cfg(taskscope_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
+
+/// `count` elements of zero bytes, for as long as the process lives: pages that are never written take no memory, and
+/// memory that is never given back can be read and written late without harm.
+#[cfg(not(taskscope_loom))]
+pub(crate) fn zeroed<T: bytemuck::Zeroable>(count: usize) -> &'static [T] {
+    Box::leak(bytemuck::allocation::zeroed_slice_box(count))
+}
+
+#[cfg(taskscope_loom)]
+pub(crate) fn zeroed<T: Default>(count: usize) -> &'static [T] {
+    Box::leak((0..count).map(|_| T::default()).collect())
+}
