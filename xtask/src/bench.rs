@@ -1,0 +1,27 @@
+//! `cargo xtask bench …`: what watching costs, measured. Each subcommand is a file in `bench/`; what they share is beside
+//! them: the modes and their builds, one run of a program, callgrind, and samples of figures.
+//!
+//! Words go to standard error; data, if asked for with `--json`, to standard output.
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+mod callgrind;
+mod modes;
+mod overhead;
+mod process;
+mod sample;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Polls, messages, spawns, requests and idle tasks: bare, with the probe, and with its peers
+    Overhead(overhead::Overhead),
+}
+
+/// True: everything was measured.
+pub(crate) fn run(root: &Path, bench: &Bench) -> anyhow::Result<bool> {
+    match bench {
+        Bench::Overhead(overhead) => overhead::run(root, overhead),
+    }
+}
