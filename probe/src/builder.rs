@@ -77,7 +77,7 @@ impl Builder {
             } else {
                 let held = Arc::clone(entry);
                 runtime.on_thread_park(move || {
-                    if let Some(line) = engine.registry.lines.mine() {
+                    if let Some(line) = engine.registry.my_line() {
                         line.set_runtime(held.id, crate::runtimes::worker_index());
                         held.offer_metrics();
                     }

@@ -14,11 +14,11 @@ use crate::registry::Registry;
 use crate::registry::labels::LabelIndex;
 use crate::registry::lines::{Left, Line, LongestLabel, Open};
 use crate::registry::slots::{Slot, SlotIndex, SlotView};
-use crate::registry::stamp;
 
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
 pub(crate) mod label;
+pub(crate) mod mine;
 pub(crate) mod panics;
 pub(crate) mod wrapper;
 
@@ -54,54 +54,25 @@ pub(crate) fn hashed(id: &impl std::hash::Hash) -> u64 {
 }
 
 impl Registry {
-    /// Opens the bracket of a poll.
-    #[inline]
-    pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<SlotIndex>) {
-        if let Some(slot) = slot.and_then(|index| self.slots.tenant(index, id)) {
+    /// Opens the bracket of a poll whose end is told to [`Registry::end_poll`].
+    pub(crate) fn begin_poll(&self, line: &Line, id: TaskId, slot: Option<(SlotIndex, &Slot)>) {
+        if let Some((_, slot)) = slot {
             slot.begin_poll();
         }
-        if !line.enter(id, slot, self.clock.now()) {
+        mine::close();
+        if !line.enter(id, slot.map(|(index, _)| index), self.clock.now()) {
             self.losses.add(Reason::DeepBrackets, 1);
         }
     }
 
     /// Closes the innermost bracket, counts its poll, and frees the slot of a task that ended in it.
-    #[inline]
     pub(crate) fn end_poll(&self, line: &Line) {
         let now = self.clock.now();
-        let Some(open) = line.plain() else { return self.end_marked(line, now) };
-        let ticks = stamp::elapsed(open.word, now);
-        line.leave_plain(now);
-        if ticks >= self.slow_poll_ticks {
-            return self.count_long(line, &open, LongestLabel::default(), now);
-        }
-        if let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) {
-            self.count_poll(line, slot, now, self.clock.short_ns(ticks));
-        }
-    }
-
-    /// From here on the task may already be in its next poll on another thread, or (if that one ended it) gone: then this
-    /// poll's time counts for the slot's next tenant, which is off by one poll and nothing worse.
-    #[inline]
-    fn count_poll(&self, line: &Line, slot: &Slot, now: Ticks, ns: u64) {
-        let group = slot.group();
-        if slot.end_poll(now, ns) {
-            // No group's longest is longer than the longest of its tasks.
-            self.groups.entry(GroupId(group.into())).unsorted.note_length(ns);
-        }
-        if !self.group_polls.add(&line.groups, group, ns) {
-            self.losses.add(Reason::UnsortedPolls, 1);
-            self.groups.entry(GroupId(group.into())).unsorted.add(ns);
-        }
-    }
-
-    /// Closes a bracket that is nested or labelled, in which its task ended, or that is none.
-    #[cold]
-    fn end_marked(&self, line: &Line, now: Ticks) {
         let panic = line.panic();
-        match line.leave(now) {
+        mine::close();
+        match line.leave() {
             Left::Bracket(open, label) => {
-                self.count_long(line, &open, label, now);
+                self.count_bracket(line, &open, label, now);
                 if open.ended
                     && let Some(index) = open.slot
                 {
@@ -113,26 +84,62 @@ impl Registry {
         }
     }
 
-    /// Counts the poll of a closed bracket that may have been slow.
-    #[cold]
-    fn count_long(&self, line: &Line, open: &Open, label: LongestLabel, now: Ticks) {
-        let ns = self.clock.between(0, stamp::elapsed(open.word, now));
+    /// Counts the poll of a closed bracket, whatever it was and however long it took.
+    fn count_bracket(&self, line: &Line, open: &Open, label: LongestLabel, now: Ticks) {
+        let ns = self.clock.between(open.start, now);
         let slow = ns >= self.slow_poll_threshold_ns;
         let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) else {
             // A labelled stretch outside every followed task is a poll only on a worker.
-            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.word) {
+            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.start) {
                 self.push_slow(open, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
             }
             return;
         };
-        let kind = slot.flags().kind();
-        if slow && line.is_excused(open.word) {
+        if slow && line.is_excused(open.start) {
             slot.end_poll(now, ns);
             return;
         }
         self.count_poll(line, slot, now, ns);
+        let kind = slot.flags().kind();
         if slow && kind != TaskKind::Blocking {
             self.push_slow(open, ns, GroupId(slot.group().into()), label.of(ns), kind, line);
+        }
+    }
+
+    /// Counts a poll of the task in `slot`. The task may already be in its next one on another thread, or (if that one
+    /// ended it) gone: then this poll's time counts for the slot's next tenant, which is off by one poll and nothing worse.
+    #[inline]
+    fn count_poll(&self, line: &Line, slot: &Slot, now: Ticks, ns: u64) {
+        if slot.end_poll(now, ns) {
+            return self.count_longest(line, slot, ns);
+        }
+        self.sort_poll(line, slot.group(), ns);
+    }
+
+    /// A poll that was its task's longest may be its group's longest; no other can.
+    #[cold]
+    #[inline(never)]
+    fn count_longest(&self, line: &Line, slot: &Slot, ns: u64) {
+        let group = slot.group();
+        slot.raise_longest(ns);
+        self.groups.entry(GroupId(group.into())).unsorted.note_length(ns);
+        self.sort_poll(line, group, ns);
+    }
+
+    #[inline]
+    fn sort_poll(&self, line: &Line, group: u8, ns: u64) {
+        if !self.group_polls.add(&line.groups, group, ns) {
+            self.sort_first(line, group, ns);
+        }
+    }
+
+    /// A poll of a length that this thread has not seen yet in this group.
+    #[cold]
+    #[inline(never)]
+    fn sort_first(&self, line: &Line, group: u8, ns: u64) {
+        if !self.group_polls.add_first(&line.groups, group, ns) {
+            self.losses.add(Reason::UnsortedPolls, 1);
+            self.groups.entry(GroupId(group.into())).unsorted.add(ns);
         }
     }
 
@@ -147,7 +154,7 @@ impl Registry {
     ) {
         let label = label.map_or(0, |label| label.0 + 1);
         let place = u64::from(group.0) << 32 | u64::from(label);
-        self.slow_polls.push([open.id.0, open.word, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
+        self.slow_polls.push([open.id.0, open.start, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
     }
 
     /// Remembers an ended task and gives its slot back. Of several callers one does it.
@@ -165,7 +172,7 @@ impl Registry {
         if matches!(outcome, Outcome::Panicked | Outcome::Failed) {
             self.died.push(words);
         }
-        self.index.remove(id, index.0);
+        self.index.remove(id, index);
         self.slots.release(index);
     }
 

@@ -1,6 +1,8 @@
 //! The probe's clock: ticks of the processor's time-stamp counter where it is invariant, of the system's monotonic clock
 //! elsewhere. Reading it takes no system call; no wall clock is read in capture.
 
+mod counter;
+
 /// An instant in ticks of this process's clock. 0 means "none".
 pub(crate) type Ticks = u64;
 
@@ -11,6 +13,33 @@ pub(crate) struct Clock {
     zero: Ticks,
     /// Nanoseconds of 2³² ticks.
     scale: u64,
+    counter: bool,
+}
+
+/// How hooks read the clock: decided once, so that a poll does not ask.
+pub(crate) trait Source {
+    fn now(clock: &Clock) -> Ticks;
+}
+
+/// The time-stamp counter, in place. Only where [`Clock::is_counter`].
+pub(crate) struct Counter;
+
+/// Whatever the clock reads.
+#[cfg_attr(not(tokio_unstable), allow(dead_code, reason = "only hooks choose"))]
+pub(crate) struct Any;
+
+impl Source for Counter {
+    #[inline(always)]
+    fn now(_: &Clock) -> Ticks {
+        counter::read()
+    }
+}
+
+impl Source for Any {
+    #[inline]
+    fn now(clock: &Clock) -> Ticks {
+        clock.now()
+    }
 }
 
 impl Clock {
@@ -19,12 +48,20 @@ impl Clock {
         let source = quanta::Clock::new();
         let zero = source.raw();
         let scale = source.delta_as_nanos(0, 1 << 32);
-        Self { source, zero, scale }
+        // The source keeps to itself what it reads; it shows when a reading of ours lies on both sides of one of its.
+        let (before, its, after) = (counter::read(), source.raw(), counter::read());
+        let counter = counter::EXISTS && before <= its && its <= after;
+        Self { source, zero, scale, counter }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Ticks {
-        self.source.raw()
+        if self.counter { counter::read() } else { self.source.raw() }
+    }
+
+    /// Whether [`Counter`] reads this clock.
+    pub(crate) fn is_counter(&self) -> bool {
+        self.counter
     }
 
     /// Nanoseconds from `start` to `end`; 0 where the counters of two cores disagree.

@@ -44,7 +44,7 @@ const RINGS_BYTES: usize = SLOW_POLLS * ring::entry_bytes::<SLOW_WORDS>()
 const LINES: usize = 1024;
 const MIN_LINES: usize = 128;
 
-/// Words of a finished slow poll: task id, start word, duration in ns, group and label, slot kind and thread.
+/// Words of a finished slow poll: task id, start in ticks, duration in ns, group and label, slot kind and thread.
 pub(crate) const SLOW_WORDS: usize = 5;
 
 pub(crate) struct Registry {
@@ -157,7 +157,7 @@ impl Registry {
     pub(crate) fn with_budget(budget: usize, clock: Clock, slow_poll_threshold_ns: u64) -> Self {
         let shares = Shares::of(budget.max(MIN_BUDGET));
         let slots = Slots::with_capacity(shares.slots());
-        let index = Index::for_slots(slots.capacity());
+        let index = Index::of(&slots);
         let group_polls = Histograms::with_budget(shares.group_polls);
         let label_polls = Histograms::with_budget(shares.label_polls);
         let bytes = groups::BYTES

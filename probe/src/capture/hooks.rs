@@ -9,15 +9,16 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use taskscope_proto::ids::Sid;
+use taskscope_proto::ids::{Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 use tokio::runtime::{Builder, TaskMeta};
 
+use super::mine;
 use super::task_id;
+use crate::clock::{Any, Counter, Source};
 use crate::registry::Registry;
-use crate::registry::lines::Line;
-use crate::registry::slots::{Flags, SlotIndex, Tenancy};
+use crate::registry::slots::{Flags, Tenancy};
 use crate::runtimes::{RuntimeEntry, worker_index};
 
 thread_local! {
@@ -53,11 +54,23 @@ pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
 pub(crate) fn install(registry: &'static Registry, runtime: &Arc<RuntimeEntry>, builder: &mut Builder) {
     let entry = Arc::clone(runtime);
     builder.on_task_spawn(move |meta| spawned(registry, &entry, meta));
-    let entry = Arc::clone(runtime);
-    builder.on_before_task_poll(move |meta| before_poll(registry, &entry, meta));
-    builder.on_after_task_poll(move |_| after_poll(registry));
+    if registry.clock.is_counter() {
+        install_polls::<Counter>(registry, runtime, builder);
+    } else {
+        install_polls::<Any>(registry, runtime, builder);
+    }
     let entry = Arc::clone(runtime);
     builder.on_task_terminate(move |meta| terminated(registry, &entry, meta));
+}
+
+fn install_polls<S: Source + 'static>(
+    registry: &'static Registry,
+    runtime: &Arc<RuntimeEntry>,
+    builder: &mut Builder,
+) {
+    let watched = Watched { registry, id: runtime.id, entry: Arc::clone(runtime) };
+    builder.on_before_task_poll(move |meta| before_poll::<S>(&watched, meta));
+    builder.on_after_task_poll(move |_| after_poll::<S>(registry));
 }
 
 fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
@@ -67,7 +80,7 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
         Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.spawned_at),
         None => registry.count_spawn(Sid(0), meta.spawned_at()),
     };
-    let Some(line) = registry.lines.mine() else {
+    let Some(line) = registry.my_line() else {
         // Whether it has ended already (on a closed runtime) cannot be known here: a row could stay for ever.
         registry.losses.add(Reason::UnlinedThreads, 1);
         return;
@@ -92,7 +105,7 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     {
         wakes.ready(spawned, id);
     }
-    if registry.index.insert(id, index.0) {
+    if registry.index.insert(id, index) {
         registry.totals.followed.fetch_add(1, Relaxed);
         runtime.followed.fetch_add(1, Relaxed);
     } else {
@@ -103,44 +116,77 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     }
 }
 
+/// What the hooks of one runtime have at hand.
+struct Watched {
+    registry: &'static Registry,
+    /// That of `entry`.
+    id: u32,
+    entry: Arc<RuntimeEntry>,
+}
+
+/// Every branch but the likeliest leaves for [`before_any_poll`], which does the whole of it: so this needs no stack.
 #[inline]
-fn before_poll(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let Some(line) = registry.lines.mine() else { return count_unlined(registry) };
-    if line.runtime() != runtime.id {
-        look_up_runtime(runtime, line);
-    }
+fn before_poll<S: Source>(watched: &Watched, meta: &TaskMeta<'_>) {
+    let line = mine::line();
     let id = task_id(meta.id());
-    registry.begin_poll(line, id, registry.index.find(id).map(SlotIndex));
+    if !line.is_idle_on(watched.id) {
+        return before_any_poll(watched, id);
+    }
+    let registry = watched.registry;
+    let Some((index, slot)) = registry.index.find_first(id) else {
+        return before_any_poll(watched, id);
+    };
+    slot.begin_poll();
+    mine::open(slot);
+    line.enter_first(id, index, S::now(&registry.clock));
 }
 
 #[cold]
-fn look_up_runtime(runtime: &RuntimeEntry, line: &Line) {
-    line.set_runtime(runtime.id, worker_index());
-    line.mark_polls();
-    runtime.offer_metrics();
+#[inline(never)]
+fn before_any_poll(Watched { registry, entry: runtime, .. }: &Watched, id: TaskId) {
+    let Some(line) = registry.my_line() else {
+        registry.losses.add(Reason::UnlinedThreads, 1);
+        return;
+    };
+    if line.runtime() != runtime.id {
+        line.set_runtime(runtime.id, worker_index());
+        line.mark_polls();
+        runtime.offer_metrics();
+    }
+    registry.begin_poll(line, id, registry.index.find(id));
 }
 
-#[cold]
-fn count_unlined(registry: &Registry) {
-    registry.losses.add(Reason::UnlinedThreads, 1);
-}
-
+/// As [`before_poll`]: what is not a short poll of a task that lives on is for [`after_any_poll`].
 #[inline]
-fn after_poll(registry: &Registry) {
-    if let Some(line) = registry.lines.mine() {
+fn after_poll<S: Source>(registry: &'static Registry) {
+    let line = mine::line();
+    let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(registry) };
+    let now = S::now(&registry.clock);
+    // A large number where no bracket is open, and where the counters of two cores disagree.
+    let ticks = now.wrapping_sub(line.start());
+    if ticks >= registry.slow_poll_ticks {
+        return after_any_poll(registry);
+    }
+    line.leave_first();
+    registry.count_poll(line, slot, now, registry.clock.short_ns(ticks));
+}
+
+#[cold]
+#[inline(never)]
+fn after_any_poll(registry: &'static Registry) {
+    if let Some(line) = registry.my_line() {
         registry.end_poll(line);
     }
 }
 
 fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
-    let line = registry.lines.mine();
+    let line = registry.my_line();
     let in_bracket = line.filter(|line| line.open().is_some_and(|open| open.id == id));
-    let found = registry.index.find(id).map(SlotIndex);
-    let slot = found.and_then(|index| Some((index, registry.slots.tenant(index, id)?)));
-    match (in_bracket, slot) {
+    match (in_bracket, registry.index.find(id)) {
         (Some(line), Some((_, slot))) => {
             line.mark_ended();
+            mine::close();
             // The wrapper knows better: a panic in this bracket may have been caught.
             if line.panic().is_some() && slot.flags().outcome() == Outcome::Unspecified {
                 slot.set_flags(slot.flags().with_outcome(Outcome::Panicked));

@@ -8,6 +8,7 @@ use pin_project_lite::pin_project;
 use taskscope_proto::ids::TaskId;
 use taskscope_proto::v1::loss::Reason;
 
+use super::mine;
 use crate::clock::Ticks;
 use crate::engine;
 use crate::registry::Registry;
@@ -88,7 +89,7 @@ pub(crate) fn find_parts(registry: &Registry, parts: &[&str]) -> Option<LabelInd
 }
 
 fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
-    let line = registry.lines.mine()?;
+    let line = registry.my_line()?;
     let start = registry.clock.now();
     let own_bracket = line.open().is_none();
     if own_bracket {
@@ -102,21 +103,26 @@ fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
         slot.set_label(label);
     }
     let before = line.set_label(Some(label), start);
+    // Its end has to look at the label.
+    mine::close();
     line.add_label();
-    Some(Stretch { label, start, before, bracket: open.word })
+    Some(Stretch { label, start, before, bracket: open.start })
 }
 
 impl Drop for LabelGuard {
     fn drop(&mut self) {
         let Some(stretch) = self.open.take() else { return };
         let Some(registry) = engine::registry() else { return };
-        let Some(line) = registry.lines.mine() else { return };
+        let Some(line) = registry.my_line() else { return };
         // A guard that was held over an `await` is of a bracket that has ended.
-        let Some(open) = line.open().filter(|open| open.word == stretch.bracket) else { return };
+        let Some(open) = line.open().filter(|open| open.start == stretch.bracket) else { return };
         let ns = registry.clock.between(stretch.start, registry.clock.now());
         let entry = registry.labels.entry(stretch.label);
         entry.unsorted.note_length(ns);
-        if !registry.label_polls.add(&line.labels, stretch.label.0 as u8, ns) {
+        let label = stretch.label.0 as u8;
+        if !registry.label_polls.add(&line.labels, label, ns)
+            && !registry.label_polls.add_first(&line.labels, label, ns)
+        {
             registry.losses.add(Reason::UnsortedPolls, 1);
             entry.unsorted.add(ns);
         }

@@ -42,7 +42,7 @@ pub(crate) fn install(registry: &'static Registry) {
             }
             return;
         }
-        if let Some(line) = registry.lines.mine() {
+        if let Some(line) = registry.my_line() {
             line.note_panic(taskscope_proto::ids::Sid(0));
         }
         before(info);

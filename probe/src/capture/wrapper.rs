@@ -104,7 +104,7 @@ where
     let counted = CountedJob::submit(registry);
     tokio::task::spawn_blocking(move || {
         let _counted = counted.start();
-        let running = match (&seen, registry.lines.mine()) {
+        let running = match (&seen, registry.my_line()) {
             (Seen::Alone { task, .. }, Some(line)) => Some(Running::begin(*task, line)),
             _ => None,
         };
@@ -193,7 +193,7 @@ impl Tenant {
     }
 
     fn is_polled_here(&self) -> bool {
-        self.registry.lines.mine().and_then(Line::open).is_some_and(|open| open.id == self.id)
+        self.registry.my_line().and_then(Line::open).is_some_and(|open| open.id == self.id)
     }
 
     fn set_outcome(&self, outcome: Outcome) {
@@ -225,7 +225,8 @@ impl Running {
         if kind != Some(TaskKind::Blocking) {
             line.mark_polls();
         }
-        task.registry.begin_poll(line, task.id, Some(task.index));
+        let slot = task.registry.slots.tenant(task.index, task.id);
+        task.registry.begin_poll(line, task.id, slot.map(|slot| (task.index, slot)));
         Self { registry: task.registry, line }
     }
 }
@@ -251,7 +252,7 @@ impl<F: Future> Future for Instrumented<F> {
                 (*task, waker, None)
             }
             Seen::Alone { task, waker } => {
-                (*task, waker, task.registry.lines.mine().map(|line| Running::begin(*task, line)))
+                (*task, waker, task.registry.my_line().map(|line| Running::begin(*task, line)))
             }
         };
         let polled = this.future.as_mut().poll(&mut Context::from_waker(waker.wrapping(task, cx.waker())));
@@ -285,7 +286,7 @@ impl Seen {
 /// The hooks' bracket, if it is open around the task that Tokio says is running here.
 fn bracket_of_this_task(registry: &Registry) -> Option<(Option<SlotIndex>, TaskId)> {
     let id = tokio::task::try_id().map(task_id)?;
-    let open = registry.lines.mine()?.open().filter(|open| open.id == id)?;
+    let open = registry.my_line()?.open().filter(|open| open.id == id)?;
     Some((open.slot, id))
 }
 

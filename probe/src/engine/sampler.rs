@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use taskscope_proto::ids::GroupId;
+use taskscope_proto::ids::{GroupId, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
@@ -43,7 +43,9 @@ pub(crate) struct Sampler {
     watched: HashMap<usize, Watched>,
     pub(crate) live: Vec<Live>,
     /// Every line of the last tick: threads at work and at rest.
-    pub(crate) lines: Vec<LineView>,
+    pub(crate) lines: Vec<SeenLine>,
+    /// By position of the line: what it had done, and when it was last seen to have done more.
+    moved: Vec<(Done, Ticks)>,
     pub(crate) events: VecDeque<v1::Event>,
     events_total: u64,
     slow_polls_read: u64,
@@ -69,6 +71,29 @@ pub(crate) struct Sampler {
 pub(crate) struct GroupWindows {
     pub(crate) polls: Window,
     pub(crate) size: Size,
+}
+
+/// A line, and when it was last seen to have begun or finished something, to a tick of the sampler.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeenLine {
+    view: LineView,
+    pub(crate) active: Ticks,
+}
+
+impl std::ops::Deref for SeenLine {
+    type Target = LineView;
+
+    fn deref(&self) -> &LineView {
+        &self.view
+    }
+}
+
+/// What shows that a thread has moved on.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Done {
+    polls: u64,
+    last: TaskId,
+    start: Option<Ticks>,
 }
 
 /// A live poll that has been looked at, or is about to be.
@@ -122,6 +147,7 @@ impl Sampler {
             watched: HashMap::new(),
             live: Vec::new(),
             lines: Vec::new(),
+            moved: Vec::new(),
             events: VecDeque::new(),
             events_total: 0,
             slow_polls_read: 0,
@@ -214,16 +240,17 @@ impl Sampler {
         self.lines.clear();
         let mut stuck = Vec::new();
         let now = registry.clock.now();
-        for (position, line) in registry.lines.views(now) {
+        for (position, line) in registry.lines.views() {
+            let line = self.seen(position, line, now);
             self.lines.push(line);
             let Some(bracket) = line.bracket else { continue };
             let slot =
                 bracket.slot.and_then(|slot| registry.slots.view(slot)).filter(|view| view.id == bracket.id);
             let since_ns = now_ns.saturating_sub(registry.clock.at(bracket.start));
             let watched =
-                self.watched.entry(position).or_insert_with(|| Watched::new(line.tid, bracket.word));
-            if watched.word != bracket.word || watched.tid != line.tid {
-                *watched = Watched::new(line.tid, bracket.word);
+                self.watched.entry(position).or_insert_with(|| Watched::new(line.tid, bracket.start));
+            if watched.word != bracket.start || watched.tid != line.tid {
+                *watched = Watched::new(line.tid, bracket.start);
             }
             watched.seen_at_ns = now_ns;
             let live_poll = since_ns >= LOOK_AFTER_NS;
@@ -242,12 +269,12 @@ impl Sampler {
             let began_ns = registry.clock.at(bracket.start);
             let moved_on = self.workers.has_moved_on(&line, began_ns);
             if moved_on {
-                registry.lines.excuse(position, bracket.word);
+                registry.lines.excuse(position, bracket.start);
             }
             let live = Live {
                 tid: line.tid,
                 worker: line.worker,
-                word: bracket.word,
+                word: bracket.start,
                 start: bracket.start,
                 blocks_nobody: moved_on || bracket.own && self.workers.is_parked(&line),
                 poll,
@@ -273,6 +300,22 @@ impl Sampler {
         for live in stuck {
             self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll);
         }
+    }
+
+    /// Adds when the line was last seen to have moved.
+    fn seen(&mut self, position: usize, view: LineView, now: Ticks) -> SeenLine {
+        let registry = &self.engine.registry;
+        let tally = registry.lines.get(position).filter(|_| view.polls).map(|line| &line.groups);
+        let done = Done {
+            polls: tally.map_or(0, |tally| registry.group_polls.polls_of(tally)),
+            last: view.last,
+            start: view.bracket.map(|bracket| bracket.start),
+        };
+        let moved = at(&mut self.moved, position);
+        if moved.0 != done {
+            *moved = (done, now);
+        }
+        SeenLine { view, active: moved.1 }
     }
 
     fn take_slow_polls(&mut self, now_ns: u64) {

@@ -18,6 +18,10 @@ impl FreeList {
         Self { head: AtomicU64::new(0), used: AtomicU32::new(first), capacity }
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
     /// Positions from here on were never given out.
     pub(crate) fn used(&self) -> u32 {
         self.used.load(Acquire).min(self.capacity)

@@ -16,8 +16,14 @@ const CAP: usize = 256;
 const CAP: usize = 2;
 const SUB_BUCKETS: usize = histogram::SUB_BUCKETS;
 const OCTAVES: usize = 64;
+/// Records and blocks have a position for every number of sixteen bits, which needs no check; what is past the budget is
+/// never given out, and so never takes memory.
+#[cfg(not(taskscope_loom))]
+const POSITIONS: usize = 1 << 16;
+#[cfg(taskscope_loom)]
+const POSITIONS: usize = 4;
 /// In place of a record: counted under `other` from now on.
-const FOLDED: u16 = u16::MAX;
+const FOLDED: u16 = (POSITIONS - 1) as u16;
 /// Bits of a double below its exponent, and below the first five of its fraction: the octave of a duration and the
 /// sub-bucket in it.
 const OCTAVE_SHIFT: u32 = 52;
@@ -27,6 +33,11 @@ const SUB_SHIFT: u32 = OCTAVE_SHIFT - SUB_BUCKETS.ilog2();
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
 #[cfg_attr(taskscope_loom, derive(Default))]
 pub(crate) struct Tally([AtomicU16; CAP]);
+
+#[cfg(not(taskscope_loom))]
+impl Tally {
+    pub(crate) const EMPTY: Self = Self([const { AtomicU16::new(0) }; CAP]);
+}
 
 /// One histogram of one thread.
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
@@ -56,9 +67,9 @@ impl Default for Octaves {
 }
 
 pub(crate) struct Histograms {
-    records: &'static [Record],
+    records: &'static [Record; POSITIONS],
     /// Position 0 is "none".
-    blocks: &'static [Block],
+    blocks: &'static [Block; POSITIONS],
     free_records: FreeList,
     free_blocks: FreeList,
     /// By position: not 0 where it is counted under `other`.
@@ -85,6 +96,13 @@ pub(crate) struct Folding {
     records: Vec<u16>,
 }
 
+fn room<T: super::sync::Zeroed>() -> &'static [T; POSITIONS] {
+    match zeroed(POSITIONS).try_into() {
+        Ok(room) => room,
+        Err(_) => unreachable!("it was made that long"),
+    }
+}
+
 /// Octave (rotated: that of 1 ns is the last) and sub-bucket of a duration.
 #[inline]
 fn place(ns: u64) -> (usize, usize) {
@@ -109,6 +127,7 @@ impl Histograms {
     pub(crate) fn with_budget(bytes: usize) -> Self {
         // A record with one block in every six octaves; positions have sixteen bits, of which two values are taken.
         let most = usize::from(FOLDED) - 1;
+        let bytes = bytes.saturating_sub(OCTAVES * size_of::<Block>());
         let records = (bytes / (size_of::<Record>() + 6 * size_of::<Block>())).clamp(2, most);
         let blocks =
             (bytes.saturating_sub(records * size_of::<Record>()) / size_of::<Block>()).clamp(2, most);
@@ -117,8 +136,8 @@ impl Histograms {
 
     pub(crate) fn with_capacity(records: usize, blocks: usize) -> Self {
         Self {
-            records: zeroed(records),
-            blocks: zeroed(blocks),
+            records: room(),
+            blocks: room(),
             free_records: FreeList::new(1, records),
             free_blocks: FreeList::new(1, blocks),
             folded: std::array::from_fn(|_| AtomicU8::new(0)),
@@ -130,31 +149,33 @@ impl Histograms {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.records) + size_of_val(self.blocks) + size_of_val(self.before)
+        self.free_records.capacity() * size_of::<Record>()
+            + self.free_blocks.capacity() * size_of::<Block>()
+            + size_of_val(self.before)
     }
 
-    /// Counts a duration under `position` for the thread that owns `tally`. False: there is no memory for it, and the
-    /// caller counts it elsewhere.
+    /// Counts a duration under `position` for the thread that owns `tally`, if it has counted one of that octave before.
+    /// Else the caller asks [`Histograms::add_first`].
     #[inline]
     #[must_use]
     pub(crate) fn add(&self, tally: &Tally, position: u8, ns: u64) -> bool {
         let (octave, sub) = place(ns);
         let known = tally.0[usize::from(position) % CAP].load(Relaxed);
-        // A `FOLDED` one is past the end, and that of 0 has no block.
-        if let Some(record) = self.records.get(usize::from(known))
-            && let block @ 1.. = record.octaves.0[octave].load(Relaxed)
-            && let Some(block) = self.blocks.get(usize::from(block))
-        {
-            record.add(ns);
-            block.add(sub);
-            return true;
+        // The records of 0 and of `FOLDED` are nobody's, and have no blocks.
+        let record = &self.records[usize::from(known)];
+        let block = record.octaves.0[octave].load(Relaxed);
+        if block == 0 {
+            return false;
         }
-        self.add_first(tally, position, ns)
+        record.add(ns);
+        self.blocks[usize::from(block)].add(sub);
+        true
     }
 
-    /// Counts a duration for which this thread has no record or no block yet.
-    #[cold]
-    fn add_first(&self, tally: &Tally, position: u8, ns: u64) -> bool {
+    /// As [`Histograms::add`], taking memory where this thread has none yet. False: there is none, and the caller counts
+    /// it elsewhere.
+    #[must_use]
+    pub(crate) fn add_first(&self, tally: &Tally, position: u8, ns: u64) -> bool {
         let (octave, sub) = place(ns);
         let Some(record) = self.record_of(tally, position) else { return self.falls_short() };
         let octave = &record.octaves.0[octave];
@@ -200,7 +221,7 @@ impl Histograms {
         if known == FOLDED {
             return if position == 0 { None } else { self.record_of(tally, 0) };
         }
-        self.records.get(usize::from(known))
+        Some(&self.records[usize::from(known)])
     }
 
     fn release_record(&self, position: u32) {
@@ -244,12 +265,14 @@ impl Histograms {
 
     /// Everything that was counted under any position.
     pub(crate) fn polls<'a>(&self, tallies: impl Iterator<Item = &'a Tally>) -> u64 {
-        let counted = tallies
-            .flat_map(|tally| &tally.0)
-            .map(|known| usize::from(known.load(Acquire)))
-            .filter(|&known| known != 0)
-            .filter_map(|known| Some(self.records.get(known)?.polls.load(Relaxed)));
-        self.polls_before.load(Acquire) + counted.sum::<u64>()
+        self.polls_before.load(Acquire) + tallies.map(|tally| self.polls_of(tally)).sum::<u64>()
+    }
+
+    /// What one thread has counted under any position (and has not been folded).
+    pub(crate) fn polls_of(&self, tally: &Tally) -> u64 {
+        let records =
+            tally.0.iter().map(|known| usize::from(known.load(Acquire))).filter(|&known| known != 0);
+        records.map(|known| self.records[known].polls.load(Relaxed)).sum()
     }
 
     /// Whether a thread found no memory since this was last asked.
@@ -362,6 +385,10 @@ mod tests {
         &zeroed(1)[0]
     }
 
+    fn add(histograms: &Histograms, tally: &Tally, position: u8, ns: u64) -> bool {
+        histograms.add(tally, position, ns) || histograms.add_first(tally, position, ns)
+    }
+
     fn read(histograms: &Histograms, tally: &Tally, position: u8) -> Counted {
         histograms.read(std::iter::once(tally), position).expect("it is not folded")
     }
@@ -378,7 +405,7 @@ mod tests {
     #[test]
     fn a_ninety_second_poll_is_a_ninety_second_poll() {
         let (histograms, tally) = (Histograms::with_capacity(4, 16), tally());
-        assert!(histograms.add(tally, 3, 90_000_000_000) && histograms.add(tally, 3, 40));
+        assert!(add(&histograms, tally, 3, 90_000_000_000) && add(&histograms, tally, 3, 40));
         assert_eq!(histograms.polls(std::iter::once(tally)), 2);
         let counted = read(&histograms, tally, 3);
         assert_eq!((counted.polls, counted.busy_ns, counted.histogram.total()), (2, 90_000_000_040, 2));
@@ -389,9 +416,9 @@ mod tests {
     #[test]
     fn past_the_memory_nothing_is_counted_and_that_is_told() {
         let (histograms, tally) = (Histograms::with_capacity(2, 2), tally());
-        assert!(histograms.add(tally, 1, 100) && !histograms.is_short());
+        assert!(add(&histograms, tally, 1, 100) && !histograms.is_short());
         // One block is all there is; its octave goes on counting.
-        assert!(!histograms.add(tally, 1, 1_000_000) && histograms.add(tally, 1, 101));
+        assert!(!add(&histograms, tally, 1, 1_000_000) && add(&histograms, tally, 1, 101));
         assert!(histograms.is_short() && !histograms.is_short());
         assert_eq!(read(&histograms, tally, 1).polls, 2);
     }
@@ -399,13 +426,13 @@ mod tests {
     #[test]
     fn a_folded_group_counts_under_other_and_its_memory_is_given_out_anew() {
         let (histograms, tally) = (Histograms::with_capacity(3, 3), tally());
-        assert!(histograms.add(tally, 7, 100) && histograms.add(tally, 7, 4_000));
-        assert!(!histograms.add(tally, 8, 100));
+        assert!(add(&histograms, tally, 7, 100) && add(&histograms, tally, 7, 4_000));
+        assert!(!add(&histograms, tally, 8, 100));
         let folding = histograms.fold(std::iter::once(tally), 7);
-        assert!(!histograms.add(tally, 7, 100), "other has no memory yet");
+        assert!(!add(&histograms, tally, 7, 100), "other has no memory yet");
         histograms.finish(folding);
         assert_eq!(histograms.read(std::iter::once(tally), 7), None);
-        assert!(histograms.add(tally, 7, 200), "it counts under other now");
+        assert!(add(&histograms, tally, 7, 200), "it counts under other now");
         assert_eq!((read(&histograms, tally, 0).polls, read(&histograms, tally, 0).busy_ns), (3, 4_300));
         assert_eq!(read(&histograms, tally, 0).histogram.total(), 3);
     }

@@ -2,98 +2,85 @@
 //! own in it, so that the first look usually hits and live tasks of one age lie close together; a full set spills into
 //! two others, chosen by a hash. When those are full, too, the task is not followed. Nothing here is wrong where ids are
 //! not sequential, only slower.
+//!
+//! An entry is only the position of a slot: whether that is the right one, the id in the slot says.
+#![allow(unsafe_code)]
 
 use taskscope_proto::ids::TaskId;
 
-use super::sync::{AcqRel, Acquire, AtomicU64, Relaxed, Release, zeroed};
+use super::slots::{Slot, SlotIndex, Slots};
+use super::sync::{AcqRel, Acquire, AtomicU32, Relaxed, Release, zeroed};
 
 const WAYS: usize = 8;
-const SLOT_BITS: u32 = 22;
-const ID_MASK: u64 = (1 << (64 - SLOT_BITS)) - 1;
 /// Reserved at most for each slot: entries are 1.25 times the slots, rounded up to a power of two.
-pub(crate) const BYTES_PER_SLOT: usize = 20;
-
-/// One cache line of entries: 42 bits of id, 22 of slot plus one. Zero is free.
-#[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
-#[cfg_attr(taskscope_loom, derive(Default))]
-#[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+pub(crate) const BYTES_PER_SLOT: usize = 10;
 
 pub(crate) struct Index {
-    sets: &'static [Set],
+    /// Positions below the number of slots (only [`Index::insert`] writes one, and checks it); 0 is free, for no task lives
+    /// in the first slot. Sets of [`WAYS`] that follow one another.
+    entries: &'static [AtomicU32],
+    /// Their number, which is a power of two, less one.
+    mask: usize,
+    slots: &'static [Slot],
 }
 
 impl Index {
-    pub(crate) fn for_slots(slots: usize) -> Self {
-        let entries = (slots + slots / 4).next_power_of_two();
-        Self { sets: zeroed((entries / WAYS).max(1)) }
+    pub(crate) fn of(slots: &Slots) -> Self {
+        let slots = slots.all();
+        let entries = (slots.len() + slots.len() / 4).next_power_of_two().max(WAYS);
+        Self { entries: zeroed(entries), mask: entries - 1, slots }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.sets)
+        size_of_val(self.entries)
     }
 
-    fn entry(id: TaskId, slot: u32) -> u64 {
-        (id.0 & ID_MASK) << SLOT_BITS | u64::from(slot + 1)
-    }
-
-    /// The set where `id` is looked for first.
-    #[inline]
-    fn home(&self, id: TaskId) -> &'static [AtomicU64; WAYS] {
-        &self.sets[(id.0 as usize / WAYS) & (self.sets.len() - 1)].0
-    }
-
-    /// The sets that take what the home set has no room for. Ids whose homes are one scatter over many.
-    fn spill(&self, id: TaskId) -> [&'static [AtomicU64; WAYS]; 2] {
+    /// The places where `id` may be, the likeliest first: in its home set, then in two that take what that has no room
+    /// for. Ids whose homes are one scatter over many there.
+    fn places(&self, id: TaskId) -> impl Iterator<Item = &'static AtomicU32> + use<> {
+        let (entries, mask) = (self.entries, self.mask);
+        let from = id.0 as usize;
         let hash = (id.0 / WAYS as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        [hash >> 40, hash >> 16].map(|part| &self.sets[part as usize & (self.sets.len() - 1)].0)
-    }
-
-    /// The places where `id` may be, the likeliest first.
-    fn places(&self, id: TaskId) -> impl Iterator<Item = &'static AtomicU64> + use<> {
-        let from = id.0 as usize;
-        let [first, second] = self.spill(id);
-        [self.home(id), first, second]
-            .into_iter()
-            .flat_map(move |set| (0..WAYS).map(move |way| &set[(from + way) % WAYS]))
-    }
-
-    /// Whether there was room.
-    pub(crate) fn insert(&self, id: TaskId, slot: u32) -> bool {
-        let fresh = Self::entry(id, slot);
-        self.places(id).any(|place| {
-            place.load(Relaxed) == 0 && place.compare_exchange(0, fresh, AcqRel, Relaxed).is_ok()
+        let sets = [from, (hash >> 40) as usize, (hash >> 16) as usize];
+        sets.into_iter().flat_map(move |set| {
+            (0..WAYS).map(move |way| &entries[set & mask & !(WAYS - 1) | (from + way) % WAYS])
         })
     }
 
-    /// The slot of `id`. Its caller checks the id in the slot, since 42 bits are not the whole of it.
+    /// Whether there was room.
+    pub(crate) fn insert(&self, id: TaskId, slot: SlotIndex) -> bool {
+        if slot.0 as usize >= self.slots.len() {
+            return false;
+        }
+        self.places(id).any(|place| {
+            place.load(Relaxed) == 0 && place.compare_exchange(0, slot.0, AcqRel, Relaxed).is_ok()
+        })
+    }
+
+    /// The slot in which `id` lives, if it is where it is looked for first.
     #[inline]
-    pub(crate) fn find(&self, id: TaskId) -> Option<u32> {
-        let likeliest = self.home(id)[id.0 as usize % WAYS].load(Acquire);
-        if Self::is_of(likeliest, id) { Some(Self::slot(likeliest)) } else { self.search(id) }
+    pub(crate) fn find_first(&self, id: TaskId) -> Option<(SlotIndex, &'static Slot)> {
+        // SAFETY: `mask` is one less than the number of entries, so that nothing masked with it is past them.
+        let entry = unsafe { self.entries.get_unchecked(id.0 as usize & self.mask) };
+        let index = SlotIndex(entry.load(Acquire));
+        // SAFETY: entries begin as 0, which is a slot, and `insert`, which alone writes others, checked that they are.
+        let slot = unsafe { self.slots.get_unchecked(index.0 as usize) };
+        slot.is_of(id).then_some((index, slot))
     }
 
-    #[cold]
-    fn search(&self, id: TaskId) -> Option<u32> {
-        let entry = self.places(id).map(|place| place.load(Acquire)).find(|&entry| Self::is_of(entry, id))?;
-        Some(Self::slot(entry))
+    /// The slot in which `id` lives.
+    pub(crate) fn find(&self, id: TaskId) -> Option<(SlotIndex, &'static Slot)> {
+        self.places(id).find_map(|place| {
+            let index = SlotIndex(place.load(Acquire));
+            let slot = self.slots.get(index.0 as usize)?;
+            slot.is_of(id).then_some((index, slot))
+        })
     }
 
-    #[inline]
-    fn is_of(entry: u64, id: TaskId) -> bool {
-        // The lower bits of an entry are never zero, so that a free one is of no id, not even of 0.
-        entry != 0 && entry >> SLOT_BITS == id.0 & ID_MASK
-    }
-
-    #[inline]
-    fn slot(entry: u64) -> u32 {
-        (entry as u32 & ((1 << SLOT_BITS) - 1)) - 1
-    }
-
-    pub(crate) fn remove(&self, id: TaskId, slot: u32) {
-        let old = Self::entry(id, slot);
-        if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == old) {
+    /// Forgets `id`, which lives in `slot` until the caller gives that back.
+    pub(crate) fn remove(&self, id: TaskId, slot: SlotIndex) {
+        if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == slot.0) {
             place.store(0, Release);
         }
     }
@@ -101,42 +88,62 @@ impl Index {
 
 #[cfg(all(test, not(taskscope_loom)))]
 mod tests {
-    use super::*;
+    use taskscope_proto::ids::{GroupId, Sid};
+    use taskscope_proto::v1::TaskKind;
 
-    #[test]
-    fn an_id_is_found_until_it_is_removed() {
-        let index = Index::for_slots(1000);
-        assert!(index.insert(TaskId(7), 3));
-        assert_eq!((index.find(TaskId(7)), index.find(TaskId(8))), (Some(3), None));
-        index.remove(TaskId(7), 3);
-        assert_eq!(index.find(TaskId(7)), None);
+    use super::*;
+    use crate::registry::slots::{Flags, Tenancy};
+
+    fn new(capacity: usize) -> (Index, Slots) {
+        let slots = Slots::with_capacity(capacity);
+        (Index::of(&slots), slots)
+    }
+
+    fn follow(index: &Index, slots: &Slots, id: u64) -> bool {
+        let id = TaskId(id);
+        let flags = Flags::new(TaskKind::Task, 1);
+        let slot = slots.claim(Tenancy { id, spawned: 1, group: GroupId(0), flags, fields: Sid(0) });
+        slot.is_some_and(|slot| index.insert(id, slot))
     }
 
     #[test]
-    fn a_full_set_refuses_instead_of_evicting() {
-        let index = Index::for_slots(8);
-        let taken = (0..100).filter(|&n| index.insert(TaskId(n + 1), n as u32)).count();
-        assert_eq!(taken, 16);
-        let found = (0..100).filter(|&n| index.find(TaskId(n + 1)) == Some(n as u32)).count();
-        assert_eq!(found, 16);
+    fn an_id_is_found_until_it_is_removed() {
+        let (index, slots) = new(1000);
+        assert!(follow(&index, &slots, 7));
+        let (slot, _) = index.find(TaskId(7)).expect("it is followed");
+        assert!(index.find(TaskId(8)).is_none());
+        index.remove(TaskId(7), slot);
+        assert!(index.find(TaskId(7)).is_none());
+    }
+
+    #[test]
+    fn full_sets_refuse_instead_of_evicting() {
+        let slots = Slots::with_capacity(101);
+        let index = Index::of(&Slots::with_capacity(8));
+        let index = Index { slots: slots.all(), ..index };
+        let taken = (1..=100).filter(|&id| follow(&index, &slots, id)).count();
+        assert_eq!(taken, 16, "all of the one table of 16 entries");
+        assert_eq!((1..=100).filter(|&id| index.find(TaskId(id)).is_some()).count(), 16);
     }
 
     #[test]
     fn ids_that_follow_one_another_lie_in_as_many_places_as_they_are() {
-        let index = Index::for_slots(1 << 16);
+        let (index, slots) = new((1 << 16) + 1);
         let first = 123_456_789;
-        assert!((0..1 << 16).all(|n| index.insert(TaskId(first + n), n as u32)));
-        let used = index.sets.iter().filter(|set| set.0.iter().any(|way| way.load(Relaxed) != 0)).count();
+        assert!((0..1 << 16).all(|n| follow(&index, &slots, first + n)));
+        let used = |set: &&[AtomicU32]| set.iter().any(|place| place.load(Relaxed) != 0);
+        let used = index.entries.chunks(WAYS).filter(used).count();
         assert!(used <= (1 << 16) / WAYS + 1, "{used}");
+        assert!((0..1 << 16).all(|n| index.find_first(TaskId(first + n)).is_some()));
     }
 
     #[test]
     fn survivors_scattered_among_millions_find_room_whatever_their_stride() {
         for stride in [1000, 1024, 4096, 1 << 16, (1 << 16) + 1, 999_983] {
-            let index = Index::for_slots(20_000);
-            let kept = (0..10_000u64).filter(|n| index.insert(TaskId(1 + n * stride), *n as u32)).count();
-            assert_eq!(kept, 10_000, "stride {stride}");
-            assert!((0..10_000u64).all(|n| index.find(TaskId(1 + n * stride)) == Some(n as u32)));
+            let (index, slots) = new(40_000);
+            let ids = || (0..10_000u64).map(|n| 1 + n * stride);
+            assert_eq!(ids().filter(|&id| follow(&index, &slots, id)).count(), 10_000, "stride {stride}");
+            assert!(ids().all(|id| index.find(TaskId(id)).is_some()));
         }
     }
 }

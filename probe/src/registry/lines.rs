@@ -1,18 +1,16 @@
 //! One line per operating-system thread: what it is polling now. Only that thread writes it. Brackets nest on one thread
 //! (`block_in_place` on a current-thread runtime), so a nested one saves the outer and restores it.
 //!
-//! A reader must not join the start of one poll with the id of another: the word that says the start carries low bits of
-//! the id and is read before and after the rest, and so is the count of saved and restored brackets, since a restored one
-//! has the word that it had before.
-
-use std::cell::Cell;
+//! A reader must not join the start of one poll with the id of another. The writer empties the start before it changes
+//! anything else and fills it last; the reader reads it before and after the rest, and so the count of saved and restored
+//! brackets, since a restored one has the start that it had before. (Two polls that start in the same tick of a coarse
+//! clock may be joined: then both starts are right.)
 
 use taskscope_proto::ids::{Sid, TaskId};
 
 use super::histograms::Tally;
 use super::labels::LabelIndex;
 use super::slots::SlotIndex;
-use super::stamp::{self, stamp};
 use super::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, fence, zeroed};
 use crate::clock::Ticks;
 
@@ -27,8 +25,8 @@ pub(crate) const BYTES_PER_LINE: usize = size_of::<Line>();
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
 #[cfg_attr(taskscope_loom, derive(Default))]
 struct Bracket {
-    /// Start and low bits of the id; 0: no bracket.
-    word: AtomicU64,
+    /// 0: no bracket.
+    start: AtomicU64,
     id: AtomicU64,
     /// See [`Place`].
     place: AtomicU64,
@@ -63,13 +61,7 @@ impl Place {
 
     #[inline]
     fn of(slot: Option<SlotIndex>) -> Self {
-        Self(slot.map_or(0, |slot| u64::from(slot.0) + 1))
-    }
-
-    /// Whether closing the bracket needs more than counting its poll.
-    #[inline]
-    fn is_marked(self) -> bool {
-        self.0 >> 48 != 0
+        Self(slot.map_or(0, |slot| slot.0.into()))
     }
 
     fn has(self, mark: u64) -> bool {
@@ -78,7 +70,7 @@ impl Place {
 
     #[inline]
     fn slot(self) -> Option<SlotIndex> {
-        (self.0 as u32).checked_sub(1).map(SlotIndex)
+        Some(SlotIndex(self.0 as u32)).filter(|slot| slot.0 != 0)
     }
 
     fn label(self) -> Option<LabelIndex> {
@@ -97,8 +89,6 @@ impl Place {
 #[repr(align(128))]
 pub(crate) struct Line {
     current: Bracket,
-    /// End of its last bracket.
-    active: AtomicU64,
     /// Runtime that this thread works for, 0: none seen yet, or the probe's thread wants it to be looked up anew.
     runtime: AtomicU32,
     /// Changes when a bracket is saved or restored.
@@ -112,12 +102,12 @@ pub(crate) struct Line {
     unkept: AtomicU32,
     stretches: Stretches,
     outer: [(Bracket, Stretches); DEPTH],
-    /// Word of the bracket in which a panic was seen, and what it said.
+    /// Start of the bracket in which a panic was seen, and what it said.
     panicked: AtomicU64,
     panic_reason: AtomicU32,
     /// Whether it has polled tasks.
     has_polled: AtomicU32,
-    /// Word of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
+    /// Start of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
     excused: AtomicU64,
     /// Id of a task that ended before it was spawned (on a closed runtime).
     ended_early: AtomicU64,
@@ -129,8 +119,8 @@ pub(crate) struct Line {
 /// A bracket as its own thread has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Open {
-    /// Identifies the bracket on its line.
-    pub(crate) word: u64,
+    /// Identifies the bracket on its line, too.
+    pub(crate) start: Ticks,
     pub(crate) id: TaskId,
     pub(crate) slot: Option<SlotIndex>,
     /// Its task has ended in it.
@@ -161,15 +151,15 @@ pub(crate) struct LineView {
     pub(crate) worker: Option<u32>,
     /// Untorn; `None`: outside every bracket.
     pub(crate) bracket: Option<BracketView>,
-    pub(crate) active: Ticks,
+    /// The task of its last bracket, open or not.
+    pub(crate) last: TaskId,
     /// Whether it has polled tasks, and so is a worker or runs `block_on`.
     pub(crate) polls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BracketView {
-    /// Identifies the bracket on its line.
-    pub(crate) word: u64,
+    /// Identifies the bracket on its line, too.
     pub(crate) start: Ticks,
     pub(crate) id: TaskId,
     pub(crate) slot: Option<SlotIndex>,
@@ -184,39 +174,9 @@ pub(crate) struct Lines {
     used: AtomicU32,
 }
 
-/// What a thread knows of its line.
-#[derive(Clone, Copy)]
-enum Mine {
-    Unknown,
-    Line(&'static Line),
-    /// All are taken.
-    Refused,
-}
-
-thread_local! {
-    static MINE: Cell<Mine> = const { Cell::new(Mine::Unknown) };
-}
-
 impl Lines {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self { lines: zeroed(capacity), used: AtomicU32::new(0) }
-    }
-
-    /// This thread's line; `None` where all are taken. The first call on a thread makes one system call.
-    #[inline]
-    pub(crate) fn mine(&self) -> Option<&'static Line> {
-        match MINE.get() {
-            Mine::Line(line) => Some(line),
-            Mine::Refused => None,
-            Mine::Unknown => self.claim_mine(),
-        }
-    }
-
-    #[cold]
-    fn claim_mine(&self) -> Option<&'static Line> {
-        let line = self.claim(line_id());
-        MINE.set(line.map_or(Mine::Refused, Mine::Line));
-        line
     }
 
     /// A line for the thread `tid`; `None` where all are taken.
@@ -245,10 +205,13 @@ impl Lines {
         &self.lines[..self.used.load(Acquire) as usize]
     }
 
-    /// Every line in use as it is `now`, with its position.
-    pub(crate) fn views(&self, now: Ticks) -> impl Iterator<Item = (usize, LineView)> {
-        let views = self.in_use().iter().enumerate();
-        views.filter_map(move |(position, line)| Some((position, line.view(now)?)))
+    /// Every line in use, with its position.
+    pub(crate) fn views(&self) -> impl Iterator<Item = (usize, LineView)> {
+        self.in_use().iter().enumerate().filter_map(|(position, line)| Some((position, line.view()?)))
+    }
+
+    pub(crate) fn get(&self, position: usize) -> Option<&'static Line> {
+        self.in_use().get(position)
     }
 
     /// The polls by group of every thread that ever had a line.
@@ -261,11 +224,11 @@ impl Lines {
         self.in_use().iter().map(|line| &line.labels)
     }
 
-    /// Says that the bracket `word` of a line blocks nobody; its thread's worker index is looked up anew with its next
+    /// Says that the bracket begun at `start` of a line blocks nobody; its thread's worker index is looked up anew with its next
     /// poll.
-    pub(crate) fn excuse(&self, position: usize, word: u64) {
+    pub(crate) fn excuse(&self, position: usize, start: Ticks) {
         if let Some(line) = self.lines.get(position) {
-            line.excused.store(word, Relaxed);
+            line.excused.store(start, Relaxed);
             line.runtime.store(0, Relaxed);
         }
     }
@@ -290,9 +253,30 @@ impl Lines {
 }
 
 impl Line {
+    /// The line of nobody.
+    #[cfg(not(taskscope_loom))]
+    pub(crate) const NOWHERE: Self = Self {
+        current: Bracket::NONE,
+        runtime: AtomicU32::new(0),
+        nesting: AtomicU32::new(0),
+        tid: AtomicU32::new(0),
+        worker_plus1: AtomicU32::new(0),
+        depth: AtomicU32::new(0),
+        unkept: AtomicU32::new(0),
+        stretches: Stretches::NONE,
+        outer: [const { (Bracket::NONE, Stretches::NONE) }; DEPTH],
+        panicked: AtomicU64::new(0),
+        panic_reason: AtomicU32::new(0),
+        has_polled: AtomicU32::new(0),
+        excused: AtomicU64::new(0),
+        ended_early: AtomicU64::new(0),
+        groups: Tally::EMPTY,
+        labels: Tally::EMPTY,
+    };
+
     fn reset(&self) {
-        self.current.word.store(0, Relaxed);
         self.current.place.store(0, Relaxed);
+        self.current.start.store(0, Relaxed);
         self.depth.store(0, Relaxed);
         self.unkept.store(0, Relaxed);
         self.runtime.store(0, Relaxed);
@@ -303,18 +287,18 @@ impl Line {
         self.ended_early.store(0, Relaxed);
     }
 
-    /// Opens a bracket; false where it is nested too deep to be kept (closing it then closes nothing).
+    /// Opens a bracket where none is open.
     #[inline]
+    pub(crate) fn enter_first(&self, id: TaskId, slot: SlotIndex, now: Ticks) {
+        self.current.set(id, Place::of(Some(slot)), now);
+    }
+
+    /// Opens a bracket; false where it is nested too deep to be kept (closing it then closes nothing).
     pub(crate) fn enter(&self, id: TaskId, slot: Option<SlotIndex>, now: Ticks) -> bool {
-        if self.current.word.load(Relaxed) == 0 {
+        if !self.is_in_bracket() {
             self.current.set(id, Place::of(slot), now);
             return true;
         }
-        self.enter_nested(id, slot, now)
-    }
-
-    #[cold]
-    fn enter_nested(&self, id: TaskId, slot: Option<SlotIndex>, now: Ticks) -> bool {
         let depth = self.depth.load(Relaxed);
         let Some((bracket, stretches)) = self.outer.get(depth as usize) else {
             self.unkept.store(self.unkept.load(Relaxed) + 1, Relaxed);
@@ -329,24 +313,28 @@ impl Line {
         true
     }
 
-    /// The innermost bracket, if all that closing it takes is counting its poll.
+    /// The task of the bracket that is open, or of the last one.
     #[inline]
-    pub(crate) fn plain(&self) -> Option<Open> {
-        let place = Place(self.current.place.load(Relaxed));
-        if place.is_marked() { None } else { self.open() }
+    pub(crate) fn task(&self) -> TaskId {
+        TaskId(self.current.id.load(Relaxed))
     }
 
-    /// Closes a bracket that [`Line::plain`] gave.
+    /// When the bracket that is open began; 0: none is.
     #[inline]
-    pub(crate) fn leave_plain(&self, now: Ticks) {
-        self.active.store(now, Relaxed);
-        self.current.word.store(0, Relaxed);
-        // The next bracket's stores must not be seen under this one's word.
+    pub(crate) fn start(&self) -> Ticks {
+        self.current.start.load(Relaxed)
+    }
+
+    /// Closes a bracket that [`Line::enter_first`] opened and that nothing was noted about.
+    #[inline]
+    pub(crate) fn leave_first(&self) {
+        self.current.start.store(0, Relaxed);
+        // The next bracket's stores must not be seen under this one's start.
         fence(Release);
     }
 
-    /// Closes the innermost bracket and gives it back; `None` where none was kept for it, or none is open.
-    pub(crate) fn leave(&self, now: Ticks) -> Left {
+    /// Closes the innermost bracket and gives it back.
+    pub(crate) fn leave(&self) -> Left {
         let unkept = self.unkept.load(Relaxed);
         if unkept > 0 {
             self.unkept.store(unkept - 1, Relaxed);
@@ -354,23 +342,19 @@ impl Line {
         }
         let Some(open) = self.open() else { return Left::Nothing };
         let place = Place(self.current.place.load(Relaxed));
-        let longest =
-            if place.has(Place::LABELLED) { self.stretches.longest() } else { LongestLabel::default() };
+        let mut longest = LongestLabel::default();
         if place.has(Place::LABELLED) {
+            longest = self.stretches.longest();
             self.stretches.clear();
         }
-        self.active.store(now, Relaxed);
         if place.has(Place::NESTED) {
             self.restore();
         } else {
-            self.current.word.store(0, Relaxed);
-            self.current.place.store(0, Relaxed);
-            fence(Release);
+            self.leave_first();
         }
         Left::Bracket(open, longest)
     }
 
-    #[cold]
     fn restore(&self) {
         let depth = self.depth.load(Relaxed).saturating_sub(1);
         self.depth.store(depth, Relaxed);
@@ -384,17 +368,14 @@ impl Line {
     /// Before another bracket takes the place of the current one.
     fn hide(&self) {
         self.nesting.store(self.nesting.load(Relaxed).wrapping_add(1), Relaxed);
-        self.current.word.store(0, Relaxed);
-        fence(Release);
+        self.leave_first();
     }
 
     /// The innermost bracket, as its own thread sees it.
-    #[inline]
     pub(crate) fn open(&self) -> Option<Open> {
-        let word = self.current.word.load(Relaxed);
         let place = Place(self.current.place.load(Relaxed));
-        (word != 0).then(|| Open {
-            word,
+        self.is_in_bracket().then(|| Open {
+            start: self.start(),
             id: TaskId(self.current.id.load(Relaxed)),
             slot: place.slot(),
             ended: place.has(Place::ENDED),
@@ -403,8 +384,9 @@ impl Line {
     }
 
     /// Whether this thread is in a bracket, kept or not.
+    #[inline]
     pub(crate) fn is_in_bracket(&self) -> bool {
-        self.current.word.load(Relaxed) != 0
+        self.start() != 0
     }
 
     fn mark(&self, mark: u64) {
@@ -474,7 +456,13 @@ impl Line {
         self.worker_plus1.load(Relaxed) != 0
     }
 
+    /// Whether this thread works for `runtime` and is in no bracket.
     #[inline]
+    pub(crate) fn is_idle_on(&self, runtime: u32) -> bool {
+        // Both at once: it is asked before each poll.
+        u64::from(self.runtime() ^ runtime) | self.start() == 0
+    }
+
     pub(crate) fn runtime(&self) -> u32 {
         self.runtime.load(Relaxed)
     }
@@ -482,18 +470,17 @@ impl Line {
     /// A panic was seen in the innermost bracket; `reason` is what it said.
     pub(crate) fn note_panic(&self, reason: Sid) {
         self.panic_reason.store(reason.0, Relaxed);
-        self.panicked.store(self.current.word.load(Relaxed), Relaxed);
+        self.panicked.store(self.start(), Relaxed);
     }
 
     /// What the panic said that was seen in the innermost bracket; `None`: there was none.
     pub(crate) fn panic(&self) -> Option<Sid> {
-        let word = self.current.word.load(Relaxed);
-        let panicked = word != 0 && self.panicked.load(Relaxed) == word;
+        let panicked = self.is_in_bracket() && self.panicked.load(Relaxed) == self.start();
         panicked.then(|| Sid(self.panic_reason.load(Relaxed)))
     }
 
-    pub(crate) fn is_excused(&self, word: u64) -> bool {
-        self.excused.load(Relaxed) == word
+    pub(crate) fn is_excused(&self, start: Ticks) -> bool {
+        self.excused.load(Relaxed) == start
     }
 
     pub(crate) fn note_ended_early(&self, id: TaskId) {
@@ -504,7 +491,7 @@ impl Line {
         self.ended_early.load(Relaxed) == id.0
     }
 
-    fn view(&self, now: Ticks) -> Option<LineView> {
+    fn view(&self) -> Option<LineView> {
         let tid = self.tid.load(Acquire);
         if tid == 0 {
             return None;
@@ -513,21 +500,20 @@ impl Line {
             tid,
             runtime: self.runtime.load(Relaxed),
             worker: self.worker_plus1.load(Relaxed).checked_sub(1),
-            bracket: self.bracket(now),
-            active: self.active.load(Relaxed),
+            bracket: self.bracket(),
+            last: self.task(),
             polls: self.has_polled.load(Relaxed) != 0,
         })
     }
 
     /// An untorn copy; a writer that is faster than two attempts is read the next time.
-    pub(crate) fn bracket(&self, now: Ticks) -> Option<BracketView> {
+    pub(crate) fn bracket(&self) -> Option<BracketView> {
         (0..2).find_map(|_| {
             let nesting = self.nesting.load(Acquire);
-            let word = self.current.word.load(Acquire);
+            let start = self.current.start.load(Acquire);
             let place = Place(self.current.place.load(Relaxed));
             let view = BracketView {
-                word,
-                start: stamp::instant(word, now),
+                start,
                 id: TaskId(self.current.id.load(Relaxed)),
                 slot: place.slot(),
                 label: place.label(),
@@ -535,8 +521,8 @@ impl Line {
                 own: place.has(Place::OWN),
             };
             fence(Acquire);
-            let same = self.current.word.load(Relaxed) == word && self.nesting.load(Relaxed) == nesting;
-            (same && stamp::is_of(word, view.id)).then_some(view)
+            let same = self.start() == start && self.nesting.load(Relaxed) == nesting;
+            (same && start != 0).then_some(view)
         })
     }
 }
@@ -552,21 +538,32 @@ pub(crate) enum Left {
 }
 
 impl Bracket {
+    #[cfg(not(taskscope_loom))]
+    const NONE: Self = Self { start: AtomicU64::new(0), id: AtomicU64::new(0), place: AtomicU64::new(0) };
+
     #[inline]
     fn set(&self, id: TaskId, place: Place, now: Ticks) {
         self.id.store(id.0, Relaxed);
         self.place.store(place.0, Relaxed);
-        self.word.store(stamp(now, id), Release);
+        self.start.store(now, Release);
     }
 
     fn copy_from(&self, other: &Self) {
         self.id.store(other.id.load(Relaxed), Relaxed);
         self.place.store(other.place.load(Relaxed), Relaxed);
-        self.word.store(other.word.load(Relaxed), Release);
+        self.start.store(other.start.load(Relaxed), Release);
     }
 }
 
 impl Stretches {
+    #[cfg(not(taskscope_loom))]
+    const NONE: Self = Self {
+        start: AtomicU64::new(0),
+        open: AtomicU32::new(0),
+        longest_plus1: AtomicU32::new(0),
+        longest_ns: AtomicU64::new(0),
+    };
+
     fn clear(&self) {
         self.open.store(0, Relaxed);
         self.longest_ns.store(0, Relaxed);
@@ -594,7 +591,7 @@ pub(crate) fn current_tid() -> Option<u32> {
 }
 
 /// What tells a thread's line from others: the system's id, or a number of our own.
-fn line_id() -> u32 {
+pub(crate) fn line_id() -> u32 {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     current_tid().unwrap_or_else(|| NEXT.fetch_add(1, Relaxed))
 }
@@ -610,11 +607,11 @@ mod tests {
     }
 
     fn bracket(lines: &Lines) -> Option<BracketView> {
-        lines.views(0x9999_FFFF).next().and_then(|(_, view)| view.bracket)
+        lines.views().next().and_then(|(_, view)| view.bracket)
     }
 
-    fn closed(line: &Line, now: Ticks) -> Option<u64> {
-        match line.leave(now) {
+    fn closed(line: &Line) -> Option<u64> {
+        match line.leave() {
             Left::Bracket(open, _) => Some(open.id.0),
             Left::Unkept | Left::Nothing => None,
         }
@@ -627,9 +624,8 @@ mod tests {
         assert!(line.enter(TaskId(0x5007), Some(SlotIndex(4)), 0x9999_9999));
         let seen = bracket(&lines).expect("it is open");
         assert_eq!((seen.id, seen.slot, seen.start), (TaskId(0x5007), Some(SlotIndex(4)), 0x9999_9999));
-        assert_eq!(line.plain().map(|open| open.id), Some(TaskId(0x5007)));
-        line.leave_plain(0x9999_A000);
-        assert_eq!((bracket(&lines), line.leave(9)), (None, Left::Nothing));
+        line.leave_first();
+        assert_eq!((bracket(&lines), line.leave()), (None, Left::Nothing));
     }
 
     #[test]
@@ -639,8 +635,7 @@ mod tests {
         line.set_label(Some(LabelIndex(3)), 7);
         line.enter(TaskId(2), None, 2);
         assert_eq!((line.open().map(|open| open.id), line.label()), (Some(TaskId(2)), None));
-        assert_eq!(line.plain(), None, "closing it has to restore the outer one");
-        assert_eq!(closed(line, 3), Some(2));
+        assert_eq!(closed(line), Some(2));
         assert_eq!((line.open().map(|open| open.id), line.label()), (Some(TaskId(1)), Some(LabelIndex(3))));
     }
 
@@ -649,11 +644,11 @@ mod tests {
         let (_, line) = one_line();
         let kept: Vec<bool> = (1..=6).map(|n| line.enter(TaskId(n), None, n)).collect();
         assert_eq!(kept, [true, true, true, true, false, false]);
-        assert_eq!(line.leave(9), Left::Unkept);
-        assert_eq!(line.leave(9), Left::Unkept);
-        let rest: Vec<Option<u64>> = (0..4).map(|_| closed(line, 9)).collect();
+        assert_eq!(line.leave(), Left::Unkept);
+        assert_eq!(line.leave(), Left::Unkept);
+        let rest: Vec<Option<u64>> = (0..4).map(|_| closed(line)).collect();
         assert_eq!(rest, [Some(4), Some(3), Some(2), Some(1)]);
-        assert_eq!((line.leave(9), line.is_in_bracket()), (Left::Nothing, false));
+        assert_eq!((line.leave(), line.is_in_bracket()), (Left::Nothing, false));
     }
 
     #[test]
@@ -662,10 +657,10 @@ mod tests {
         line.enter(TaskId(1), None, 1);
         line.mark_ended();
         line.note_panic(Sid(5));
-        assert_eq!((line.plain(), line.panic()), (None, Some(Sid(5))));
-        assert!(matches!(line.leave(2), Left::Bracket(Open { ended: true, .. }, _)));
+        assert_eq!(line.panic(), Some(Sid(5)));
+        assert!(matches!(line.leave(), Left::Bracket(Open { ended: true, .. }, _)));
         line.enter(TaskId(1), None, 3);
-        assert_eq!((line.plain().map(|open| open.ended), line.panic()), (Some(false), None));
+        assert_eq!((line.open().map(|open| open.ended), line.panic()), (Some(false), None));
     }
 
     #[test]
@@ -675,14 +670,14 @@ mod tests {
         line.set_label(Some(LabelIndex(3)), 1);
         line.note_stretch(LabelIndex(3), 60);
         line.set_label(None, 0);
-        let Left::Bracket(_, longest) = line.leave(2) else { panic!("it is open") };
+        let Left::Bracket(_, longest) = line.leave() else { panic!("it is open") };
         assert_eq!((longest.of(100), longest.of(200)), (Some(LabelIndex(3)), None));
         line.enter(TaskId(2), None, 3);
         line.set_label(None, 0);
         assert_eq!(
-            line.leave(4),
+            line.leave(),
             Left::Bracket(
-                Open { word: stamp(3, TaskId(2)), id: TaskId(2), slot: None, ended: false, own: false },
+                Open { start: 3, id: TaskId(2), slot: None, ended: false, own: false },
                 LongestLabel::default()
             )
         );
@@ -692,7 +687,7 @@ mod tests {
     fn a_dead_threads_line_is_freed() {
         let (lines, _) = one_line();
         lines.retain(|_| false);
-        assert_eq!(lines.views(9).count(), 0);
+        assert_eq!(lines.views().count(), 0);
         assert!(lines.claim(8).is_some() && lines.claim(9).is_some() && lines.claim(10).is_none());
     }
 }

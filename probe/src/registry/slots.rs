@@ -19,12 +19,12 @@ use crate::clock::Ticks;
 
 /// A slot and what wakers note beside it.
 pub(crate) const BYTES_PER_SLOT: usize = size_of::<Slot>() + size_of::<Wakes>();
-/// Slots that the index can name.
-const MAX_SLOTS: usize = (1 << 22) - 2;
+/// More than a million tasks for each of them.
+const MAX_SLOTS: usize = 1 << 24;
 /// Words of an ended task, see [`SlotView::to_ended`].
 pub(crate) const ENDED_WORDS: usize = 9;
 
-/// Position of a slot in the arena.
+/// Position of a slot in the arena. No task lives at 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SlotIndex(pub(crate) u32);
 
@@ -168,11 +168,17 @@ pub(crate) struct Tenancy {
 impl Slots {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.min(MAX_SLOTS);
-        Self { slots: zeroed(capacity), wakes: zeroed(capacity), free: FreeList::new(0, capacity) }
+        // No task lives in the first one: its position stands for none.
+        Self { slots: zeroed(capacity), wakes: zeroed(capacity), free: FreeList::new(1, capacity) }
     }
 
     pub(crate) fn capacity(&self) -> usize {
         self.slots.len()
+    }
+
+    /// All of the arena, free or not.
+    pub(super) fn all(&self) -> &'static [Slot] {
+        self.slots
     }
 
     /// Slots that a walk has to look at.
@@ -233,6 +239,7 @@ impl Slots {
     pub(crate) fn view(&self, index: SlotIndex) -> Option<SlotView> {
         let slot = self.slots.get(index.0 as usize)?;
         let id = slot.id.load(Acquire);
+        // Free, or being filled.
         if id == 0 {
             return None;
         }
@@ -257,11 +264,33 @@ impl Slots {
 
     /// Consistent copies of all live tasks.
     pub(crate) fn iter(&self) -> impl Iterator<Item = SlotView> {
-        (0..self.high_water() as u32).filter_map(|at| self.view(SlotIndex(at)))
+        (1..self.high_water() as u32).filter_map(|at| self.view(SlotIndex(at)))
     }
 }
 
 impl Slot {
+    /// A slot in which no task lives.
+    #[cfg(not(taskscope_loom))]
+    pub(crate) const NOTHING: Self = Self {
+        id: AtomicU64::new(u64::MAX),
+        spawned: AtomicU64::new(0),
+        poll_end: AtomicU64::new(0),
+        polls: AtomicU64::new(0),
+        busy_ns: AtomicU64::new(0),
+        longest_ns: AtomicU64::new(0),
+        flags: AtomicU32::new(0),
+        fields: AtomicU16::new(0),
+        group: AtomicU8::new(0),
+        label_plus1: AtomicU8::new(0),
+        next_free: AtomicU32::new(0),
+    };
+
+    /// Whether the task `id` lives in it.
+    #[inline]
+    pub(crate) fn is_of(&self, id: TaskId) -> bool {
+        self.id.load(Relaxed) == id.0
+    }
+
     /// Position of its group, below 256.
     #[inline]
     pub(crate) fn group(&self) -> u8 {
@@ -292,18 +321,17 @@ impl Slot {
         self.polls.store(self.polls.load(Relaxed) + 1, Relaxed);
     }
 
-    /// Adds a finished poll. The task may be in its next one already. True: it was the task's longest.
+    /// Adds a finished poll. The task may be in its next one already. True: it was the task's longest, and the caller
+    /// says so with [`Slot::raise_longest`].
     #[inline]
     pub(crate) fn end_poll(&self, now: Ticks, duration_ns: u64) -> bool {
         self.busy_ns.fetch_add(duration_ns, Relaxed);
         self.poll_end.store(now, Relaxed);
-        duration_ns > self.longest_ns.load(Relaxed) && self.raise_longest(duration_ns)
+        duration_ns > self.longest_ns.load(Relaxed)
     }
 
-    #[cold]
-    fn raise_longest(&self, duration_ns: u64) -> bool {
+    pub(crate) fn raise_longest(&self, duration_ns: u64) {
         self.longest_ns.fetch_max(duration_ns, Relaxed);
-        true
     }
 }
 
@@ -336,7 +364,7 @@ mod tests {
 
     #[test]
     fn released_slots_are_used_again_and_a_full_arena_refuses() {
-        let slots = Slots::with_capacity(2);
+        let slots = Slots::with_capacity(3);
         let (first, second) = (claim(&slots, 1), claim(&slots, 2));
         assert!(first.is_some() && second.is_some());
         assert_eq!(claim(&slots, 3), None);
@@ -349,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_ended_task_survives_the_ring() {
-        let slots = Slots::with_capacity(1);
+        let slots = Slots::with_capacity(2);
         let index = claim(&slots, 5).expect("there is room");
         let slot = slots.tenant(index, TaskId(5)).expect("it is live");
         slot.begin_poll();

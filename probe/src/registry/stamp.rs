@@ -25,11 +25,6 @@ pub(crate) fn elapsed(word: u64, now: Ticks) -> Ticks {
     if shifted > u64::MAX / 2 { 0 } else { shifted >> TAG_BITS }
 }
 
-/// The instant in `word`, which is not later than `now`.
-pub(crate) fn instant(word: u64, now: Ticks) -> Ticks {
-    now.saturating_sub(elapsed(word, now))
-}
-
 #[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
@@ -43,7 +38,6 @@ mod tests {
             prop_assume!(word != 1);
             prop_assert!(is_of(word, TaskId(id)));
             prop_assert_eq!(elapsed(word, start + length), length);
-            prop_assert_eq!(instant(word, start + length), start);
         }
     }
 

@@ -8,14 +8,19 @@ pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fe
 #[cfg(taskscope_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
 
+#[cfg(not(taskscope_loom))]
+pub(crate) use bytemuck::Zeroable as Zeroed;
+#[cfg(taskscope_loom)]
+pub(crate) use std::default::Default as Zeroed;
+
 /// `count` elements of zero bytes, for as long as the process lives: pages that are never written take no memory, and
 /// memory that is never given back can be read and written late without harm.
 #[cfg(not(taskscope_loom))]
-pub(crate) fn zeroed<T: bytemuck::Zeroable>(count: usize) -> &'static [T] {
+pub(crate) fn zeroed<T: Zeroed>(count: usize) -> &'static [T] {
     Box::leak(bytemuck::allocation::zeroed_slice_box(count))
 }
 
 #[cfg(taskscope_loom)]
-pub(crate) fn zeroed<T: Default>(count: usize) -> &'static [T] {
+pub(crate) fn zeroed<T: Zeroed>(count: usize) -> &'static [T] {
     Box::leak((0..count).map(|_| T::default()).collect())
 }

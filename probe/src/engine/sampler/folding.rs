@@ -52,7 +52,7 @@ mod tests {
         let mut full = 0;
         for group in 1..=255u8 {
             for octave in 6..60 {
-                full += u32::from(!registry.group_polls.add(&line.groups, group, 1 << octave));
+                full += u32::from(!registry.group_polls.add_first(&line.groups, group, 1 << octave));
             }
         }
         assert!(full > 0, "the smallest budget cannot hold all of this");
@@ -78,7 +78,8 @@ mod tests {
         );
         step(3 * S);
         assert_eq!(registry.group_polls.polls(lines()), before, "nothing is lost");
-        let room = (6..60).filter(|octave| registry.group_polls.add(&line.groups, 255, 1 << octave)).count();
+        let room =
+            (6..60).filter(|octave| registry.group_polls.add_first(&line.groups, 255, 1 << octave)).count();
         assert!(room > 0);
     }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use taskscope_proto::v1::{self, thread_activity, worker};
 
 use super::Live;
+use super::SeenLine;
 use super::pools::since;
 use crate::engine::activity::{self, Look};
-use crate::registry::lines::LineView;
 use crate::runtimes::{Facts, RuntimeEntry, unstable};
 
 /// Tokio's counters that stand still this long mean one long poll (or up to 61 shorter ones).
@@ -63,7 +63,7 @@ impl Workers {
         &mut self,
         now_ns: u64,
         runtimes: &[Arc<RuntimeEntry>],
-        lines: &[LineView],
+        lines: &[SeenLine],
         live: &[Live],
     ) {
         self.runtimes.retain(|seen| runtimes.iter().any(|runtime| runtime.id == seen.id));
@@ -76,7 +76,7 @@ impl Workers {
         }
     }
 
-    pub(crate) fn every_second(&mut self, now_ns: u64, lines: &[LineView], live: &[Live]) {
+    pub(crate) fn every_second(&mut self, now_ns: u64, lines: &[SeenLine], live: &[Live]) {
         for seen in &mut self.runtimes {
             seen.every_second(now_ns, lines, live);
         }
@@ -84,15 +84,15 @@ impl Workers {
 
     /// Whether the worker that a line had at `began_ns` has done other things since: its thread has handed it on
     /// (`block_in_place`), and a poll that is still open there blocks nobody.
-    pub(crate) fn has_moved_on(&self, line: &LineView, began_ns: u64) -> bool {
+    pub(crate) fn has_moved_on(&self, line: &SeenLine, began_ns: u64) -> bool {
         self.state_of(line).is_some_and(|state| state.changed_after_ns > began_ns)
     }
 
-    pub(crate) fn is_parked(&self, line: &LineView) -> bool {
+    pub(crate) fn is_parked(&self, line: &SeenLine) -> bool {
         self.state_of(line).is_some_and(|state| state.parks % 2 == 1)
     }
 
-    fn state_of(&self, line: &LineView) -> Option<&WorkerState> {
+    fn state_of(&self, line: &SeenLine) -> Option<&WorkerState> {
         let seen = self.runtimes.iter().find(|seen| seen.id == line.runtime)?;
         // Without its own index a thread is not known to be a worker.
         seen.workers.get(&line.worker?)
@@ -115,18 +115,18 @@ impl Workers {
     }
 
     /// As they go out.
-    pub(crate) fn describe(&self, now_ns: u64, lines: &[LineView], live: &[Live]) -> Vec<v1::Runtime> {
+    pub(crate) fn describe(&self, now_ns: u64, lines: &[SeenLine], live: &[Live]) -> Vec<v1::Runtime> {
         self.runtimes.iter().map(|seen| seen.describe(now_ns, lines, live)).collect()
     }
 }
 
 /// When something last began or ended on a line: of two threads that had one worker index, the later one has it.
-fn latest(line: &LineView) -> crate::clock::Ticks {
-    line.bracket.map_or(0, |bracket| bracket.start).max(line.active)
+fn latest(line: &SeenLine) -> crate::clock::Ticks {
+    line.bracket.map_or(line.active, |bracket| bracket.start)
 }
 
 /// The worker that a line is, among `count`: by its own index, or 0 on a current-thread runtime.
-fn worker_of(line: &LineView, facts: Option<&Facts>) -> Option<u32> {
+fn worker_of(line: &SeenLine, facts: Option<&Facts>) -> Option<u32> {
     let single = facts.is_some_and(|facts| !facts.multi_thread);
     // Jobs of the blocking pool and labels on other threads do not make a worker: only polls do.
     line.worker.or_else(|| (single && line.polls).then_some(0))
@@ -147,11 +147,11 @@ impl Observed {
     }
 
     /// The line of each worker: the one that was active last, should two threads have had the index.
-    fn lines_by_worker<'a>(&self, lines: &'a [LineView]) -> HashMap<u32, &'a LineView> {
-        let mut found: HashMap<u32, &LineView> = HashMap::new();
+    fn lines_by_worker<'a>(&self, lines: &'a [SeenLine]) -> HashMap<u32, &'a SeenLine> {
+        let mut found: HashMap<u32, &SeenLine> = HashMap::new();
         for line in lines.iter().filter(|line| line.runtime == self.id) {
             let Some(worker) = worker_of(line, self.facts.as_ref()) else { continue };
-            let better = |old: &&LineView| latest(line) > latest(old);
+            let better = |old: &&SeenLine| latest(line) > latest(old);
             if found.get(&worker).is_none_or(better) {
                 found.insert(worker, line);
             }
@@ -159,7 +159,7 @@ impl Observed {
         found
     }
 
-    fn tick(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[LineView], live: &[Live]) {
+    fn tick(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[SeenLine], live: &[Live]) {
         self.facts = runtime.facts();
         self.let_go_when_quiet(now_ns, runtime, lines);
         let Some(facts) = self.facts.clone() else {
@@ -201,7 +201,7 @@ impl Observed {
     }
 
     /// A worker whose counters stand still while it is not parked, and whose thread itself says that it works or sleeps.
-    fn look_at_unseen(&mut self, now_ns: u64, lines: &[LineView]) {
+    fn look_at_unseen(&mut self, now_ns: u64, lines: &[SeenLine]) {
         let tids: HashMap<u32, Option<u32>> = self
             .lines_by_worker(lines)
             .into_iter()
@@ -225,7 +225,7 @@ impl Observed {
         }
     }
 
-    fn let_go_when_quiet(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[LineView]) {
+    fn let_go_when_quiet(&mut self, now_ns: u64, runtime: &RuntimeEntry, lines: &[SeenLine]) {
         let mine = || lines.iter().filter(|line| line.runtime == self.id);
         let in_bracket = mine().any(|line| line.bracket.is_some());
         let active = mine().map(|line| line.active).max().unwrap_or(0);
@@ -246,7 +246,7 @@ impl Observed {
         }
     }
 
-    fn every_second(&mut self, now_ns: u64, lines: &[LineView], live: &[Live]) {
+    fn every_second(&mut self, now_ns: u64, lines: &[SeenLine], live: &[Live]) {
         let tids: HashMap<u32, u32> =
             self.lines_by_worker(lines).into_iter().map(|(worker, line)| (worker, line.tid)).collect();
         for (index, state) in &mut self.workers {
@@ -267,7 +267,7 @@ impl Observed {
         }
     }
 
-    fn describe(&self, now_ns: u64, lines: &[LineView], live: &[Live]) -> v1::Runtime {
+    fn describe(&self, now_ns: u64, lines: &[SeenLine], live: &[Live]) -> v1::Runtime {
         let by_worker = self.lines_by_worker(lines);
         let count = match &self.facts {
             Some(facts) => facts.metrics.num_workers() as u32,
@@ -294,7 +294,7 @@ impl Observed {
         }
     }
 
-    fn worker(&self, now_ns: u64, index: u32, line: Option<&LineView>, live: &[Live]) -> v1::Worker {
+    fn worker(&self, now_ns: u64, index: u32, line: Option<&SeenLine>, live: &[Live]) -> v1::Worker {
         let state = self.workers.get(&index);
         let mine = |live: &&Live| line.is_some_and(|line| line.tid == live.tid) && !live.blocks_nobody;
         let poll = live.iter().find(mine).map(|live| live.poll);
