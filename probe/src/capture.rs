@@ -11,6 +11,7 @@ use taskscope_proto::v1::{Outcome, TaskKind};
 
 use crate::clock::Ticks;
 use crate::registry::Registry;
+use crate::registry::cancellations::Asked;
 use crate::registry::labels::LabelIndex;
 use crate::registry::lines::{Left, Line, LongestLabel, Open};
 use crate::registry::slots::{Slot, SlotIndex, SlotView};
@@ -20,6 +21,7 @@ pub(crate) mod hooks;
 pub(crate) mod label;
 pub(crate) mod mine;
 pub(crate) mod panics;
+pub(crate) mod waker;
 pub(crate) mod wrapper;
 
 /// Tokio's number behind a task's id.
@@ -166,6 +168,9 @@ impl Registry {
         let view = SlotView { reason, ..view };
         let outcome = view.flags.outcome();
         self.count_end(view.group, outcome == Outcome::Panicked);
+        if view.flags.is_asked() {
+            self.cancellations.forget(id);
+        }
         self.totals.followed.fetch_sub(1, Relaxed);
         let words = view.to_ended(now);
         self.ended.push(words);
@@ -174,6 +179,23 @@ impl Registry {
         }
         self.index.remove(id, index);
         self.slots.release(index);
+    }
+
+    /// The task `id` was asked to stop now.
+    pub(crate) fn note_cancel(&self, index: SlotIndex, id: TaskId, aborted: bool) {
+        let Some(slot) = self.slots.tenant(index, id) else { return };
+        if !slot.mark_asked(aborted) {
+            return;
+        }
+        let wakes = self.slots.wakes(index, id).map_or(0, |wakes| wakes.total());
+        let asked = Asked { since: self.clock.now(), polls: slot.polls(), wakes };
+        if !self.cancellations.ask(id, asked) {
+            self.losses.add(Reason::LostCancellations, 1);
+        }
+        // It may have ended between the two.
+        if self.slots.tenant(index, id).is_none() {
+            self.cancellations.forget(id);
+        }
     }
 
     /// Counts the end of a task, followed or not.

@@ -8,6 +8,7 @@ use taskscope_proto::v1::loss::Reason;
 
 use crate::clock::{Clock, Ticks};
 
+pub(crate) mod cancellations;
 pub(crate) mod figures;
 mod free_list;
 pub(crate) mod groups;
@@ -25,6 +26,7 @@ pub(crate) mod text;
 pub(crate) mod unsorted;
 pub(crate) mod wakes;
 
+use cancellations::Cancellations;
 use groups::Groups;
 use histograms::Histograms;
 use index::Index;
@@ -64,6 +66,7 @@ pub(crate) struct Registry {
     pub(crate) slow_polls: Ring<SLOW_WORDS>,
     pub(crate) ended: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) died: Ring<{ slots::ENDED_WORDS }>,
+    pub(crate) cancellations: Cancellations,
     pub(crate) losses: Losses,
     pub(crate) totals: Totals,
     bytes: usize,
@@ -124,6 +127,7 @@ impl Shares {
             + labels::BYTES
             + text::TABLE_BYTES
             + RINGS_BYTES
+            + cancellations::BYTES
             + lines * lines::BYTES_PER_LINE
             + texts
             + label_polls
@@ -164,6 +168,7 @@ impl Registry {
             + labels::BYTES
             + text::TABLE_BYTES
             + RINGS_BYTES
+            + cancellations::BYTES
             + shares.lines * lines::BYTES_PER_LINE
             + shares.texts
             + group_polls.bytes()
@@ -186,6 +191,7 @@ impl Registry {
             slow_polls: Ring::with_capacity(SLOW_POLLS),
             ended: Ring::with_capacity(ENDED_TASKS),
             died: Ring::with_capacity(DIED_TASKS),
+            cancellations: Cancellations::new(),
             losses: Losses::default(),
             totals: Totals::default(),
             bytes,

@@ -189,7 +189,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
             mine::close();
             // The wrapper knows better: a panic in this bracket may have been caught.
             if line.panic().is_some() && slot.flags().outcome() == Outcome::Unspecified {
-                slot.set_flags(slot.flags().with_outcome(Outcome::Panicked));
+                slot.set_outcome(Outcome::Panicked);
             }
             runtime.followed.fetch_sub(1, Relaxed);
         }
@@ -204,7 +204,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         (None, Some((index, slot))) => {
             let outside = line.is_some_and(|line| !line.is_in_bracket());
             if outside && matches!(slot.flags().outcome(), Outcome::Unspecified | Outcome::Cancelled) {
-                slot.set_flags(slot.flags().with_outcome(Outcome::Shutdown));
+                slot.set_outcome(Outcome::Shutdown);
             }
             registry.free(index, id, registry.clock.now(), Sid(0));
             runtime.followed.fetch_sub(1, Relaxed);

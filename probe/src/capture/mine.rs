@@ -105,6 +105,11 @@ pub(super) fn line() -> &'static Line {
     own::with(|mine| mine.line.get())
 }
 
+/// The task whose poll the calling thread is in; 0: none.
+pub(super) fn task() -> TaskId {
+    line().open().map_or(TaskId(0), |open| open.id)
+}
+
 /// The slot that [`open`] left, if the task `id` still lives in it.
 #[inline(always)]
 pub(super) fn slot_of(id: TaskId) -> Option<&'static Slot> {

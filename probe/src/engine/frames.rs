@@ -8,7 +8,7 @@ use prost::Message;
 use taskscope_proto::columns::{self, RawRow};
 use taskscope_proto::filter::{Filter, ParseError};
 use taskscope_proto::ids::{GroupId, RuntimeId, Sid, TaskId};
-use taskscope_proto::row::{NumberField, Row, TextField, Wakes, sort_value};
+use taskscope_proto::row::{CancelRequest, NumberField, Row, TextField, Wakes, sort_value};
 use taskscope_proto::top::{Direction, Place, Top};
 use taskscope_proto::v1::{self, Outcome, TaskClass, TaskKind, TaskState, loss::Reason};
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
@@ -528,7 +528,13 @@ fn raw_row(
             by: Some(TaskId(wakes.by)).filter(|by| by.0 != 0),
             wakers: wakes.wakers.into(),
         }),
-        cancel: None,
+        cancel: view.flags.is_asked().then(|| registry.cancellations.find(view.id)).flatten().map(|asked| {
+            CancelRequest {
+                since_ns: now_ns.saturating_sub(sampler.at(asked.since)),
+                polls: view.polls.saturating_sub(asked.polls),
+                wakes: view.wakes.map_or(0, |wakes| wakes.total.saturating_sub(asked.wakes)),
+            }
+        }),
         class: view.flags.class(),
         reason: view.reason,
         fields: view.fields,

@@ -212,6 +212,11 @@ impl Group {
         }
     }
 
+    /// A task that was counted as spawned here belongs elsewhere.
+    pub(crate) fn take_back_spawned(&self) {
+        let _ = self.spawned.fetch_update(Relaxed, Relaxed, |spawned| spawned.checked_sub(1));
+    }
+
     pub(crate) fn add_ended(&self, panicked: bool) {
         self.ended.fetch_add(1, Relaxed);
         if panicked {

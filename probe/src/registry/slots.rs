@@ -59,6 +59,9 @@ pub(crate) struct Flags(u32);
 impl Flags {
     const WAKES: u32 = 1 << 8;
     const CLASS: u32 = 9;
+    const DETACHED: u32 = 1 << 12;
+    const ASKED: u32 = 1 << 13;
+    const ABORTED: u32 = 1 << 14;
 
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
         Self(kind as u32 & 0xF | (runtime & 0xFFFF) << 16)
@@ -78,6 +81,18 @@ impl Flags {
     }
     pub(crate) fn with_wakes(self) -> Self {
         Self(self.0 | Self::WAKES)
+    }
+    /// Whether nobody holds its handle: nobody can await it.
+    pub(crate) fn is_detached(self) -> bool {
+        self.0 & Self::DETACHED != 0
+    }
+    /// Whether it was asked to stop.
+    pub(crate) fn is_asked(self) -> bool {
+        self.0 & Self::ASKED != 0
+    }
+    /// Whether it was aborted by its handle.
+    pub(crate) fn is_aborted(self) -> bool {
+        self.0 & Self::ABORTED != 0
     }
     pub(crate) fn class(self) -> TaskClass {
         TaskClass::try_from((self.0 >> Self::CLASS & 7) as i32).unwrap_or_default()
@@ -200,6 +215,15 @@ impl Slots {
         self.wakes.get(index.0 as usize)
     }
 
+    /// As [`Slots::wakes`], for the task of whose id `tenant` is the lower half; and that id.
+    pub(crate) fn wakes_of(&self, index: SlotIndex, tenant: u32) -> Option<(TaskId, &'static Wakes)> {
+        let id = self.slots.get(index.0 as usize)?.id.load(Relaxed);
+        if id == 0 || id as u32 != tenant {
+            return None;
+        }
+        Some((TaskId(id), self.wakes.get(index.0 as usize)?))
+    }
+
     /// A slot for a new task; `None` where all are taken.
     pub(crate) fn claim(&self, new: Tenancy) -> Option<SlotIndex> {
         let index = SlotIndex(self.free.take(|free| self.slots[free as usize].next_free.load(Relaxed))?);
@@ -310,9 +334,26 @@ impl Slot {
         self.polls.load(Relaxed)
     }
 
-    /// Only the thread that polls (or drops) the task writes flags.
-    pub(crate) fn set_flags(&self, flags: Flags) {
-        self.flags.store(flags.0, Relaxed);
+    /// Sets how the task ended. For the thread that polls or drops it.
+    pub(crate) fn set_outcome(&self, outcome: Outcome) {
+        // Others may mark it at this moment.
+        let _ = self.flags.fetch_update(Relaxed, Relaxed, |flags| Some(Flags(flags).with_outcome(outcome).0));
+    }
+
+    /// Nobody holds its handle any more.
+    pub(crate) fn mark_detached(&self) {
+        self.flags.fetch_or(Flags::DETACHED, Relaxed);
+    }
+
+    /// It was asked to stop, by an abort or otherwise. True: for the first time.
+    pub(crate) fn mark_asked(&self, aborted: bool) -> bool {
+        let marks = Flags::ASKED | if aborted { Flags::ABORTED } else { 0 };
+        self.flags.fetch_or(marks, Relaxed) & Flags::ASKED == 0
+    }
+
+    /// Puts it into another group.
+    pub(crate) fn set_group(&self, group: GroupId) {
+        self.group.store(group.0 as u8, Relaxed);
     }
 
     /// Counts a poll that begins: exclusive, since Tokio begins the next poll of a task only when the last is over.

@@ -76,6 +76,10 @@ impl Wakes {
         }
     }
 
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
     /// Ends the waiting of `id`, which is polled now. Ticks that it waited.
     pub(crate) fn answer(&self, now: Ticks, id: TaskId) -> Ticks {
         let woken = self.woken.load(Relaxed);
