@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use taskscope_proto::v1::TaskKind;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::capture::wrapper;
+use crate::capture::{detached, wrapper};
 use crate::engine::{self, Engine};
 use crate::pool::{PoolSample, UserPool};
 use crate::runtimes::{RuntimeEntry, unstable};
@@ -159,6 +159,16 @@ impl Probe {
         F::Output: Send + 'static,
     {
         wrapper::spawn(name, future)
+    }
+
+    /// As [`crate::spawn_detached`].
+    #[track_caller]
+    pub fn spawn_detached<F>(&self, name: &str, future: F) -> AbortHandle
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        detached::spawn(name, future)
     }
 
     /// As [`crate::spawn_blocking`].

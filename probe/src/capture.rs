@@ -12,12 +12,14 @@ use taskscope_proto::v1::{Outcome, TaskKind};
 use crate::clock::Ticks;
 use crate::registry::Registry;
 use crate::registry::lines::Line;
-use crate::registry::slots::SlotIndex;
+use crate::registry::slots::{SlotIndex, SlotView};
 
+pub(crate) mod detached;
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
 pub(crate) mod label;
 pub(crate) mod panics;
+pub(crate) mod reason;
 pub(crate) mod wrapper;
 
 /// Tokio's number behind a task's id.
@@ -64,8 +66,13 @@ impl Registry {
     #[inline]
     pub(crate) fn end_poll(&self, line: &Line) {
         let now = self.clock.now();
-        // `None`: nested too deep to be kept.
-        let Some((open, label)) = line.leave(now) else { return };
+        // `None`: nested too deep to be kept, or nothing was open.
+        let Some((open, label)) = line.leave(now) else {
+            if !line.is_in_bracket() {
+                self.losses.add(Reason::UnpairedHooks, 1);
+            }
+            return;
+        };
         let ns = self.clock.between(open.start, now);
         let slow = ns >= self.slow_poll_threshold_ns;
         let Some((index, slot)) =
@@ -117,9 +124,13 @@ impl Registry {
         if !self.slots.retire(index, id) {
             return;
         }
-        self.count_end(view.group, view.flags.outcome() == Outcome::Panicked);
+        let panicked = view.flags.outcome() == Outcome::Panicked;
+        self.count_end(view.group, panicked);
         self.totals.followed.fetch_sub(1, Relaxed);
-        self.ended.push(view.to_ended(now));
+        // Its panic was noted on the thread that ends it.
+        let line = if panicked { self.lines.mine() } else { None };
+        let reason = line.map_or(Sid(0), |line| line.panic_of(id));
+        self.ended.push(SlotView { reason, ..view }.to_ended(now));
         self.index.remove(id, index.0);
         self.slots.release(index);
     }

@@ -49,7 +49,7 @@ pub use capture::label::{LabelGuard, Labelled, label, labelled};
 pub use pool::PoolSample;
 pub use taskscope_probe_macros::main;
 
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// Spawns a task on the current runtime, as `tokio::spawn` does, and follows it under `name`.
 ///
@@ -75,6 +75,32 @@ where
     F::Output: Send + 'static,
 {
     capture::wrapper::spawn(name, future)
+}
+
+/// Spawns a task that nobody will await, as [`spawn`] does, and gives only a handle to abort it.
+///
+/// A task that panics while its handle was thrown away dies silently: no one is told. Tokio does not tell whether a handle
+/// was thrown away; of a task spawned this way there is none, so that its death can be reported as what it is: `DIED
+/// SILENTLY: audit-writer panicked at src/audit.rs:88; nobody awaited it`.
+///
+/// Cost: as of [`spawn`], and one store at the first poll.
+///
+/// # Panics
+/// Outside of a Tokio runtime, as `tokio::spawn` does.
+///
+/// ```no_run
+/// # #[taskscope_probe::main]
+/// # async fn main() {
+/// taskscope_probe::spawn_detached("audit-writer", async { /* runs as long as the service */ });
+/// # }
+/// ```
+#[track_caller]
+pub fn spawn_detached<F>(name: &str, future: F) -> AbortHandle
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    capture::detached::spawn(name, future)
 }
 
 /// Runs a closure on the blocking pool, as `tokio::task::spawn_blocking` does, and follows the job under `name`: how long

@@ -58,6 +58,8 @@ pub(crate) struct Totals {
     pub(crate) spawned: AtomicU64,
     pub(crate) ended: AtomicU64,
     pub(crate) panicked: AtomicU64,
+    /// Distinct reasons (of panics and errors) that were stored as texts.
+    pub(crate) reasons: AtomicU64,
     /// Tasks that have a slot now.
     pub(crate) followed: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.

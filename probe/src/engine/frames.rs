@@ -521,7 +521,7 @@ fn raw_row(
         wakes: None,
         cancel: None,
         class: TaskClass::Unspecified,
-        reason: Sid(0),
+        reason: view.reason,
         fields: Sid(0),
     }
 }

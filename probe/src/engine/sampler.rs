@@ -306,7 +306,14 @@ impl Sampler {
             let (view, ended) = SlotView::from_ended(words);
             if view.flags.outcome() == Outcome::Panicked {
                 let poll = v1::LivePoll { task_id: view.id.0, ..self.engine.describe_slot(Some(&view)) };
-                self.push_event(now_ns, event::Kind::TaskPanic, None, poll);
+                self.push(v1::Event {
+                    at_ns: now_ns,
+                    kind: event::Kind::TaskPanic.into(),
+                    poll: Some(poll),
+                    reason_sid: view.reason.0,
+                    detached: view.flags.is_detached(),
+                    ..v1::Event::default()
+                });
             }
             if self.ended.len() == ENDED_KEPT {
                 self.ended.pop_front();
@@ -316,19 +323,15 @@ impl Sampler {
     }
 
     fn push_event(&mut self, at_ns: u64, kind: event::Kind, tid: Option<u32>, poll: v1::LivePoll) {
+        self.push(v1::Event { at_ns, kind: kind.into(), tid, poll: Some(poll), ..v1::Event::default() });
+    }
+
+    fn push(&mut self, event: v1::Event) {
         self.events_total += 1;
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(v1::Event {
-            seq: self.events_total,
-            at_ns,
-            kind: kind.into(),
-            tid,
-            poll: Some(poll),
-            paused_ns: None,
-            reason_sid: 0,
-        });
+        self.events.push_back(v1::Event { seq: self.events_total, ..event });
     }
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {

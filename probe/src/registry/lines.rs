@@ -12,7 +12,7 @@ use std::sync::atomic::{
 };
 
 use bytemuck::allocation::zeroed_slice_box;
-use taskscope_proto::ids::TaskId;
+use taskscope_proto::ids::{Sid, TaskId};
 
 use super::labels::LabelIndex;
 use super::slots::{SlotIndex, has_tag, tagged};
@@ -61,6 +61,9 @@ pub(crate) struct Line {
     active: AtomicU64,
     /// Start word of the bracket in which a panic was seen.
     panicked: AtomicU64,
+    /// The task of that bracket, and what the panic said.
+    panicked_id: AtomicU64,
+    panic_reason: AtomicU32,
     /// Start word of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
     excused: AtomicU64,
     /// Id of a task that ended before it was spawned (on a closed runtime).
@@ -374,8 +377,17 @@ impl Line {
         self.runtime.load(Relaxed)
     }
 
-    pub(crate) fn note_panic(&self) {
+    /// Notes a panic in the innermost bracket.
+    pub(crate) fn note_panic(&self, reason: Sid) {
         self.panicked.store(self.current.start.load(Relaxed), Relaxed);
+        self.panicked_id.store(self.current.id.load(Relaxed), Relaxed);
+        self.panic_reason.store(reason.0, Relaxed);
+    }
+
+    /// What the last panic on this thread said, if it was the task `id`'s; 0 otherwise.
+    pub(crate) fn panic_of(&self, id: TaskId) -> Sid {
+        let same = self.panicked.load(Relaxed) != 0 && self.panicked_id.load(Relaxed) == id.0;
+        Sid(if same { self.panic_reason.load(Relaxed) } else { 0 })
     }
 
     /// Whether a panic was seen in the innermost bracket.

@@ -13,7 +13,7 @@ use std::sync::atomic::{
 };
 
 use bytemuck::allocation::zeroed_slice_box;
-use taskscope_proto::ids::{GroupId, TaskId};
+use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::{Outcome, TaskKind};
 
 use super::labels::LabelIndex;
@@ -23,7 +23,7 @@ pub(crate) const SLOT_BYTES: usize = size_of::<Slot>();
 /// Slots that the index can name.
 const MAX_SLOTS: usize = (1 << 22) - 2;
 /// Words of an ended task, see [`SlotView::to_ended`].
-pub(crate) const ENDED_WORDS: usize = 10;
+pub(crate) const ENDED_WORDS: usize = 11;
 
 /// Position of a slot in the arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,7 @@ pub(crate) struct Flags(u32);
 
 impl Flags {
     const WAKES: u32 = 1 << 8;
+    const DETACHED: u32 = 1 << 9;
 
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
         Self(kind as u32 & 0xF | (runtime & 0xFFF) << 16)
@@ -88,6 +89,13 @@ impl Flags {
     }
     pub(crate) fn with_wakes(self) -> Self {
         Self(self.0 | Self::WAKES)
+    }
+    /// Whether it was spawned without a handle, so that nobody can await it.
+    pub(crate) fn is_detached(self) -> bool {
+        self.0 & Self::DETACHED != 0
+    }
+    pub(crate) fn with_detached(self) -> Self {
+        Self(self.0 | Self::DETACHED)
     }
     pub(crate) fn runtime(self) -> u32 {
         self.0 >> 16
@@ -109,6 +117,8 @@ pub(crate) struct SlotView {
     /// The last label, 0 where it never had one.
     pub(crate) label_plus1: u32,
     pub(crate) flags: Flags,
+    /// Of an ended task: what it died of; 0: none, or not known.
+    pub(crate) reason: Sid,
 }
 
 impl SlotView {
@@ -124,12 +134,14 @@ impl SlotView {
             u64::from(self.group.0),
             u64::from(self.label_plus1),
             u64::from(self.flags.0),
+            u64::from(self.reason.0),
         ]
     }
 
     /// The view and the end that [`SlotView::to_ended`] wrote.
     pub(crate) fn from_ended(words: [u64; ENDED_WORDS]) -> (Self, Ticks) {
-        let [id, spawned, ended, polls, busy_ns, scheduled_ns, longest_ns, group, label, flags] = words;
+        let [id, spawned, ended, polls, busy_ns, scheduled_ns, longest_ns, group, label, flags, reason] =
+            words;
         let view = Self {
             id: TaskId(id),
             spawned,
@@ -142,6 +154,7 @@ impl SlotView {
             group: GroupId(group as u32),
             label_plus1: label as u32,
             flags: Flags(flags as u32),
+            reason: Sid(reason as u32),
         };
         (view, ended)
     }
@@ -265,6 +278,7 @@ impl Slots {
             group: GroupId(slot.group.load(Relaxed)),
             label_plus1: slot.label.load(Relaxed),
             flags: Flags(slot.flags.load(Relaxed)),
+            reason: Sid(0),
         };
         fence(Acquire);
         (slot.id.load(Relaxed) == id).then_some(view)
