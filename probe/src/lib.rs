@@ -32,6 +32,7 @@
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod builder;
+mod callbacks;
 mod capture;
 mod clock;
 mod engine;

@@ -15,9 +15,10 @@ use taskscope_proto::v1::{Outcome, TaskKind};
 use tokio::runtime::{Builder, TaskMeta};
 
 use super::task_id;
+use crate::callbacks::Callbacks;
 use crate::registry::Registry;
 use crate::registry::slots::{Flags, SlotIndex};
-use crate::runtimes::{RuntimeEntry, worker_index};
+use crate::runtimes::{Held, Hook, RuntimeEntry, worker_index};
 
 thread_local! {
     /// Left by the wrapper for the spawn hook that runs inside its call of `tokio::spawn`.
@@ -46,15 +47,103 @@ pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
     spawn()
 }
 
-/// Puts the four hooks on `builder`.
-pub(crate) fn install(registry: &'static Registry, runtime: &Arc<RuntimeEntry>, builder: &mut Builder) {
-    let entry = Arc::clone(runtime);
-    builder.on_task_spawn(move |meta| spawned(registry, &entry, meta));
-    let entry = Arc::clone(runtime);
-    builder.on_before_task_poll(move |meta| before_poll(registry, &entry, meta));
-    builder.on_after_task_poll(move |_| after_poll(registry));
-    let entry = Arc::clone(runtime);
-    builder.on_task_terminate(move |meta| terminated(registry, &entry, meta));
+/// Puts the four hooks on `builder`, with the application's own: its closure is another one where it has none, so that
+/// a poll does not ask. Ours comes first at a spawn and before a poll, and last after a poll and at an end: what the
+/// application's does is part of the poll, and a panic in it, which goes its way as without us, leaves no bracket open.
+pub(crate) fn install(
+    registry: &'static Registry,
+    runtime: &Arc<RuntimeEntry>,
+    builder: &mut Builder,
+    callbacks: Callbacks,
+) {
+    let hook = Held::new(runtime, Hook::Spawn);
+    let spawn = move |meta: &TaskMeta<'_>| match hook.is_whole() {
+        true => spawned(registry, &hook.runtime, meta),
+        false => hook.runtime.notice_lost_hooks(),
+    };
+    match callbacks.spawn {
+        None => builder.on_task_spawn(spawn),
+        Some(callback) => builder.on_task_spawn(move |meta| {
+            spawn(meta);
+            callback(meta);
+        }),
+    };
+
+    let hook = Held::new(runtime, Hook::BeforePoll);
+    let before = move |meta: &TaskMeta<'_>| match hook.is_whole() {
+        true => before_poll(registry, &hook.runtime, meta),
+        false => mind_lost_hooks(registry, &hook.runtime),
+    };
+    let hook = Held::new(runtime, Hook::AfterPoll);
+    let after = move |_: &TaskMeta<'_>| match hook.is_whole() {
+        true => after_poll(registry),
+        false => mind_lost_hooks(registry, &hook.runtime),
+    };
+    match callbacks.before_poll {
+        None => builder.on_before_task_poll(before),
+        Some(callback) => {
+            let runtime = Arc::clone(runtime);
+            builder.on_before_task_poll(move |meta| {
+                before(meta);
+                // No after-hook follows a poll that never began.
+                let close = OnDrop(|| {
+                    if runtime.is_whole() {
+                        after_poll(registry);
+                    }
+                });
+                callback(meta);
+                std::mem::forget(close);
+            })
+        }
+    };
+    match callbacks.after_poll {
+        None => builder.on_after_task_poll(after),
+        Some(callback) => builder.on_after_task_poll(move |meta| {
+            let _last = OnDrop(|| after(meta));
+            callback(meta);
+        }),
+    };
+
+    let hook = Held::new(runtime, Hook::Terminate);
+    let terminate = move |meta: &TaskMeta<'_>| match hook.is_whole() {
+        true => terminated(registry, &hook.runtime, meta),
+        // It also fires for jobs of the blocking pool, which may outlive their runtime and with it the other hooks.
+        false if worker_index().is_some() => hook.runtime.notice_lost_hooks(),
+        false => {}
+    };
+    match callbacks.terminate {
+        None => builder.on_task_terminate(terminate),
+        Some(callback) => builder.on_task_terminate(move |meta| {
+            let _last = OnDrop(|| terminate(meta));
+            callback(meta);
+        }),
+    };
+    if let Some(callback) = callbacks.park {
+        builder.on_thread_park(move || callback());
+    }
+}
+
+/// What is left to do around a poll where one of the hooks was replaced: as on stable Tokio, the thread is known to be the
+/// runtime's, and the runtime's own counts are read.
+#[cold]
+fn mind_lost_hooks(registry: &Registry, runtime: &RuntimeEntry) {
+    runtime.notice_lost_hooks();
+    if let Some(line) = registry.lines.mine() {
+        if line.runtime() != runtime.id {
+            line.set_runtime(runtime.id, worker_index());
+            line.mark_polls();
+        }
+        runtime.offer_metrics();
+    }
+}
+
+/// Runs a closure at the end of a scope, also where that is left by a panic.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// The slot in which `id` lives.

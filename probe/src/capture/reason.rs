@@ -26,8 +26,8 @@ pub(crate) fn intern(registry: &Registry, message: impl fmt::Display, place: Opt
         // A `Text` takes whatever is written to it.
         let _ = write!(at, "at {package}{rest}:{}:{}", place.line(), place.column());
     }
-    let mut said = Text::<MAX_TEXT>::default();
-    said.limit = MAX_TEXT - if at.len > 0 { at.len + 2 } else { 0 };
+    let for_place = if at.len > 0 { at.len + 2 } else { 0 };
+    let mut said = Text::<MAX_TEXT> { limit: MAX_TEXT - for_place, ..Text::default() };
     // An error's own `Display` may fail: what it has written until then is what is known.
     let _ = write!(said, "{message}");
     if said.is_damaged || at.is_damaged {

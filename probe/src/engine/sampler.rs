@@ -12,6 +12,7 @@ use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
 use super::Engine;
 use super::activity::{self, Look};
+use super::defects::Defects;
 use super::history::{History, Second};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::clock::Ticks;
@@ -54,6 +55,7 @@ pub(crate) struct Sampler {
     pub(crate) workers: Workers,
     pub(crate) pools: Pools,
     pub(crate) history: History,
+    defects: Defects,
     second: LastSecond,
     snapshot_at_ns: u64,
     pub(crate) cpu_ratio: Option<f64>,
@@ -129,6 +131,7 @@ impl Sampler {
             workers: Workers::default(),
             pools: Pools::default(),
             history: History::default(),
+            defects: Defects::default(),
             second: LastSecond::default(),
             snapshot_at_ns: 0,
             cpu_ratio: None,
@@ -338,6 +341,7 @@ impl Sampler {
         let elapsed_ns = now_ns - self.second.at_ns;
         let registry = &self.engine.registry;
         self.forget_ended_threads();
+        self.defects.name(self.engine);
         self.workers.every_second(now_ns, &self.lines, &self.live);
         self.ask_pools(now_ns);
 
