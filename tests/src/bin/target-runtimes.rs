@@ -207,10 +207,17 @@ fn churn() {
 /// Forks twenty times while the probe is at work. Each child builds a runtime with the probe, spawns tasks on it and
 /// panics in one; prints `children ended well: N`.
 fn fork() {
-    let live = multi(2);
-    for _ in 0..20 {
-        live.spawn(tick());
-    }
+    // Of current-thread runtimes only: their threads park in the kernel. Those of the other kind park in `parking_lot`,
+    // whose table of parked threads would be in the child without the threads, and hang it with or without a probe.
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime(Builder::new_current_thread()).block_on(async {
+            (0..20).for_each(|_| drop(tokio::spawn(tick())));
+            begun.send(()).expect("it is waited for");
+            std::future::pending::<()>().await;
+        });
+    });
+    has_begun.recv().expect("it begins");
     let mut well = 0;
     for number in 0..20 {
         match fork::fork().expect("a process can be forked") {
