@@ -60,7 +60,8 @@ pub(crate) fn install(registry: &'static Registry) {
     }));
 }
 
-/// The process must not die of a panic on the probe's thread. Nothing that the application waits for is held here.
+/// The process must not die of a panic on the probe's thread. Nothing of ours that the application waits for is held here;
+/// the standard library keeps its lock on the hook meanwhile, so that setting another one afterwards would wait.
 fn stay_where_panics_abort() {
     if cfg!(panic = "abort") {
         say(format_args!(
