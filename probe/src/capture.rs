@@ -159,3 +159,65 @@ impl Registry {
         group
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    /// On a thread of its own: a line belongs to a thread, and the test's may have one of another registry.
+    fn on_a_new_thread(test: impl FnOnce(&Registry, &Line) + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let registry = Registry::with_budget(0, Clock::start(), u64::MAX);
+                test(&registry, registry.lines.mine().expect("there is room"));
+            });
+        });
+    }
+
+    #[test]
+    fn an_end_without_a_begin_is_counted_and_closes_nothing() {
+        on_a_new_thread(|registry, line| {
+            registry.end_poll(line);
+            assert_eq!(registry.losses.count(Reason::UnpairedHooks), 1);
+            registry.begin_poll(line, TaskId(7), None);
+            assert_eq!(line.open().map(|open| open.id), Some(TaskId(7)));
+            registry.end_poll(line);
+            assert!(!line.is_in_bracket());
+            assert_eq!(registry.losses.count(Reason::UnpairedHooks), 1);
+        });
+    }
+
+    #[test]
+    fn brackets_too_deep_to_be_kept_are_no_unpaired_ones() {
+        on_a_new_thread(|registry, line| {
+            (1..=6).for_each(|id| registry.begin_poll(line, TaskId(id), None));
+            (1..=6).for_each(|_| registry.end_poll(line));
+            let counts =
+                (registry.losses.count(Reason::DeepBrackets), registry.losses.count(Reason::UnpairedHooks));
+            assert_eq!(counts, (2, 0));
+        });
+    }
+
+    #[test]
+    fn an_ended_task_keeps_its_own_panics_words_and_no_others() {
+        on_a_new_thread(|registry, line| {
+            let reason = reason::intern(registry, "the words", None);
+            for (id, dies) in [(7, true), (8, false)] {
+                let flags =
+                    crate::registry::slots::Flags::new(TaskKind::Task, 1).with_outcome(Outcome::Panicked);
+                let index = registry.slots.claim(TaskId(id), 1, GroupId(0), flags).expect("there is room");
+                registry.begin_poll(line, TaskId(id), Some(index));
+                if dies {
+                    line.note_panic(reason);
+                }
+                line.mark_ended();
+                registry.end_poll(line);
+            }
+            let ended = registry.ended.take(&mut 0).items;
+            let reasons: Vec<Sid> =
+                ended.into_iter().map(|words| SlotView::from_ended(words).0.reason).collect();
+            assert_eq!(reasons, [reason, Sid(0)]);
+        });
+    }
+}
