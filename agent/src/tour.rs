@@ -32,6 +32,7 @@ fn marks(fault: Fault) -> (&'static str, &'static str) {
         Fault::StuckPoll => ("STUCK", "POST /resize"),
         Fault::SlowPoll => ("SLOW", "POST /login"),
         Fault::PoolFull => ("FULL", "blocking pool"),
+        Fault::Panic => ("DIED SILENTLY", "audit-writer panicked at "),
         Fault::Leak => ("GROWING", "session-watch"),
     }
 }

@@ -12,18 +12,20 @@ pub enum Fault {
     StuckPoll,
     SlowPoll,
     PoolFull,
+    Panic,
     Leak,
 }
 
 impl Fault {
     /// In the order of the tour; the leak is last because it takes longest to be seen.
-    pub const ALL: [Self; 4] = [Self::StuckPoll, Self::SlowPoll, Self::PoolFull, Self::Leak];
+    pub const ALL: [Self; 5] = [Self::StuckPoll, Self::SlowPoll, Self::PoolFull, Self::Panic, Self::Leak];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::StuckPoll => "stuck-poll",
             Self::SlowPoll => "slow-poll",
             Self::PoolFull => "pool-full",
+            Self::Panic => "panic",
             Self::Leak => "leak",
         }
     }
@@ -38,6 +40,9 @@ impl Fault {
             Self::PoolFull => {
                 "the disk hangs: 69 jobs for the 8 threads of the blocking pool, none of which ends"
             }
+            Self::Panic => {
+                "the audit-writer task panics on a line that it did not expect, and nobody awaits it"
+            }
             Self::Leak => {
                 "39 times a second POST /login spawns a session-watch task that nobody tells to end"
             }
@@ -50,6 +55,7 @@ impl Fault {
             Self::StuckPoll => Duration::from_secs(5),
             Self::SlowPoll => Duration::from_secs(8),
             Self::PoolFull => Duration::from_secs(9),
+            Self::Panic => Duration::from_secs(4),
             Self::Leak => Duration::from_secs(40),
         }
     }
@@ -184,13 +190,14 @@ mod tests {
         assert_eq!(
             said,
             "unknown fault `stuck-pol`\nhint: did you mean `stuck-poll`? Give `tour`, `none`, or any of `stuck-poll`, \
-             `slow-poll`, `pool-full`, `leak` joined by commas"
+             `slow-poll`, `pool-full`, `panic`, `leak` joined by commas"
         );
         for (text, hint) in [
             ("fire", "hint: give `tour`"),
             ("", "hint: give `tour`"),
             ("leak,", "hint: give `tour`"),
             ("leaks", "did you mean `leak`?"),
+            ("panics", "did you mean `panic`?"),
             ("pool_full", "did you mean `pool-full`?"),
             ("slow-poll,tour", "hint: `tour` stands alone"),
             ("STUCK-POLL", "hint: give"),

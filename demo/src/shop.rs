@@ -51,6 +51,7 @@ impl Shop {
             Fault::StuckPoll => self.storage.hang_lookups(Some(until)),
             Fault::SlowPoll => self.passwords.make_costly(true),
             Fault::PoolFull => self.storage.hang_writes(true),
+            Fault::Panic => self.audit.expect_next_version(true),
             Fault::Leak => self.sessions.forget(true),
         }
     }
@@ -60,6 +61,7 @@ impl Shop {
             Fault::StuckPoll => self.storage.hang_lookups(None),
             Fault::SlowPoll => self.passwords.make_costly(false),
             Fault::PoolFull => self.storage.hang_writes(false),
+            Fault::Panic => self.audit.expect_next_version(false),
             Fault::Leak => self.sessions.forget(false),
         }
     }

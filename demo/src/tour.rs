@@ -57,9 +57,11 @@ mod tests {
                 (25, End(Fault::SlowPoll)),
                 (29, Start(Fault::PoolFull)),
                 (38, End(Fault::PoolFull)),
-                (41, Start(Fault::Leak)),
-                (81, End(Fault::Leak)),
-                (84, Done),
+                (41, Start(Fault::Panic)),
+                (45, End(Fault::Panic)),
+                (53, Start(Fault::Leak)),
+                (93, End(Fault::Leak)),
+                (96, Done),
             ]
         );
     }

@@ -5,12 +5,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use taskscope_proto::v1::TaskKind;
-use tokio::task::JoinHandle;
+#[cfg(tokio_unstable)]
+use tokio::runtime::TaskMeta;
 
-use crate::capture::wrapper;
+use crate::callbacks::Callbacks;
+use crate::capture::handle::{AbortHandle, JoinHandle};
+use crate::capture::wrapper::{self, Said};
 use crate::engine::{self, Engine};
 use crate::pool::{PoolSample, UserPool};
 use crate::runtimes::{RuntimeEntry, unstable};
+use crate::say::say;
 use crate::settings::Settings;
 
 /// Settings of the probe before it starts; made by [`Probe::builder`]. The environment (`TASKSCOPE_NAME`,
@@ -22,6 +26,7 @@ pub struct Builder {
     name: Option<String>,
     slow_poll_threshold: Duration,
     blocking_capacity: u32,
+    callbacks: Callbacks,
 }
 
 /// Threads that Tokio's blocking pool grows to by default.
@@ -47,11 +52,77 @@ impl Builder {
         self
     }
 
+    /// Your own `on_task_spawn`, which is called after the probe's. See [`Builder::on_before_task_poll`].
+    #[cfg(tokio_unstable)]
+    pub fn on_task_spawn(mut self, callback: impl Fn(&TaskMeta<'_>) + Send + Sync + 'static) -> Self {
+        self.callbacks.spawn = Some(Arc::new(callback));
+        self
+    }
+
+    /// Your own `on_before_task_poll`, which is called after the probe's, so that what it does counts as part of the poll.
+    ///
+    /// Tokio keeps one callback per hook. This one and its siblings are what [`Builder::install`] sets together with the
+    /// probe's; given to `tokio::runtime::Builder` instead, before it they are lost, and after it they replace the probe's,
+    /// which says so and then sees the tasks of that runtime through the wrapper only. A panic in your callback goes where
+    /// Tokio lets it go. Without a running probe (`TASKSCOPE_DISABLED`) your callbacks are set alone. A second call
+    /// replaces the first.
+    ///
+    /// Cost: one call through a pointer more at each poll. Without a callback there is none.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    /// static POLLS: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// taskscope_probe::Probe::builder()
+    ///     .on_before_task_poll(|_| {
+    ///         POLLS.fetch_add(1, Relaxed);
+    ///     })
+    ///     .install(&mut runtime);
+    /// let runtime = runtime.build()?;
+    /// runtime.block_on(async { tokio::spawn(async {}).await })?;
+    /// assert_eq!(POLLS.load(Relaxed), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(tokio_unstable)]
+    pub fn on_before_task_poll(mut self, callback: impl Fn(&TaskMeta<'_>) + Send + Sync + 'static) -> Self {
+        self.callbacks.before_poll = Some(Arc::new(callback));
+        self
+    }
+
+    /// Your own `on_after_task_poll`, which is called before the probe's, so that what it does counts as part of the poll.
+    /// See [`Builder::on_before_task_poll`].
+    #[cfg(tokio_unstable)]
+    pub fn on_after_task_poll(mut self, callback: impl Fn(&TaskMeta<'_>) + Send + Sync + 'static) -> Self {
+        self.callbacks.after_poll = Some(Arc::new(callback));
+        self
+    }
+
+    /// Your own `on_task_terminate`, which is called before the probe's. See [`Builder::on_before_task_poll`].
+    #[cfg(tokio_unstable)]
+    pub fn on_task_terminate(mut self, callback: impl Fn(&TaskMeta<'_>) + Send + Sync + 'static) -> Self {
+        self.callbacks.terminate = Some(Arc::new(callback));
+        self
+    }
+
+    /// Your own `on_thread_park`. Without `tokio_unstable` the probe uses that hook, and calls yours after its own.
+    ///
+    /// ```
+    /// let mut runtime = tokio::runtime::Builder::new_current_thread();
+    /// taskscope_probe::Probe::builder().on_thread_park(|| { /* … */ }).install(&mut runtime);
+    /// # runtime.build().unwrap();
+    /// ```
+    pub fn on_thread_park(mut self, callback: impl Fn() + Send + Sync + 'static) -> Self {
+        self.callbacks.park = Some(Arc::new(callback));
+        self
+    }
+
     /// Starts the probe and puts its hooks on the runtime that `runtime` will build.
     ///
     /// Tokio keeps one callback per hook: with `tokio_unstable` this sets `on_task_spawn`, `on_before_task_poll`,
-    /// `on_after_task_poll` and `on_task_terminate`; without, it sets `on_thread_park` unless one is set already. It
-    /// never fails the service: what goes wrong is said in one line on standard error.
+    /// `on_after_task_poll` and `on_task_terminate`; without, it sets `on_thread_park` unless one is set already. Give
+    /// yours to this builder, which sets both. It never fails the service: what goes wrong is said in one line on standard
+    /// error.
     ///
     /// ```no_run
     /// let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -63,34 +134,31 @@ impl Builder {
         self.install_entry(runtime).0
     }
 
-    fn install_entry(self, runtime: &mut tokio::runtime::Builder) -> (Probe, Option<Arc<RuntimeEntry>>) {
+    fn install_entry(mut self, runtime: &mut tokio::runtime::Builder) -> (Probe, Option<Arc<RuntimeEntry>>) {
         let capacity = self.blocking_capacity;
-        let engine = self.start_engine();
-        let entry = engine.map(|engine| engine.add_runtime(unstable::HOOKS, capacity));
-        if let (Some(engine), Some(entry)) = (engine, &entry) {
-            #[cfg(tokio_unstable)]
-            crate::capture::hooks::install(&engine.registry, entry, runtime);
-            // The builder shows whether a callback of the application's is set; that one stays.
-            #[cfg(not(tokio_unstable))]
-            if format!("{runtime:?}").contains("before_park: Some") {
-                entry.stays.store(true, Relaxed);
-            } else {
-                let held = Arc::clone(entry);
-                runtime.on_thread_park(move || {
-                    if let Some(line) = engine.registry.my_line() {
-                        line.set_runtime(held.id, crate::runtimes::worker_index());
-                        held.offer_metrics();
-                    }
-                });
-            }
-        }
-        (Probe { engine }, entry)
+        let callbacks = std::mem::take(&mut self.callbacks);
+        let Some(engine) = self.start_engine() else {
+            callbacks.set_alone(runtime);
+            return (Probe { engine: None }, None);
+        };
+        let entry = engine.add_runtime(unstable::HOOKS, capacity);
+        #[cfg(tokio_unstable)]
+        crate::capture::hooks::install(&engine.registry, &entry, runtime, callbacks);
+        #[cfg(not(tokio_unstable))]
+        install_park(engine, &entry, runtime, callbacks);
+        (Probe { engine: Some(engine) }, Some(entry))
     }
 
     /// Starts the probe in a process whose runtime is built already, or by somebody else. Tasks are then seen through
     /// [`crate::spawn`] and labels only.
     pub fn start(self) -> Probe {
         let capacity = self.blocking_capacity;
+        if !self.callbacks.is_empty() {
+            say(format_args!(
+                "callbacks given to `Probe::builder()` are never called: its runtime is built already; hint: `install` \
+                 before it is, or give them to Tokio's builder"
+            ));
+        }
         let engine = self.start_engine();
         if let Some(engine) = engine
             && engine.runtimes().is_empty()
@@ -111,6 +179,39 @@ impl Builder {
     }
 }
 
+/// On stable Tokio: the park hook tells which threads are the runtime's.
+#[cfg(not(tokio_unstable))]
+fn install_park(
+    engine: &'static Engine,
+    entry: &Arc<RuntimeEntry>,
+    runtime: &mut tokio::runtime::Builder,
+    callbacks: Callbacks,
+) {
+    // The builder shows whether a callback of the application's is set; that one stays, unless this builder was given one,
+    // which would replace it without us, too.
+    if callbacks.park.is_none() && format!("{runtime:?}").contains("before_park: Some") {
+        entry.stays.store(true, Relaxed);
+        return;
+    }
+    let held = Arc::clone(entry);
+    let parks = move || {
+        if !held.seen_at_work.load(Relaxed) {
+            held.seen_at_work.store(true, Relaxed);
+        }
+        if let Some(line) = engine.registry.my_line() {
+            line.set_runtime(held.id, crate::runtimes::worker_index());
+            held.offer_metrics();
+        }
+    };
+    match callbacks.park {
+        None => runtime.on_thread_park(parks),
+        Some(callback) => runtime.on_thread_park(move || {
+            parks();
+            callback();
+        }),
+    };
+}
+
 /// The probe of this process. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Copy)]
 pub struct Probe {
@@ -128,12 +229,18 @@ impl std::fmt::Debug for Probe {
 
 impl Probe {
     pub fn builder() -> Builder {
-        Builder { name: None, slow_poll_threshold: Duration::from_millis(100), blocking_capacity: 0 }
+        Builder {
+            name: None,
+            slow_poll_threshold: Duration::from_millis(100),
+            blocking_capacity: 0,
+            callbacks: Callbacks::default(),
+        }
     }
 
-    /// The probe that runs in this process, if one does.
+    /// The probe that runs in this process, if one does. A forked child has none.
     pub fn current() -> Option<Self> {
-        engine::get().map(|engine| Self { engine: Some(engine) })
+        let engine = engine::get().filter(|engine| engine.is_of_this_process());
+        engine.map(|engine| Self { engine: Some(engine) })
     }
 
     /// Where it listens, as `taskscope` takes it: `unix:PATH` or `http://HOST:PORT`. `None` while it is starting (some
@@ -158,7 +265,17 @@ impl Probe {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        wrapper::spawn(name, future)
+        crate::spawn(name, future)
+    }
+
+    /// As [`crate::spawn_detached`].
+    #[track_caller]
+    pub fn spawn_detached<F>(&self, name: &str, future: F) -> AbortHandle
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        crate::spawn_detached(name, future)
     }
 
     /// As [`crate::spawn_blocking`].
@@ -168,7 +285,7 @@ impl Probe {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        wrapper::spawn_blocking(name, job)
+        crate::spawn_blocking(name, job)
     }
 
     /// Shows a pool of the application's: anything with a capacity that work queues for. `sample` is called on the
@@ -186,7 +303,7 @@ impl Probe {
     /// # }
     /// ```
     pub fn pool(&self, name: impl Into<String>, sample: impl Fn() -> PoolSample + Send + Sync + 'static) {
-        if let Some(engine) = self.engine {
+        if let Some(engine) = self.engine.filter(|engine| engine.is_of_this_process()) {
             engine.add_pool(UserPool::new(name.into(), sample));
         }
     }
@@ -212,11 +329,17 @@ impl Installed {
             entry.pin(handle);
         }
     }
+
+    /// Not in a child that was forked, in which nothing of the probe's may be locked.
+    fn entry(&self) -> Option<&RuntimeEntry> {
+        let is_here = engine::get().is_some_and(Engine::is_of_this_process);
+        self.entry.as_deref().filter(|_| is_here)
+    }
 }
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        if let Some(entry) = &self.entry {
+        if let Some(entry) = self.entry() {
             entry.unpin();
             entry.release_metrics();
         }
@@ -227,5 +350,5 @@ impl Drop for Installed {
 #[doc(hidden)]
 #[track_caller]
 pub fn main_body<F: Future>(body: F) -> impl Future<Output = F::Output> {
-    wrapper::instrument("main", TaskKind::Main, body)
+    wrapper::instrument_alone(Said::new("main"), TaskKind::Main, body)
 }

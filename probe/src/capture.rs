@@ -16,11 +16,16 @@ use crate::registry::labels::LabelIndex;
 use crate::registry::lines::{Left, Line, LongestLabel, Open};
 use crate::registry::slots::{Slot, SlotIndex, SlotView};
 
+pub(crate) mod handle;
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
 pub(crate) mod label;
 pub(crate) mod mine;
 pub(crate) mod panics;
+pub(crate) mod reason;
+pub(crate) mod task;
+#[cfg(feature = "tokio-util")]
+pub(crate) mod token;
 pub(crate) mod waker;
 pub(crate) mod wrapper;
 
@@ -70,7 +75,6 @@ impl Registry {
     /// Closes the innermost bracket, counts its poll, and frees the slot of a task that ended in it.
     pub(crate) fn end_poll(&self, line: &Line) {
         let now = self.clock.now();
-        let panic = line.panic();
         mine::close();
         match line.leave() {
             Left::Bracket(open, label) => {
@@ -78,7 +82,7 @@ impl Registry {
                 if open.ended
                     && let Some(index) = open.slot
                 {
-                    self.free(index, open.id, now, panic.unwrap_or_default());
+                    self.free(index, open.id, now);
                 }
             }
             Left::Unkept => {}
@@ -160,13 +164,16 @@ impl Registry {
     }
 
     /// Remembers an ended task and gives its slot back. Of several callers one does it.
-    pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks, reason: Sid) {
+    pub(crate) fn free(&self, index: SlotIndex, id: TaskId, now: Ticks) {
         let Some(view) = self.slots.view(index).filter(|view| view.id == id) else { return };
         if !self.slots.retire(index, id) {
             return;
         }
-        let view = SlotView { reason, ..view };
         let outcome = view.flags.outcome();
+        let died = matches!(outcome, Outcome::Panicked | Outcome::Failed);
+        // What it died of was noted on the thread that ends it.
+        let line = if died { self.my_line() } else { None };
+        let view = SlotView { reason: line.map_or(Sid(0), |line| line.reason_of(id)), ..view };
         self.count_end(view.group, outcome == Outcome::Panicked);
         if view.flags.is_asked() {
             self.cancellations.forget(id);
@@ -174,7 +181,7 @@ impl Registry {
         self.totals.followed.fetch_sub(1, Relaxed);
         let words = view.to_ended(now);
         self.ended.push(words);
-        if matches!(outcome, Outcome::Panicked | Outcome::Failed) {
+        if died {
             self.died.push(words);
         }
         self.index.remove(id, index);
@@ -208,5 +215,72 @@ impl Registry {
         let group = self.groups.of(name, at, &self.texts, &self.losses);
         self.groups.entry(group).add_spawned();
         group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::registry::slots::Tenancy;
+
+    /// On a thread of its own: a line belongs to a thread, and the test's may have one of another registry.
+    fn on_a_new_thread(test: impl FnOnce(&Registry, &Line) + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let registry = Box::leak(Box::new(Registry::with_budget(0, Clock::start(), u64::MAX)));
+                test(registry, registry.my_line().expect("there is room"));
+            });
+        });
+    }
+
+    #[test]
+    fn an_end_without_a_begin_is_counted_and_closes_nothing() {
+        on_a_new_thread(|registry, line| {
+            registry.end_poll(line);
+            assert_eq!(registry.losses.count(Reason::UnpairedHooks), 1);
+            registry.begin_poll(line, TaskId(7), None);
+            assert_eq!(line.open().map(|open| open.id), Some(TaskId(7)));
+            registry.end_poll(line);
+            assert!(!line.is_in_bracket());
+            assert_eq!(registry.losses.count(Reason::UnpairedHooks), 1);
+        });
+    }
+
+    #[test]
+    fn brackets_too_deep_to_be_kept_are_no_unpaired_ones() {
+        on_a_new_thread(|registry, line| {
+            (1..=6).for_each(|id| registry.begin_poll(line, TaskId(id), None));
+            (1..=6).for_each(|_| registry.end_poll(line));
+            let counts =
+                (registry.losses.count(Reason::DeepBrackets), registry.losses.count(Reason::UnpairedHooks));
+            assert_eq!(counts, (2, 0));
+        });
+    }
+
+    #[test]
+    fn an_ended_task_keeps_its_own_panics_words_and_no_others() {
+        on_a_new_thread(|registry, line| {
+            let reason = reason::intern(registry, "the words", None);
+            for (id, dies) in [(7, true), (8, false)] {
+                let flags =
+                    crate::registry::slots::Flags::new(TaskKind::Task, 1).with_outcome(Outcome::Panicked);
+                let index = registry
+                    .slots
+                    .claim(Tenancy { id: TaskId(id), spawned: 1, group: GroupId(0), flags, fields: Sid(0) })
+                    .expect("there is room");
+                let slot = registry.slots.tenant(index, TaskId(id)).expect("it is live");
+                registry.begin_poll(line, TaskId(id), Some((index, slot)));
+                if dies {
+                    line.note_panic(reason);
+                }
+                line.mark_ended();
+                registry.end_poll(line);
+            }
+            let ended = registry.died.take(&mut 0).items;
+            let reasons: Vec<Sid> =
+                ended.into_iter().map(|words| SlotView::from_ended(words).0.reason).collect();
+            assert_eq!(reasons, [reason, Sid(0)]);
+        });
     }
 }

@@ -9,10 +9,12 @@ use crate::pool::UserPool;
 use crate::registry::Registry;
 use crate::registry::lines::Line;
 use crate::runtimes::{RuntimeEntry, worker_index};
+use crate::say::say;
 use crate::settings::Settings;
 
 pub(crate) mod activity;
 pub(crate) mod capabilities;
+pub(crate) mod defects;
 pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod listen;
@@ -39,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) started_unix_ns: u64,
     /// Identity of this run.
     pub(crate) instance: String,
+    /// The process that the probe's thread is in.
+    pid: u32,
 }
 
 /// The engine, started with `settings` by the first call; `None` where the probe is disabled or no thread can be made.
@@ -68,9 +72,20 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 address: OnceLock::new(),
                 started_unix_ns: thread::unix_ns(),
                 instance: random_instance(),
+                pid: std::process::id(),
             })
         })
         .as_ref()?;
+    if !engine.is_of_this_process() {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if !SAID.swap(true, Relaxed) {
+            say(format_args!(
+                "this process was forked from one with a probe and has none; hint: fork before the probe starts, or \
+                 execute a program"
+            ));
+        }
+        return None;
+    }
     if fresh {
         crate::capture::panics::install(&engine.registry);
         thread::spawn(engine);
@@ -101,7 +116,7 @@ pub(crate) fn current_runtime_id() -> u32 {
 }
 
 /// Of a thread that works for a runtime without the probe.
-const FOREIGN: u32 = u32::MAX;
+const FOREIGN: u32 = u32::MAX >> 1;
 
 /// Assigns a thread that no hook has assigned, and leaves the runtime's metrics where they are wanted.
 #[inline]
@@ -126,6 +141,12 @@ fn adopt(line: &Line, runtime: &RuntimeEntry) {
 }
 
 impl Engine {
+    /// False in a child that was forked: there is no thread of the probe's, and a lock of ours may be held for ever by a
+    /// thread that was left behind. Nothing may be locked then. Costs a system call.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
     /// A new entry for a runtime; `has_hooks` says whether the task hooks are on it. It lives as long as its caller (the
     /// hooks' closures) holds it.
     pub(crate) fn add_runtime(&self, has_hooks: bool, blocking_capacity: u32) -> Arc<RuntimeEntry> {
@@ -147,8 +168,12 @@ impl Engine {
         let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         let first = self.first_runtime.get().map(|first| first.id);
         runtimes.retain(|runtime| {
-            let ours = 1 + usize::from(Some(runtime.id) == first);
-            runtime.stays.load(Relaxed) || Arc::strong_count(runtime) > ours
+            let is_first = Some(runtime.id) == first;
+            // Without hooks our only callback may have been replaced: one that never fired tells of no end. The first
+            // runtime is the one that tasks are counted to all the same.
+            let may_live = is_first && !runtime.has_hooks() && !runtime.seen_at_work.load(Relaxed);
+            let ours = 1 + usize::from(is_first);
+            runtime.stays.load(Relaxed) || may_live || Arc::strong_count(runtime) > ours
         });
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Registry {
 /// Process-wide counts since the probe began.
 #[derive(Default)]
 pub(crate) struct Totals {
+    /// Distinct reasons (of panics and errors) that were stored as texts.
+    pub(crate) reasons: AtomicU64,
     /// Tasks that have a slot now.
     pub(crate) followed: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.

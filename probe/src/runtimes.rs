@@ -6,10 +6,10 @@
 //! attribute's) keeps it until the end.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
@@ -17,16 +17,18 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 pub(crate) struct RuntimeEntry {
     /// Never 0.
     pub(crate) id: u32,
-    /// Whether the task hooks are on it.
-    pub(crate) has_hooks: bool,
+    /// Whether the task hooks were put on it.
+    hooked: bool,
     /// Limit of its blocking pool, where it is known: told, or learnt when the pool was first seen full; 0: not known.
     pub(crate) blocking_capacity: AtomicU32,
     /// Whether that limit was told; it is then not learnt.
     pub(crate) capacity_is_told: bool,
     /// Tokio's own id of it, once a thread of it was seen; 0: not yet.
     tokio_id: AtomicU64,
-    /// Whether the next bracket should leave the metrics here.
-    wants_metrics: AtomicBool,
+    /// What a hook has to mind beside its work, see the bits of [`mind`]. Hooks read it at each poll.
+    mind: AtomicU8,
+    /// A callback of ours has fired on it.
+    pub(crate) seen_at_work: AtomicBool,
     /// No hook holds the entry, so that its end cannot be told: it stays.
     pub(crate) stays: AtomicBool,
     /// The metrics stay while this is set.
@@ -36,6 +38,73 @@ pub(crate) struct RuntimeEntry {
     pub(crate) followed: AtomicU64,
     /// Ends of tasks that were never spawned here: closures of the blocking pool, and workers.
     pub(crate) foreign_ended: AtomicU64,
+}
+
+mod mind {
+    //! Bits of [`super::RuntimeEntry::mind`].
+
+    /// The next bracket should leave the metrics.
+    pub(super) const METRICS: u8 = 1;
+    /// A hook of ours fired although another one is gone.
+    pub(super) const NOTICED: u8 = 1 << 1;
+    /// The first of four: this hook of ours is gone. All of them are once the runtime has ended.
+    pub(super) const GONE: u8 = 1 << 4;
+    pub(super) const ANY_GONE: u8 = 0xF0;
+}
+
+/// One of Tokio's task hooks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hook {
+    Spawn,
+    BeforePoll,
+    AfterPoll,
+    Terminate,
+}
+
+impl Hook {
+    const ALL: [Self; 4] = [Self::Spawn, Self::BeforePoll, Self::AfterPoll, Self::Terminate];
+
+    /// The method of Tokio's builder, and of ours.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Spawn => "on_task_spawn",
+            Self::BeforePoll => "on_before_task_poll",
+            Self::AfterPoll => "on_after_task_poll",
+            Self::Terminate => "on_task_terminate",
+        }
+    }
+
+    fn gone(self) -> u8 {
+        mind::GONE << self as u8
+    }
+}
+
+/// Our end of a hook: it is dropped when another call replaces the hook, and when its runtime has ended.
+///
+/// A bracket needs all four hooks: an end without a begin, a begin without an end, a row without an end would be told as
+/// facts. So where one is gone, the others do nothing, and the runtime is seen as one without hooks.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) runtime: Arc<RuntimeEntry>,
+    hook: Hook,
+}
+
+impl Held {
+    pub(crate) fn new(runtime: &Arc<RuntimeEntry>, hook: Hook) -> Self {
+        Self { runtime: Arc::clone(runtime), hook }
+    }
+
+    /// As [`RuntimeEntry::is_whole`].
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.runtime.is_whole()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.runtime.mind.fetch_or(self.hook.gone(), Relaxed);
+    }
 }
 
 /// What is known of a running runtime.
@@ -50,11 +119,12 @@ impl RuntimeEntry {
     pub(crate) fn new(id: u32, has_hooks: bool, blocking_capacity: u32) -> Self {
         Self {
             id,
-            has_hooks,
+            hooked: has_hooks,
             blocking_capacity: AtomicU32::new(blocking_capacity),
             capacity_is_told: blocking_capacity != 0,
             tokio_id: AtomicU64::new(0),
-            wants_metrics: AtomicBool::new(false),
+            mind: AtomicU8::new(0),
+            seen_at_work: AtomicBool::new(false),
             stays: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: Mutex::new(None),
@@ -63,10 +133,37 @@ impl RuntimeEntry {
         }
     }
 
+    /// Whether no hook of ours is gone. One relaxed load.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.mind.load(Relaxed) & mind::ANY_GONE == 0
+    }
+
+    /// A hook of ours fired although another one is gone: a runtime that ends fires none.
+    pub(crate) fn notice_lost_hooks(&self) {
+        if self.mind.load(Relaxed) & mind::NOTICED == 0 {
+            self.mind.fetch_or(mind::NOTICED, Relaxed);
+        }
+    }
+
+    /// The hooks that another call replaced after they were put on; empty where all are at work, or none was put on.
+    pub(crate) fn lost_hooks(&self) -> Vec<Hook> {
+        let mind = self.mind.load(Relaxed);
+        if mind & mind::NOTICED == 0 {
+            return Vec::new();
+        }
+        Hook::ALL.into_iter().filter(|hook| mind & hook.gone() != 0).collect()
+    }
+
+    /// Whether the task hooks are on it, all of them.
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hooked && self.lost_hooks().is_empty()
+    }
+
     /// Called on a thread of the runtime, in a bracket. One relaxed load unless the metrics are wanted; never waits.
     #[inline]
     pub(crate) fn offer_metrics(&self) {
-        if self.wants_metrics.load(Relaxed) {
+        if self.mind.load(Relaxed) & mind::METRICS != 0 {
             self.leave_metrics();
         }
     }
@@ -76,7 +173,7 @@ impl RuntimeEntry {
         let Ok(handle) = Handle::try_current() else { return };
         // Where the lock is taken, the next bracket tries again.
         let Ok(mut facts) = self.facts.try_lock() else { return };
-        self.wants_metrics.store(false, Release);
+        self.mind.fetch_and(!mind::METRICS, Release);
         if self.is_mine(&handle) {
             *facts = Some(Facts::of(&handle));
         }
@@ -101,17 +198,17 @@ impl RuntimeEntry {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Dropped outside the lock: it may be the last thing that keeps a runtime's drivers.
         drop(facts);
-        self.wants_metrics.store(false, Release);
+        self.mind.fetch_and(!mind::METRICS, Release);
     }
 
     /// Whether its threads are to look it up anew, so that one of them leaves the metrics.
     pub(crate) fn wants_metrics(&self) -> bool {
-        self.wants_metrics.load(Relaxed)
+        self.mind.load(Relaxed) & mind::METRICS != 0
     }
 
     /// Asks the next bracket for the metrics. For the probe's thread.
     pub(crate) fn want_metrics(&self) {
-        self.wants_metrics.store(true, Release);
+        self.mind.fetch_or(mind::METRICS, Release);
     }
 
     /// Keeps the metrics of a runtime whose end the caller will tell with [`RuntimeEntry::unpin`].

@@ -35,13 +35,15 @@ pub fn size() -> Size {
     }
 }
 
-/// Which of the two builds a program comes from.
+/// Which of the builds a program comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Build {
     /// With Tokio's hooks (`--cfg tokio_unstable`).
     Hooks,
     /// On stable Tokio, as where a RUSTFLAGS replaced the project's flags.
     Stable,
+    /// With Tokio's hooks, and `panic = "abort"`: the examples of the probe.
+    Abort,
 }
 
 impl Build {
@@ -53,6 +55,7 @@ impl Build {
         let variable = match self {
             Self::Hooks => "TASKSCOPE_TEST_BIN",
             Self::Stable => "TASKSCOPE_TEST_BIN_STABLE",
+            Self::Abort => "TASKSCOPE_TEST_BIN_ABORT",
         };
         let Some(folder) = std::env::var_os(variable) else {
             panic!("{variable} is not set\nhint: run `cargo xtask test`; it builds the programs and sets it");

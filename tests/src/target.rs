@@ -66,7 +66,7 @@ impl Target {
 }
 
 impl TargetBuilder {
-    /// A target of one of the two builds.
+    /// A target of one of the builds.
     pub fn of(build: Build, name: &str) -> Self {
         let folder =
             tempfile::Builder::new().prefix("ts-").tempdir().expect("a temporary folder can be made");
@@ -81,6 +81,7 @@ impl TargetBuilder {
             "DISABLED",
             "TEST_BIN",
             "TEST_BIN_STABLE",
+            "TEST_BIN_ABORT",
         ] {
             command.env_remove(format!("TASKSCOPE_{variable}"));
         }

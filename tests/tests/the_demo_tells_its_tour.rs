@@ -6,20 +6,23 @@ use taskscope_tests::agent::Agent;
 use taskscope_tests::process::Process;
 use taskscope_tests::{Build, evidence};
 
-/// Five healthy seconds, four faults of twelve, and what a busy machine adds.
+/// Five healthy seconds, four faults of twelve, the leak of forty, and what a busy machine adds.
 const TOUR_WITHIN: Duration = Duration::from_secs(180);
 
 /// Each fault of the tour: how its sentence begins, what the sentence names, and within how many seconds it is said.
-const FAULTS: [(&str, &str, &str, f64); 4] = [
+const FAULTS: [(&str, &str, &str, f64); 5] = [
     ("stuck-poll", "STUCK", "POST /resize", 2.0),
     ("slow-poll", "SLOW", "POST /login", 2.0),
     ("pool-full", "FULL", "blocking pool", 2.0),
+    ("panic", "DIED SILENTLY", "audit-writer panicked at demo/src/audit.rs:", 2.0),
     ("leak", "GROWING", "session-watch", 40.0),
 ];
 
 fn tour(build: Build) -> Vec<String> {
     let answer = Agent::of(build, ["demo"]).within(TOUR_WITHIN).run().expect_code(0);
-    assert!(!answer.stderr.contains("panicked") && !answer.stdout.contains("panicked"), "{answer}");
+    assert!(!answer.stderr.contains("panicked"), "{answer}");
+    let panics = |line: &&str| line.contains("panicked") && !line.contains("audit-writer panicked");
+    assert_eq!(answer.stdout.lines().find(panics), None, "nothing panics but what is meant to:\n{answer}");
     assert!(answer.stdout.contains("healthy."), "it begins healthy:\n{answer}");
     for (fault, begins, names, within) in FAULTS {
         let after = answer.stdout.lines().skip_while(|line| !line.contains(&format!("injected: {fault}")));

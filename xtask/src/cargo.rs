@@ -20,6 +20,8 @@ pub(crate) enum Flags {
 pub(crate) enum Profile {
     Dev,
     Release,
+    /// As services are built whose panics abort.
+    Abort,
 }
 
 impl Profile {
@@ -28,6 +30,7 @@ impl Profile {
         match self {
             Self::Dev => &[],
             Self::Release => &["--release"],
+            Self::Abort => &["--profile", "abort"],
         }
     }
 
@@ -36,6 +39,7 @@ impl Profile {
         match self {
             Self::Dev => "debug",
             Self::Release => "release",
+            Self::Abort => "abort",
         }
     }
 }

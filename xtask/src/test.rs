@@ -53,6 +53,10 @@ pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String])
         build.args(["build", "-p", "taskscope", "-p", "taskscope-tests", "--bins", "--locked"]);
         build.args(profile.args()).arg("--target-dir").arg(target_folder(root, Flags::Stable)?);
         ends_well(&mut build)
+    })? && phase(&mut summary, "build where panics abort", || {
+        let mut build = cargo(root, Flags::Hooks);
+        build.args(["build", "-p", "taskscope-probe", "--example", "aborting", "--locked"]);
+        ends_well(build.args(Profile::Abort.args()))
     })?;
     // With --workspace although only some run: another selection of packages would unify features differently and
     // build everything again.
@@ -75,6 +79,7 @@ pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String])
     let mut run = tests();
     run.env("TASKSCOPE_TEST_BIN", binaries(root, Flags::Hooks, profile)?)
         .env("TASKSCOPE_TEST_BIN_STABLE", binaries(root, Flags::Stable, profile)?)
+        .env("TASKSCOPE_TEST_BIN_ABORT", binaries(root, Flags::Hooks, Profile::Abort)?.join("examples"))
         .env("TASKSCOPE_TEST_REPORT", &report)
         .env("TASKSCOPE_TEST_WITHOUT", without.iter().map(|peer| peer.program).collect::<Vec<_>>().join(","))
         .env(

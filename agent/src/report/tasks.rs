@@ -31,6 +31,9 @@ struct Task<'a> {
     longest_poll_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
+    /// Of an ended task: message and place of its panic, or the text of its error.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
 }
 
 /// Terms that leave only what waits.
@@ -82,6 +85,7 @@ pub(crate) fn json(model: &Model) -> anyhow::Result<String> {
             since_ns: row.since_ns,
             longest_poll_ns: row.longest_poll_ns,
             outcome: outcome_word(row.outcome),
+            reason: &row.reason,
         })
     };
     rows.iter().map(line).collect()

@@ -5,39 +5,31 @@
 //! for closures of the blocking pool and for workers, and before the spawn hook on a closed runtime.
 
 use std::cell::Cell;
-use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use taskscope_proto::ids::{Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
-use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
+use taskscope_proto::v1::{Outcome, TaskKind};
 use tokio::runtime::{Builder, TaskMeta};
 
 use super::mine;
 use super::task_id;
+use super::wrapper::Said;
+use crate::callbacks::{Callbacks, TaskCallback};
 use crate::clock::{Any, Counter, Source};
 use crate::registry::Registry;
 use crate::registry::slots::{Flags, Tenancy};
-use crate::runtimes::{RuntimeEntry, worker_index};
+use crate::runtimes::{Held, Hook, RuntimeEntry, worker_index};
 
 thread_local! {
-    /// Left by the wrapper for the spawn hook that runs inside its call of `tokio::spawn`.
-    static WRAPPING: Cell<Option<Wrapped>> = const { Cell::new(None) };
-}
-
-/// A task that is being spawned through the wrapper.
-#[derive(Clone, Copy)]
-pub(super) struct Wrapped {
-    pub(super) name: Sid,
-    pub(super) class: TaskClass,
-    pub(super) fields: Sid,
-    /// The wrapper's caller; the hook would be told a line of the wrapper.
-    pub(super) spawned_at: &'static Location<'static>,
+    /// Left by the wrapper for the spawn hook that runs inside its call of `tokio::spawn`: its caller's place is among it,
+    /// where the hook would be told a line of the wrapper.
+    static WRAPPING: Cell<Option<Said>> = const { Cell::new(None) };
 }
 
 /// Runs `spawn` so that the spawn hook inside it takes the task for this one.
-pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
+pub(super) fn wrapping<T>(wrapped: Said, spawn: impl FnOnce() -> T) -> T {
     /// A spawn that panics (outside of a runtime) must not leave its name to the next one.
     struct Reset;
     impl Drop for Reset {
@@ -50,34 +42,116 @@ pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
     spawn()
 }
 
-/// Puts the four hooks on `builder`.
-pub(crate) fn install(registry: &'static Registry, runtime: &Arc<RuntimeEntry>, builder: &mut Builder) {
-    let entry = Arc::clone(runtime);
-    builder.on_task_spawn(move |meta| spawned(registry, &entry, meta));
+/// Puts the four hooks on `builder`, with the application's own: its closure is another one where it has none, so that
+/// a poll does not ask. Ours comes first at a spawn and before a poll, and last after a poll and at an end: what the
+/// application's does is part of the poll, and a panic in it, which goes its way as without us, leaves no bracket open.
+pub(crate) fn install(
+    registry: &'static Registry,
+    runtime: &Arc<RuntimeEntry>,
+    builder: &mut Builder,
+    callbacks: Callbacks,
+) {
+    let hook = Held::new(runtime, Hook::Spawn);
+    let spawn = move |meta: &TaskMeta<'_>| match hook.is_whole() {
+        true => spawned(registry, &hook.runtime, meta),
+        false => hook.runtime.notice_lost_hooks(),
+    };
+    match callbacks.spawn {
+        None => builder.on_task_spawn(spawn),
+        Some(callback) => builder.on_task_spawn(move |meta| {
+            spawn(meta);
+            callback(meta);
+        }),
+    };
+
+    let (before, after) = (callbacks.before_poll, callbacks.after_poll);
     if registry.clock.is_counter() {
-        install_polls::<Counter>(registry, runtime, builder);
+        install_polls::<Counter>(registry, runtime, builder, before, after);
     } else {
-        install_polls::<Any>(registry, runtime, builder);
+        install_polls::<Any>(registry, runtime, builder, before, after);
     }
-    let entry = Arc::clone(runtime);
-    builder.on_task_terminate(move |meta| terminated(registry, &entry, meta));
+
+    let hook = Held::new(runtime, Hook::Terminate);
+    let terminate = move |meta: &TaskMeta<'_>| match hook.is_whole() {
+        true => terminated(registry, &hook.runtime, meta),
+        // It also fires for jobs of the blocking pool, which may outlive their runtime and with it the other hooks.
+        false if worker_index().is_some() => hook.runtime.notice_lost_hooks(),
+        false => {}
+    };
+    match callbacks.terminate {
+        None => builder.on_task_terminate(terminate),
+        Some(callback) => builder.on_task_terminate(move |meta| {
+            let _last = OnDrop(|| terminate(meta));
+            callback(meta);
+        }),
+    };
+    if let Some(callback) = callbacks.park {
+        builder.on_thread_park(move || callback());
+    }
 }
 
 fn install_polls<S: Source + 'static>(
     registry: &'static Registry,
     runtime: &Arc<RuntimeEntry>,
     builder: &mut Builder,
+    before: Option<TaskCallback>,
+    after: Option<TaskCallback>,
 ) {
-    let watched = Watched { registry, id: runtime.id, entry: Arc::clone(runtime) };
-    builder.on_before_task_poll(move |meta| before_poll::<S>(&watched, meta));
-    builder.on_after_task_poll(move |_| after_poll::<S>(registry));
+    let watched = |hook| Watched {
+        registry,
+        id: runtime.id,
+        hook: Held::new(runtime, hook),
+        runtime: Arc::clone(runtime),
+    };
+    let ours = watched(Hook::BeforePoll);
+    match before {
+        None => builder.on_before_task_poll(move |meta| before_poll::<S>(&ours, meta)),
+        Some(callback) => builder.on_before_task_poll(move |meta| {
+            before_poll::<S>(&ours, meta);
+            // No after-hook follows a poll that never began.
+            let close = OnDrop(|| after_any_poll(&ours));
+            callback(meta);
+            std::mem::forget(close);
+        }),
+    };
+    let ours = watched(Hook::AfterPoll);
+    match after {
+        None => builder.on_after_task_poll(move |_| after_poll::<S>(&ours)),
+        Some(callback) => builder.on_after_task_poll(move |meta| {
+            let _last = OnDrop(|| after_poll::<S>(&ours));
+            callback(meta);
+        }),
+    };
+}
+
+/// What is left to do around a poll where one of the hooks was replaced: as on stable Tokio, the thread is known to be the
+/// runtime's, and the runtime's own counts are read.
+#[cold]
+fn mind_lost_hooks(registry: &Registry, runtime: &RuntimeEntry) {
+    runtime.notice_lost_hooks();
+    if let Some(line) = registry.my_line() {
+        if line.runtime() != runtime.id {
+            line.set_runtime_without_hooks(runtime.id, worker_index());
+            line.mark_polls();
+        }
+        runtime.offer_metrics();
+    }
+}
+
+/// Runs a closure at the end of a scope, also where that is left by a panic.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     let id = task_id(meta.id());
     let wrapped = WRAPPING.take();
     let group = match wrapped {
-        Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.spawned_at),
+        Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.at),
         None => registry.count_spawn(Sid(0), meta.spawned_at()),
     };
     let Some(line) = registry.my_line() else {
@@ -116,12 +190,13 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
     }
 }
 
-/// What the hooks of one runtime have at hand.
+/// What the hooks around a poll have at hand.
 struct Watched {
     registry: &'static Registry,
-    /// That of `entry`.
+    /// That of `runtime`.
     id: u32,
-    entry: Arc<RuntimeEntry>,
+    hook: Held,
+    runtime: Arc<RuntimeEntry>,
 }
 
 /// Every branch but the likeliest leaves for [`before_any_poll`], which does the whole of it: so this needs no stack.
@@ -141,9 +216,13 @@ fn before_poll<S: Source>(watched: &Watched, meta: &TaskMeta<'_>) {
     line.enter_first(id, index, S::now(&registry.clock));
 }
 
+/// Where a hook was replaced every poll comes here: no line is ever said to work for such a runtime.
 #[cold]
 #[inline(never)]
-fn before_any_poll(Watched { registry, entry: runtime, .. }: &Watched, id: TaskId) {
+fn before_any_poll(Watched { registry, hook, runtime, .. }: &Watched, id: TaskId) {
+    if !hook.is_whole() {
+        return mind_lost_hooks(registry, runtime);
+    }
     let Some(line) = registry.my_line() else {
         registry.losses.add(Reason::UnlinedThreads, 1);
         return;
@@ -158,14 +237,15 @@ fn before_any_poll(Watched { registry, entry: runtime, .. }: &Watched, id: TaskI
 
 /// As [`before_poll`]: what is not a short poll of a task that lives on is for [`after_any_poll`].
 #[inline]
-fn after_poll<S: Source>(registry: &'static Registry) {
+fn after_poll<S: Source>(watched: &Watched) {
     let line = mine::line();
-    let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(registry) };
+    let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(watched) };
+    let registry = watched.registry;
     let now = S::now(&registry.clock);
     // A large number where no bracket is open, and where the counters of two cores disagree.
     let ticks = now.wrapping_sub(line.start());
     if ticks >= registry.slow_poll_ticks {
-        return after_any_poll(registry);
+        return after_any_poll(watched);
     }
     line.leave_first();
     registry.count_poll(line, slot, now, registry.clock.short_ns(ticks));
@@ -173,7 +253,10 @@ fn after_poll<S: Source>(registry: &'static Registry) {
 
 #[cold]
 #[inline(never)]
-fn after_any_poll(registry: &'static Registry) {
+fn after_any_poll(Watched { registry, hook, runtime, .. }: &Watched) {
+    if !hook.is_whole() {
+        return mind_lost_hooks(registry, runtime);
+    }
     if let Some(line) = registry.my_line() {
         registry.end_poll(line);
     }
@@ -188,17 +271,17 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
             line.mark_ended();
             mine::close();
             // The wrapper knows better: a panic in this bracket may have been caught.
-            if line.panic().is_some() && slot.flags().outcome() == Outcome::Unspecified {
+            if line.has_panicked() && slot.flags().outcome() == Outcome::Unspecified {
                 slot.set_outcome(Outcome::Panicked);
             }
             runtime.followed.fetch_sub(1, Relaxed);
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
-            if !super::wrapper::is_its_own(meta.spawned_at()) {
+            if !super::task::is_its_own(meta.spawned_at()) {
                 let (texts, losses) = (&registry.texts, &registry.losses);
                 let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
-                registry.count_end(group, line.panic().is_some());
+                registry.count_end(group, line.has_panicked());
             }
         }
         (None, Some((index, slot))) => {
@@ -206,7 +289,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
             if outside && matches!(slot.flags().outcome(), Outcome::Unspecified | Outcome::Cancelled) {
                 slot.set_outcome(Outcome::Shutdown);
             }
-            registry.free(index, id, registry.clock.now(), Sid(0));
+            registry.free(index, id, registry.clock.now());
             runtime.followed.fetch_sub(1, Relaxed);
         }
         (None, None) => {

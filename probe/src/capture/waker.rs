@@ -16,6 +16,7 @@ use crate::engine;
 use crate::registry::slots::SlotIndex;
 
 /// What the wakers of one task share. Small, since each followed task has one.
+#[derive(Debug)]
 pub(super) struct Recording {
     inner: Waker,
     slot: SlotIndex,

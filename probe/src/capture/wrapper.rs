@@ -5,14 +5,16 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 
-use super::task_id;
+use super::handle::{JoinHandle, Whereabouts};
+use super::waker::Recording;
+use super::{reason, task_id};
 use crate::engine;
 use crate::registry::Registry;
 use crate::registry::lines::Line;
@@ -25,9 +27,28 @@ fn own_id() -> TaskId {
     TaskId(TaskId::OWN | NEXT_OWN.fetch_add(1, Relaxed))
 }
 
+/// What the spawner said of a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    pub(crate) name: Sid,
+    pub(crate) class: TaskClass,
+    pub(crate) fields: Sid,
+    pub(crate) at: &'static Location<'static>,
+}
+
+impl Said {
+    #[track_caller]
+    pub(crate) fn new(name: &str) -> Self {
+        let name = engine::registry().map_or(Sid(0), |registry| intern_name(registry, name));
+        Self { name, class: TaskClass::Unspecified, fields: Sid(0), at: Location::caller() }
+    }
+}
+
 pin_project! {
-    /// A future whose polls, wakes and outcome are recorded.
-    pub(crate) struct Instrumented<F> {
+    /// A future whose polls, wakes and outcome are recorded; made by [`crate::InstrumentTask`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Instrumented<F> {
         #[pin]
         future: F,
         seen: Seen,
@@ -35,86 +56,92 @@ pin_project! {
 }
 
 /// How a wrapped future is followed.
+#[derive(Debug)]
 enum Seen {
-    /// Not at all: no probe runs.
+    /// Not at all: no probe runs, or the task has its row by another future.
     Not,
     /// Counted in its group without a slot: the budget is full.
-    Counted { registry: &'static Registry, group: GroupId },
+    Counted(GroupId),
     /// Not polled yet on a build with hooks: the first poll shows whether its runtime has them.
-    Undecided { registry: &'static Registry, name: Sid, at: &'static Location<'static> },
-    /// By the hooks' slot.
-    ByHooks { task: Tenant, waker: CachedWaker },
-    /// By a slot of its own.
-    Alone { task: Tenant, waker: CachedWaker },
+    Undecided(Said),
+    Followed(Followed),
 }
 
-#[derive(Clone, Copy)]
-struct Tenant {
-    registry: &'static Registry,
-    index: SlotIndex,
+#[derive(Debug)]
+struct Followed {
     id: TaskId,
+    slot: SlotIndex,
+    /// No hook sees it: its brackets and its end are told here.
+    alone: bool,
+    /// Made at the first poll, and again where the waker of the runtime is another one.
+    recording: Option<Arc<Recording>>,
 }
 
-/// Whether `at` is the line below on which wrapped tasks are spawned.
-#[cfg(tokio_unstable)]
-pub(super) fn is_its_own(at: &Location<'_>) -> bool {
-    at.file() == file!()
-}
-
-/// Spawns on the current runtime, as `tokio::spawn` does, and follows the task under `name`.
-#[track_caller]
-pub(crate) fn spawn<F>(name: &str, future: F) -> tokio::task::JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let Some(registry) = engine::registry() else { return tokio::spawn(future) };
-    let name = intern_name(registry, name);
-    let at = Location::caller();
+/// Spawns what `spawn` is given, and follows it as `said`.
+pub(super) fn spawn<F: Future>(
+    said: Said,
+    future: F,
+    spawn: impl FnOnce(Instrumented<F>) -> tokio::task::JoinHandle<F::Output>,
+) -> JoinHandle<F::Output> {
+    let Some(registry) = engine::registry() else {
+        return JoinHandle::new(spawn(Instrumented { future, seen: Seen::Not }), Whereabouts::Nowhere);
+    };
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        let wrapped =
-            super::hooks::Wrapped { name, class: TaskClass::Unspecified, fields: Sid(0), spawned_at: at };
-        let seen = Seen::Undecided { registry, name, at };
-        return super::hooks::wrapping(wrapped, || tokio::spawn(Instrumented { future, seen }));
+        let instrumented = Instrumented { future, seen: Seen::Undecided(said) };
+        let handle = super::hooks::wrapping(said, || spawn(instrumented));
+        let whereabouts = Whereabouts::indexed(handle.id());
+        return JoinHandle::new(handle, whereabouts);
     }
-    let seen = alone(registry, name, TaskKind::Wrapped, at);
-    tokio::spawn(Instrumented { future, seen })
+    let seen = alone(registry, said, TaskKind::Wrapped);
+    let whereabouts = seen.whereabouts();
+    JoinHandle::new(spawn(Instrumented { future, seen }), whereabouts)
+}
+
+/// Follows a future wherever it is spawned, or polled.
+pub(super) fn instrument<F: Future>(said: Said, future: F) -> Instrumented<F> {
+    #[cfg(tokio_unstable)]
+    if engine::has_hooks() {
+        return Instrumented { future, seen: Seen::Undecided(said) };
+    }
+    instrument_alone(said, TaskKind::Wrapped, future)
 }
 
 /// Follows a future that no runtime hook sees, such as the body of `main`.
-#[track_caller]
-pub(crate) fn instrument<F: Future>(name: &str, kind: TaskKind, future: F) -> Instrumented<F> {
-    let at = Location::caller();
-    let seen = engine::registry()
-        .map_or(Seen::Not, |registry| alone(registry, intern_name(registry, name), kind, at));
+pub(crate) fn instrument_alone<F: Future>(said: Said, kind: TaskKind, future: F) -> Instrumented<F> {
+    let seen = engine::registry().map_or(Seen::Not, |registry| alone(registry, said, kind));
     Instrumented { future, seen }
 }
 
 /// As `tokio::task::spawn_blocking`; the job has a row from its submission to its end.
-#[track_caller]
-pub(crate) fn spawn_blocking<F, T>(name: &str, job: F) -> tokio::task::JoinHandle<T>
+pub(super) fn spawn_blocking<F, T>(said: Said, job: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let at = Location::caller();
-    let Some(registry) = engine::registry() else { return tokio::task::spawn_blocking(job) };
-    let seen = alone(registry, intern_name(registry, name), TaskKind::Blocking, at);
+    let Some(registry) = engine::registry() else {
+        return JoinHandle::new(tokio::task::spawn_blocking(job), Whereabouts::Nowhere);
+    };
+    let seen = alone(registry, said, TaskKind::Blocking);
+    let whereabouts = seen.whereabouts();
     let counted = CountedJob::submit(registry);
-    tokio::task::spawn_blocking(move || {
+    let handle = tokio::task::spawn_blocking(move || {
         let _counted = counted.start();
-        let running = match (&seen, registry.my_line()) {
-            (Seen::Alone { task, .. }, Some(line)) => Some(Running::begin(*task, line)),
+        let running = match &seen {
+            Seen::Followed(task) => {
+                task.note_wait(registry);
+                registry.my_line().map(|line| Running::begin(registry, task, line))
+            }
             _ => None,
         };
         let result = job();
         drop(running);
-        if let Seen::Alone { task, .. } = &seen {
-            task.set_outcome(Outcome::Completed);
+        if let Seen::Followed(task) = &seen {
+            task.set_outcome(registry, Outcome::Completed);
         }
         result
-    })
+    });
+    JoinHandle::new(handle, whereabouts)
 }
 
 /// Counts a blocking job, whichever way it goes.
@@ -148,66 +175,79 @@ impl Drop for CountedJob {
 
 /// Past the limit of groups a new name leads nowhere, and is not stored.
 fn intern_name(registry: &Registry, name: &str) -> Sid {
-    let parts = [name];
-    let found = if registry.groups.is_full() {
-        registry.texts.find_parts(&parts)
-    } else {
-        registry.texts.intern_parts(&parts)
-    };
-    found.unwrap_or_else(|| {
-        registry.losses.add(Reason::LostStrings, 1);
-        Sid(0)
-    })
+    if registry.groups.is_full() {
+        let found = registry.texts.find_parts(&[name]);
+        return found.unwrap_or_else(|| {
+            registry.losses.add(Reason::LostStrings, 1);
+            Sid(0)
+        });
+    }
+    reason::intern_clean(registry, name)
 }
 
 /// A slot for a task that is ready to run from now on.
-fn alone(registry: &'static Registry, name: Sid, kind: TaskKind, at: &'static Location<'static>) -> Seen {
-    let group = registry.count_spawn(name, at);
+fn alone(registry: &'static Registry, said: Said, kind: TaskKind) -> Seen {
+    let group = registry.count_spawn(said.name, said.at);
     let id = own_id();
-    let now = registry.clock.now();
-    let flags = Flags::new(kind, engine::current_runtime_id()).with_wakes();
-    let Some(index) = registry.slots.claim(Tenancy { id, spawned: now, group, flags, fields: Sid(0) }) else {
+    let spawned = registry.clock.now();
+    let flags = Flags::new(kind, engine::current_runtime_id()).with_wakes().with_class(said.class);
+    let Some(slot) = registry.slots.claim(Tenancy { id, spawned, group, flags, fields: said.fields }) else {
         registry.losses.add(Reason::EvictedTasks, 1);
-        return Seen::Counted { registry, group };
+        return Seen::Counted(group);
     };
     registry.totals.followed.fetch_add(1, Relaxed);
-    if let Some(wakes) = registry.slots.wakes(index, id) {
-        wakes.ready(now, id);
+    if let Some(wakes) = registry.slots.wakes(slot, id) {
+        wakes.ready(spawned, id);
     }
-    Seen::Alone { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
+    Seen::Followed(Followed { id, slot, alone: true, recording: None })
 }
 
-impl Tenant {
+impl Followed {
     /// The future goes without having been told to be complete: it panicked, or it was dropped.
-    fn set_dropped(&self) {
-        let Some(slot) = self.registry.slots.tenant(self.index, self.id) else { return };
-        if slot.flags().outcome() == Outcome::Unspecified {
-            // A task that was never polled did not panic, whatever unwinds around it.
-            let panicked = std::thread::panicking() && (slot.polls() > 0 || self.is_polled_here());
-            slot.set_flags(slot.flags().with_outcome(if panicked {
-                Outcome::Panicked
-            } else {
-                Outcome::Cancelled
-            }));
+    fn set_dropped(&self, registry: &'static Registry) {
+        let Some(slot) = registry.slots.tenant(self.slot, self.id) else { return };
+        // A task that was never polled did not panic, whatever unwinds around it.
+        let outcome = if std::thread::panicking() && slot.polls() > 0 {
+            Outcome::Panicked
+        } else if slot.flags().is_aborted() {
+            Outcome::Aborted
+        } else {
+            Outcome::Cancelled
+        };
+        self.set_outcome(registry, outcome);
+    }
+
+    /// Unless it is known already.
+    fn set_outcome(&self, registry: &'static Registry, outcome: Outcome) {
+        if let Some(slot) = registry.slots.tenant(self.slot, self.id)
+            && slot.flags().outcome() == Outcome::Unspecified
+        {
+            slot.set_outcome(outcome);
         }
     }
 
-    fn is_polled_here(&self) -> bool {
-        self.registry.my_line().and_then(Line::open).is_some_and(|open| open.id == self.id)
+    /// Adds the time between the wake that this poll answers and now. Nanoseconds.
+    fn answer_wake(&self, registry: &'static Registry) -> u64 {
+        let Some(wakes) = registry.slots.wakes(self.slot, self.id) else { return 0 };
+        let waited_ns = registry.clock.between(0, wakes.answer(registry.clock.now(), self.id));
+        wakes.add_scheduled(waited_ns);
+        waited_ns
     }
 
-    fn set_outcome(&self, outcome: Outcome) {
-        if let Some(slot) = self.registry.slots.tenant(self.index, self.id) {
-            slot.set_flags(slot.flags().with_outcome(outcome));
+    /// A job of the blocking pool has got its thread.
+    fn note_wait(&self, registry: &'static Registry) {
+        let waited_ns = self.answer_wake(registry);
+        if let Some(slot) = registry.slots.tenant(self.slot, self.id) {
+            registry.groups.entry(GroupId(slot.group().into())).add_started(waited_ns);
         }
     }
 
-    /// Adds the time between the wake that this poll answers and now.
-    fn answer_wake(&self) {
-        if let Some(wakes) = self.registry.slots.wakes(self.index, self.id) {
-            let ticks = wakes.answer(self.registry.clock.now(), self.id);
-            wakes.add_scheduled(self.registry.clock.between(0, ticks));
+    fn recording(&mut self, waker: &Waker) -> &Arc<Recording> {
+        if self.recording.as_ref().is_some_and(|recording| !recording.is_for(waker)) {
+            self.recording = None;
         }
+        let (slot, id) = (self.slot, self.id);
+        self.recording.get_or_insert_with(|| Recording::new(waker.clone(), slot, id))
     }
 }
 
@@ -218,16 +258,14 @@ struct Running {
 }
 
 impl Running {
-    fn begin(task: Tenant, line: &'static Line) -> Self {
-        task.answer_wake();
+    fn begin(registry: &'static Registry, task: &Followed, line: &'static Line) -> Self {
         engine::adopt_current_runtime(line);
-        let kind = task.registry.slots.tenant(task.index, task.id).map(|slot| slot.flags().kind());
-        if kind != Some(TaskKind::Blocking) {
+        let slot = registry.slots.tenant(task.slot, task.id);
+        if slot.is_none_or(|slot| slot.flags().kind() != TaskKind::Blocking) {
             line.mark_polls();
         }
-        let slot = task.registry.slots.tenant(task.index, task.id);
-        task.registry.begin_poll(line, task.id, slot.map(|slot| (task.index, slot)));
-        Self { registry: task.registry, line }
+        registry.begin_poll(line, task.id, slot.map(|slot| (task.slot, slot)));
+        Self { registry, line }
     }
 }
 
@@ -241,45 +279,53 @@ impl<F: Future> Future for Instrumented<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        if let Seen::Undecided { .. } = this.seen {
-            this.seen.decide();
+        let this = self.project();
+        let Some(registry) = engine::registry() else { return this.future.poll(cx) };
+        if let Seen::Undecided(said) = *this.seen {
+            // Not dropped: that would say that the task goes before its first poll.
+            std::mem::forget(std::mem::replace(this.seen, decide(registry, said)));
         }
-        let (task, waker, _running) = match this.seen {
-            Seen::Not | Seen::Counted { .. } | Seen::Undecided { .. } => return this.future.poll(cx),
-            Seen::ByHooks { task, waker } => {
-                task.answer_wake();
-                (*task, waker, None)
-            }
-            Seen::Alone { task, waker } => {
-                (*task, waker, task.registry.my_line().map(|line| Running::begin(*task, line)))
-            }
-        };
-        let polled = this.future.as_mut().poll(&mut Context::from_waker(waker.wrapping(task, cx.waker())));
+        let Seen::Followed(task) = this.seen else { return this.future.poll(cx) };
+        task.answer_wake(registry);
+        let line = if task.alone { registry.my_line() } else { None };
+        let _running = line.map(|line| Running::begin(registry, task, line));
+        let future = this.future;
+        let polled = task.recording(cx.waker()).lend(|waker| future.poll(&mut Context::from_waker(waker)));
         if polled.is_ready() {
-            task.set_outcome(Outcome::Completed);
+            task.set_outcome(registry, Outcome::Completed);
         }
         polled
     }
 }
 
-impl Seen {
-    /// At the first poll: by the hooks, if their bracket is open around it; else alone.
-    fn decide(&mut self) {
-        let Self::Undecided { registry, name, at } = *self else { return };
-        let decided = match bracket_of_this_task(registry) {
-            Some((Some(index), id)) => {
-                Self::ByHooks { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
-            }
-            // The hooks have counted its spawn, and leave its end to us.
-            Some((None, _)) => {
-                let group = registry.groups.of(name, at, &registry.texts, &registry.losses);
-                Self::Counted { registry, group }
-            }
-            None => alone(registry, name, TaskKind::Wrapped, at),
-        };
-        // Not dropped: that would say that the task goes before its first poll.
-        std::mem::forget(std::mem::replace(self, decided));
+/// At the first poll: by the hooks, if their bracket is open around it; else alone.
+fn decide(registry: &'static Registry, said: Said) -> Seen {
+    let Some((slot, id)) = bracket_of_this_task(registry) else {
+        return alone(registry, said, TaskKind::Wrapped);
+    };
+    let Some(index) = slot else {
+        // The hooks have counted its spawn, and leave its end to us.
+        return Seen::Counted(registry.groups.of(said.name, said.at, &registry.texts, &registry.losses));
+    };
+    let followed = Seen::Followed(Followed { id, slot: index, alone: false, recording: None });
+    match registry.slots.tenant(index, id) {
+        Some(slot) if slot.flags().kind() == TaskKind::Wrapped => {
+            // Spawned through the wrapper: this is its future, unless that has been polled already.
+            if slot.polls() <= 1 { followed } else { Seen::Not }
+        }
+        // Spawned by other means: its row gets what is known now.
+        Some(slot) => {
+            let (from, to) = (
+                GroupId(slot.group().into()),
+                registry.groups.of(said.name, said.at, &registry.texts, &registry.losses),
+            );
+            registry.groups.entry(from).take_back_spawned();
+            registry.groups.entry(to).add_spawned();
+            slot.set_group(to);
+            registry.slots.see_wakes(index, said.class, said.fields);
+            followed
+        }
+        None => Seen::Not,
     }
 }
 
@@ -290,64 +336,74 @@ fn bracket_of_this_task(registry: &Registry) -> Option<(Option<SlotIndex>, TaskI
     Some((open.slot, id))
 }
 
+impl Seen {
+    fn whereabouts(&self) -> Whereabouts {
+        match self {
+            Self::Followed(task) => Whereabouts::Slot(task.slot, task.id),
+            _ => Whereabouts::Nowhere,
+        }
+    }
+}
+
 impl Drop for Seen {
     fn drop(&mut self) {
+        let Some(registry) = engine::registry() else { return };
         match self {
             Self::Not => {}
             // Dropped before its first poll: in the bracket of an abort the hooks' slot can be told so.
-            Self::Undecided { registry, .. } => {
-                if let Some((Some(index), id)) = bracket_of_this_task(registry) {
-                    Tenant { registry, index, id }.set_dropped();
+            Self::Undecided(_) => {
+                if let Some((Some(slot), id)) = bracket_of_this_task(registry) {
+                    Followed { id, slot, alone: false, recording: None }.set_dropped(registry);
                 }
             }
-            Self::Counted { registry, group } => registry.count_end(*group, std::thread::panicking()),
-            // The hooks free the slot; only they do not know how it ended.
-            Self::ByHooks { task, .. } => task.set_dropped(),
-            Self::Alone { task, .. } => {
-                task.set_dropped();
-                task.registry.free(task.index, task.id, task.registry.clock.now(), Sid(0));
+            Self::Counted(group) => registry.count_end(*group, std::thread::panicking()),
+            Self::Followed(task) => {
+                task.set_dropped(registry);
+                // The hooks free their own; only they do not know how it ended.
+                if task.alone {
+                    registry.free(task.slot, task.id, registry.clock.now());
+                }
             }
         }
     }
 }
 
-/// The recording waker of a task, made again only when the inner one differs, so that `will_wake` stays true.
-#[derive(Default)]
-struct CachedWaker(Option<(Arc<Recording>, Waker)>);
-
-impl CachedWaker {
-    fn wrapping(&mut self, task: Tenant, inner: &Waker) -> &Waker {
-        let fits = self.0.as_ref().is_some_and(|(recording, _)| recording.inner.will_wake(inner));
-        if !fits {
-            self.0 = None;
-        }
-        &self
-            .0
-            .get_or_insert_with(|| {
-                let recording = Arc::new(Recording { inner: inner.clone(), task });
-                (Arc::clone(&recording), Waker::from(recording))
-            })
-            .1
+pin_project! {
+    /// Notes the error with which a future ends.
+    pub(super) struct Tried<F> {
+        #[pin]
+        future: F,
     }
 }
 
-struct Recording {
-    inner: Waker,
-    task: Tenant,
+/// A future whose error is its outcome.
+pub(super) fn tried<F>(future: F) -> Tried<F> {
+    Tried { future }
 }
 
-impl Wake for Recording {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
+impl<F, T, E> Future for Tried<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::fmt::Display,
+{
+    type Output = Result<T, E>;
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        let Tenant { registry, index, id } = self.task;
-        // A waker may outlive its task: the slot is then another's, and the wake carries our id's tag, which no reader
-        // of the other takes for its own.
-        if let Some(wakes) = registry.slots.wakes(index, id) {
-            wakes.wake(registry.clock.now(), id, TaskId(0));
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
+        let polled = self.project().future.poll(cx);
+        if let Poll::Ready(Err(error)) = &polled {
+            note_failure(error);
         }
-        self.inner.wake_by_ref();
+        polled
+    }
+}
+
+/// The task in whose poll this runs fails with `error`.
+#[cold]
+fn note_failure(error: &dyn std::fmt::Display) {
+    let Some(registry) = engine::registry() else { return };
+    let Some((line, open)) = registry.my_line().and_then(|line| Some((line, line.open()?))) else { return };
+    if let Some(slot) = open.slot.and_then(|index| registry.slots.tenant(index, open.id)) {
+        slot.set_outcome(Outcome::Failed);
+        line.note_reason(open.id, reason::intern(registry, error, None));
     }
 }

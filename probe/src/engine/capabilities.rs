@@ -4,7 +4,7 @@ use taskscope_proto::v1::Capability;
 use taskscope_proto::v1::capability::{Coverage, Kind};
 
 use super::Engine;
-use crate::runtimes::unstable;
+use crate::runtimes::{Hook, RuntimeEntry, unstable};
 
 /// Why `tokio_unstable` is missing although the project may set it.
 const HIDDEN_CFG: &str = "RUSTFLAGS in the environment of the build replaces the flags of .cargo/config.toml";
@@ -20,19 +20,44 @@ const ADD_CFG: &str =
     "add `--cfg tokio_unstable` to rustflags in .cargo/config.toml, and to RUSTFLAGS where it is set";
 const USE_WRAPPER: &str = "spawn through `taskscope_probe::spawn`";
 
+/// Hooks that a runtime has lost to another call.
+pub(crate) struct Replaced {
+    pub(crate) reason: String,
+    pub(crate) hint: String,
+}
+
+/// `None`: it has lost none.
+pub(crate) fn replaced(runtime: &RuntimeEntry) -> Option<Replaced> {
+    let methods: Vec<&str> = runtime.lost_hooks().into_iter().map(Hook::method).collect();
+    let last = methods.last()?;
+    Some(Replaced {
+        reason: format!(
+            "on runtime {} another call replaced the probe's {}: only tasks spawned through the wrapper are seen there",
+            runtime.id,
+            methods.join(" and ")
+        ),
+        hint: format!("use `Probe::builder().{last}(..)`: it runs yours and the probe's"),
+    })
+}
+
 impl Engine {
     pub(crate) fn capabilities(&self) -> Vec<Capability> {
         let runtimes = self.runtimes();
-        let hooked = unstable::HOOKS && runtimes.iter().any(|runtime| runtime.has_hooks);
+        let hooked = unstable::HOOKS && runtimes.iter().any(|runtime| runtime.has_hooks());
+        let replaced = runtimes.iter().find_map(|runtime| replaced(runtime));
         let full = |kind: Kind| capability(kind, Coverage::Full, "", "");
         let no_hooks = || match missing_hooks() {
             Some(reason) => (reason, ADD_CFG),
             None => (
-                "no runtime was built with the probe".to_owned(),
-                "use `#[taskscope_probe::main]` or `Probe::builder().install(&mut builder)`",
+                "no runtime that lives has the probe's hooks".to_owned(),
+                "use `#[taskscope_probe::main]` or `Probe::builder().install(&mut builder)`, and give hooks of your own \
+                 to `Probe::builder()`",
             ),
         };
         let tasks = |kind: Kind| {
+            if let Some(lost) = &replaced {
+                return capability(kind, Coverage::Partial, &lost.reason, &lost.hint);
+            }
             if hooked {
                 return full(kind);
             }

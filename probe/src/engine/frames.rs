@@ -632,7 +632,12 @@ fn losses(sampler: &Sampler) -> Vec<v1::Loss> {
         .iter()
         .filter_map(|runtime| {
             let alive = runtime.facts()?.metrics.num_alive_tasks() as u64;
-            Some(alive.saturating_sub(followed_on(sampler, runtime.id, runtime.has_hooks, &runtime.followed)))
+            Some(alive.saturating_sub(followed_on(
+                sampler,
+                runtime.id,
+                runtime.has_hooks(),
+                &runtime.followed,
+            )))
         })
         .sum();
     let evicted = counted.count(Reason::EvictedTasks);

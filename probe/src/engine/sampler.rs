@@ -12,6 +12,7 @@ use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
 use super::Engine;
 use super::activity::{self, Look};
+use super::defects::Defects;
 use super::history::{History, Second};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::clock::Ticks;
@@ -50,6 +51,7 @@ pub(crate) struct Sampler {
     events_total: u64,
     slow_polls_read: u64,
     ended_read: u64,
+    died_read: u64,
     /// With the instant of their end, ns.
     pub(crate) ended: VecDeque<(SlotView, u64)>,
     pub(crate) groups: Vec<GroupWindows>,
@@ -59,6 +61,7 @@ pub(crate) struct Sampler {
     pub(crate) workers: Workers,
     pub(crate) pools: Pools,
     pub(crate) history: History,
+    defects: Defects,
     second: LastSecond,
     snapshot_at_ns: u64,
     pub(crate) cpu_ratio: Option<f64>,
@@ -152,6 +155,7 @@ impl Sampler {
             events_total: 0,
             slow_polls_read: 0,
             ended_read: 0,
+            died_read: 0,
             ended: VecDeque::new(),
             groups: Vec::new(),
             labels: Vec::new(),
@@ -160,6 +164,7 @@ impl Sampler {
             workers: Workers::default(),
             pools: Pools::default(),
             history: History::default(),
+            defects: Defects::default(),
             second: LastSecond::default(),
             snapshot_at_ns: 0,
             cpu_ratio: None,
@@ -352,35 +357,47 @@ impl Sampler {
     }
 
     fn take_ended(&mut self, now_ns: u64) {
-        let taken = self.engine.registry.ended.take(&mut self.ended_read);
-        self.engine.registry.losses.add(Reason::DroppedEvents, taken.lost);
-        for words in taken.items {
-            let (view, ended) = SlotView::from_ended(words);
-            if view.flags.outcome() == Outcome::Panicked {
-                let poll = v1::LivePoll { task_id: view.id.0, ..self.engine.describe_slot(Some(&view)) };
-                self.push_event(now_ns, event::Kind::TaskPanic, None, poll);
-            }
+        let died = self.engine.registry.died.take(&mut self.died_read);
+        self.engine.registry.losses.add(Reason::DroppedEvents, died.lost);
+        for words in died.items {
+            let (view, _) = SlotView::from_ended(words);
+            let kind = match view.flags.outcome() {
+                // Whoever awaits it is told the error.
+                Outcome::Failed if !view.flags.is_detached() => continue,
+                Outcome::Failed => event::Kind::TaskFailed,
+                _ => event::Kind::TaskPanic,
+            };
+            let poll = v1::LivePoll { task_id: view.id.0, ..self.engine.describe_slot(Some(&view)) };
+            self.push(v1::Event {
+                at_ns: now_ns,
+                kind: kind.into(),
+                poll: Some(poll),
+                reason_sid: view.reason.0,
+                detached: view.flags.is_detached(),
+                ..v1::Event::default()
+            });
+        }
+        let ended = self.engine.registry.ended.take(&mut self.ended_read);
+        self.engine.registry.losses.add(Reason::LostEndings, ended.lost);
+        for words in ended.items {
+            let (view, at) = SlotView::from_ended(words);
             if self.ended.len() == ENDED_KEPT {
                 self.ended.pop_front();
             }
-            self.ended.push_back((view, self.at(ended)));
+            self.ended.push_back((view, self.at(at)));
         }
     }
 
     fn push_event(&mut self, at_ns: u64, kind: event::Kind, tid: Option<u32>, poll: v1::LivePoll) {
+        self.push(v1::Event { at_ns, kind: kind.into(), tid, poll: Some(poll), ..v1::Event::default() });
+    }
+
+    fn push(&mut self, event: v1::Event) {
         self.events_total += 1;
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(v1::Event {
-            seq: self.events_total,
-            at_ns,
-            kind: kind.into(),
-            tid,
-            poll: Some(poll),
-            paused_ns: None,
-            reason_sid: 0,
-        });
+        self.events.push_back(v1::Event { seq: self.events_total, ..event });
     }
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
@@ -388,6 +405,7 @@ impl Sampler {
         self.make_room(now_ns);
         let registry = &self.engine.registry;
         self.forget_ended_threads();
+        self.defects.name(self.engine);
         self.workers.every_second(now_ns, &self.lines, &self.live);
         self.ask_pools(now_ns);
 

@@ -50,9 +50,8 @@ impl Cancellations {
         if self.find(task).is_some() {
             return true;
         }
-        let free = self
-            .places(task)
-            .find(|place| place.task.compare_exchange(0, task.0, AcqRel, Relaxed).is_ok());
+        let free =
+            self.places(task).find(|place| place.task.compare_exchange(0, task.0, AcqRel, Relaxed).is_ok());
         let Some(entry) = free else { return false };
         entry.polls.store(asked.polls, Relaxed);
         entry.wakes.store(asked.wakes, Relaxed);

@@ -19,6 +19,8 @@ use crate::clock::Ticks;
 const DEPTH: usize = 3;
 #[cfg(taskscope_loom)]
 const DEPTH: usize = 1;
+/// Mark in the word that says for which runtime a thread works.
+const WITHOUT_HOOKS: u32 = 1 << 31;
 pub(crate) const BYTES_PER_LINE: usize = size_of::<Line>();
 
 /// One bracket: a poll, or a labelled stretch outside every poll.
@@ -102,9 +104,11 @@ pub(crate) struct Line {
     unkept: AtomicU32,
     stretches: Stretches,
     outer: [(Bracket, Stretches); DEPTH],
-    /// Start of the bracket in which a panic was seen, and what it said.
+    /// Start of the bracket in which a panic was seen.
     panicked: AtomicU64,
-    panic_reason: AtomicU32,
+    /// The last task on this thread that died of something, and of what.
+    died: AtomicU64,
+    reason: AtomicU32,
     /// Whether it has polled tasks.
     has_polled: AtomicU32,
     /// Start of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
@@ -236,7 +240,9 @@ impl Lines {
     /// Makes the threads of a runtime look it up anew with their next poll.
     pub(crate) fn ask_anew(&self, runtime: u32) {
         for line in self.in_use() {
-            let _ = line.runtime.compare_exchange(runtime, 0, Relaxed, Relaxed);
+            if line.runtime() == runtime {
+                line.runtime.store(0, Relaxed);
+            }
         }
     }
 
@@ -266,7 +272,8 @@ impl Line {
         stretches: Stretches::NONE,
         outer: [const { (Bracket::NONE, Stretches::NONE) }; DEPTH],
         panicked: AtomicU64::new(0),
-        panic_reason: AtomicU32::new(0),
+        died: AtomicU64::new(0),
+        reason: AtomicU32::new(0),
         has_polled: AtomicU32::new(0),
         excused: AtomicU64::new(0),
         ended_early: AtomicU64::new(0),
@@ -282,6 +289,7 @@ impl Line {
         self.runtime.store(0, Relaxed);
         self.worker_plus1.store(0, Relaxed);
         self.panicked.store(0, Relaxed);
+        self.died.store(0, Relaxed);
         self.excused.store(0, Relaxed);
         self.has_polled.store(0, Relaxed);
         self.ended_early.store(0, Relaxed);
@@ -460,23 +468,38 @@ impl Line {
     #[inline]
     pub(crate) fn is_idle_on(&self, runtime: u32) -> bool {
         // Both at once: it is asked before each poll.
-        u64::from(self.runtime() ^ runtime) | self.start() == 0
+        u64::from(self.runtime.load(Relaxed) ^ runtime) | self.start() == 0
     }
 
     pub(crate) fn runtime(&self) -> u32 {
-        self.runtime.load(Relaxed)
+        self.runtime.load(Relaxed) & !WITHOUT_HOOKS
+    }
+
+    /// As [`Line::set_runtime`], for a runtime whose polls are not seen: the thread is never idle on it.
+    pub(crate) fn set_runtime_without_hooks(&self, runtime: u32, worker: Option<usize>) {
+        self.set_runtime(runtime | WITHOUT_HOOKS, worker);
     }
 
     /// A panic was seen in the innermost bracket; `reason` is what it said.
     pub(crate) fn note_panic(&self, reason: Sid) {
-        self.panic_reason.store(reason.0, Relaxed);
         self.panicked.store(self.start(), Relaxed);
+        self.note_reason(self.task(), reason);
     }
 
-    /// What the panic said that was seen in the innermost bracket; `None`: there was none.
-    pub(crate) fn panic(&self) -> Option<Sid> {
-        let panicked = self.is_in_bracket() && self.panicked.load(Relaxed) == self.start();
-        panicked.then(|| Sid(self.panic_reason.load(Relaxed)))
+    /// Whether a panic was seen in the innermost bracket.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.is_in_bracket() && self.panicked.load(Relaxed) == self.start()
+    }
+
+    /// What `task`, which is polled on this thread, is about to die of.
+    pub(crate) fn note_reason(&self, task: TaskId, reason: Sid) {
+        self.died.store(task.0, Relaxed);
+        self.reason.store(reason.0, Relaxed);
+    }
+
+    /// What `task` died of, if that was noted on this thread and nothing since; else 0.
+    pub(crate) fn reason_of(&self, task: TaskId) -> Sid {
+        Sid(if self.died.load(Relaxed) == task.0 { self.reason.load(Relaxed) } else { 0 })
     }
 
     pub(crate) fn is_excused(&self, start: Ticks) -> bool {
@@ -498,7 +521,7 @@ impl Line {
         }
         Some(LineView {
             tid,
-            runtime: self.runtime.load(Relaxed),
+            runtime: self.runtime(),
             worker: self.worker_plus1.load(Relaxed).checked_sub(1),
             bracket: self.bracket(),
             last: self.task(),
@@ -657,10 +680,11 @@ mod tests {
         line.enter(TaskId(1), None, 1);
         line.mark_ended();
         line.note_panic(Sid(5));
-        assert_eq!(line.panic(), Some(Sid(5)));
+        assert!(line.has_panicked());
         assert!(matches!(line.leave(), Left::Bracket(Open { ended: true, .. }, _)));
         line.enter(TaskId(1), None, 3);
-        assert_eq!((line.open().map(|open| open.ended), line.panic()), (Some(false), None));
+        assert_eq!((line.open().map(|open| open.ended), line.has_panicked()), (Some(false), false));
+        assert_eq!((line.reason_of(TaskId(1)), line.reason_of(TaskId(2))), (Sid(5), Sid(0)));
     }
 
     #[test]

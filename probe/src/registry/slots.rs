@@ -246,6 +246,14 @@ impl Slots {
         Some(index)
     }
 
+    /// From now on the wakes of the task in `index`, which is in its first poll, are seen.
+    pub(crate) fn see_wakes(&self, index: SlotIndex, class: TaskClass, fields: Sid) {
+        let (slot, wakes) = (&self.slots[index.0 as usize], &self.wakes[index.0 as usize]);
+        wakes.reset();
+        slot.fields.store(fields.0 as u16, Relaxed);
+        slot.flags.fetch_or(Flags::default().with_wakes().with_class(class).0, Release);
+    }
+
     /// Ends the tenancy of `id`. True for one caller only, which then gives the slot back with [`Slots::release`].
     pub(crate) fn retire(&self, index: SlotIndex, id: TaskId) -> bool {
         let slot = &self.slots[index.0 as usize];

@@ -733,6 +733,9 @@ pub struct Event {
     /// Of TASK_PANIC and TASK_FAILED: message and place, such as `index out of bounds, at src/audit.rs:88:9`; 0: not known.
     #[prost(uint32, tag = "7")]
     pub reason_sid: u32,
+    /// Of TASK_PANIC: it was spawned without a handle, so that nobody awaits it. False: somebody may; that is not known.
+    #[prost(bool, tag = "8")]
+    pub detached: bool,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {

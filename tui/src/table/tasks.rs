@@ -201,7 +201,7 @@ pub(crate) fn fields(row: &TaskRow, cx: &Context<'_>) -> Vec<(&'static str, Cell
             |ns| Cell::new(format!("{}{}", words::duration(ns), share(ns))),
         )
     };
-    vec![
+    let mut fields = vec![
         ("id", Cell::new(format!("{id}, {}", row::kind_word(row.kind)))),
         ("name", Cell::text(&row.name)),
         ("last label", Cell::text(&row.label)),
@@ -221,5 +221,9 @@ pub(crate) fn fields(row: &TaskRow, cx: &Context<'_>) -> Vec<(&'static str, Cell
             "runtime",
             if row.runtime.0 == 0 { Cell::unknown() } else { Cell::new(format!("number {}", row.runtime)) },
         ),
-    ]
+    ];
+    if !row.reason.is_empty() {
+        fields.insert(5, ("reason", Cell::text(&row.reason).tone(Tone::Critical)));
+    }
+    fields
 }
