@@ -9,9 +9,9 @@ use crate::registry::lines::{Line, line_id};
 use crate::registry::slots::Slot;
 
 /// Of threads that have no line (yet): it works for no runtime, and is never written.
-static NOWHERE: Line = Line::NOWHERE;
+static NOWHERE: Line = Line::nowhere();
 /// Where no bracket is open, or one whose end needs more than counting its poll: no task has its id.
-static NOTHING: Slot = Slot::NOTHING;
+static NOTHING: Slot = Slot::nothing();
 
 /// What one thread has.
 #[repr(C)]

@@ -36,7 +36,9 @@ pub(crate) struct Tally([AtomicU16; CAP]);
 
 #[cfg(not(taskscope_loom))]
 impl Tally {
-    pub(crate) const EMPTY: Self = Self([const { AtomicU16::new(0) }; CAP]);
+    pub(crate) const fn empty() -> Self {
+        Self([const { AtomicU16::new(0) }; CAP])
+    }
 }
 
 /// One histogram of one thread.

@@ -44,7 +44,7 @@ impl Index {
         let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let sets = [from, (hash >> 40) as usize, (hash >> 16) as usize];
         sets.into_iter().flat_map(move |set| {
-            (0..WAYS).map(move |way| &entries[set & mask & !(WAYS - 1) | (from + way) % WAYS])
+            (0..WAYS).map(move |way| &entries[(set & mask & !(WAYS - 1)) + (from + way) % WAYS])
         })
     }
 

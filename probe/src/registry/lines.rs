@@ -261,25 +261,27 @@ impl Lines {
 impl Line {
     /// The line of nobody.
     #[cfg(not(taskscope_loom))]
-    pub(crate) const NOWHERE: Self = Self {
-        current: Bracket::NONE,
-        runtime: AtomicU32::new(0),
-        nesting: AtomicU32::new(0),
-        tid: AtomicU32::new(0),
-        worker_plus1: AtomicU32::new(0),
-        depth: AtomicU32::new(0),
-        unkept: AtomicU32::new(0),
-        stretches: Stretches::NONE,
-        outer: [const { (Bracket::NONE, Stretches::NONE) }; DEPTH],
-        panicked: AtomicU64::new(0),
-        died: AtomicU64::new(0),
-        reason: AtomicU32::new(0),
-        has_polled: AtomicU32::new(0),
-        excused: AtomicU64::new(0),
-        ended_early: AtomicU64::new(0),
-        groups: Tally::EMPTY,
-        labels: Tally::EMPTY,
-    };
+    pub(crate) const fn nowhere() -> Self {
+        Self {
+            current: Bracket::none(),
+            runtime: AtomicU32::new(0),
+            nesting: AtomicU32::new(0),
+            tid: AtomicU32::new(0),
+            worker_plus1: AtomicU32::new(0),
+            depth: AtomicU32::new(0),
+            unkept: AtomicU32::new(0),
+            stretches: Stretches::none(),
+            outer: [const { (Bracket::none(), Stretches::none()) }; DEPTH],
+            panicked: AtomicU64::new(0),
+            died: AtomicU64::new(0),
+            reason: AtomicU32::new(0),
+            has_polled: AtomicU32::new(0),
+            excused: AtomicU64::new(0),
+            ended_early: AtomicU64::new(0),
+            groups: Tally::empty(),
+            labels: Tally::empty(),
+        }
+    }
 
     fn reset(&self) {
         self.current.place.store(0, Relaxed);
@@ -562,7 +564,9 @@ pub(crate) enum Left {
 
 impl Bracket {
     #[cfg(not(taskscope_loom))]
-    const NONE: Self = Self { start: AtomicU64::new(0), id: AtomicU64::new(0), place: AtomicU64::new(0) };
+    const fn none() -> Self {
+        Self { start: AtomicU64::new(0), id: AtomicU64::new(0), place: AtomicU64::new(0) }
+    }
 
     #[inline]
     fn set(&self, id: TaskId, place: Place, now: Ticks) {
@@ -580,12 +584,14 @@ impl Bracket {
 
 impl Stretches {
     #[cfg(not(taskscope_loom))]
-    const NONE: Self = Self {
-        start: AtomicU64::new(0),
-        open: AtomicU32::new(0),
-        longest_plus1: AtomicU32::new(0),
-        longest_ns: AtomicU64::new(0),
-    };
+    const fn none() -> Self {
+        Self {
+            start: AtomicU64::new(0),
+            open: AtomicU32::new(0),
+            longest_plus1: AtomicU32::new(0),
+            longest_ns: AtomicU64::new(0),
+        }
+    }
 
     fn clear(&self) {
         self.open.store(0, Relaxed);

@@ -303,19 +303,21 @@ impl Slots {
 impl Slot {
     /// A slot in which no task lives.
     #[cfg(not(taskscope_loom))]
-    pub(crate) const NOTHING: Self = Self {
-        id: AtomicU64::new(u64::MAX),
-        spawned: AtomicU64::new(0),
-        poll_end: AtomicU64::new(0),
-        polls: AtomicU64::new(0),
-        busy_ns: AtomicU64::new(0),
-        longest_ns: AtomicU64::new(0),
-        flags: AtomicU32::new(0),
-        fields: AtomicU16::new(0),
-        group: AtomicU8::new(0),
-        label_plus1: AtomicU8::new(0),
-        next_free: AtomicU32::new(0),
-    };
+    pub(crate) const fn nothing() -> Self {
+        Self {
+            id: AtomicU64::new(u64::MAX),
+            spawned: AtomicU64::new(0),
+            poll_end: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
+            busy_ns: AtomicU64::new(0),
+            longest_ns: AtomicU64::new(0),
+            flags: AtomicU32::new(0),
+            fields: AtomicU16::new(0),
+            group: AtomicU8::new(0),
+            label_plus1: AtomicU8::new(0),
+            next_free: AtomicU32::new(0),
+        }
+    }
 
     /// Whether the task `id` lives in it.
     #[inline]
