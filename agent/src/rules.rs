@@ -7,6 +7,7 @@ use crate::model::Model;
 
 mod growing_group;
 mod past_stall;
+mod process_pause;
 mod saturated_pool;
 mod slow_polls;
 mod stuck_worker;
@@ -31,13 +32,14 @@ pub(crate) struct Finding {
 pub(crate) type Rule = fn(&Model) -> Vec<Finding>;
 
 /// In the order in which findings of one severity are told.
-pub(crate) const RULES: [Rule; 6] = [
+pub(crate) const RULES: [Rule; 7] = [
     stuck_worker::check,
     saturated_pool::check,
     task_panic::check,
     slow_polls::check,
     growing_group::check,
     past_stall::check,
+    process_pause::check,
 ];
 
 /// Everything that the rules find, worst first.

@@ -16,6 +16,7 @@ pub(crate) mod capabilities;
 pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod listen;
+pub(crate) mod pauses;
 pub(crate) mod sampler;
 pub(crate) mod server;
 pub(crate) mod thread;

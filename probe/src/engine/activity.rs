@@ -1,4 +1,7 @@
-//! What a thread is doing, from `/proc/self/task/<tid>/{stat,syscall,schedstat}`: readable without privileges.
+//! What a thread is doing, from `/proc/self/task/<tid>/{stat,syscall,schedstat}`: readable without privileges; and what the
+//! process as a whole has used.
+
+use std::fs::File;
 
 use taskscope_proto::v1::ThreadActivity;
 use taskscope_proto::v1::thread_activity::State;
@@ -29,9 +32,56 @@ pub(crate) fn look(tid: u32) -> Option<Look> {
     })
 }
 
-/// CPU time of the calling thread and process-wide bookkeeping of the probe.
-pub(crate) fn own_cpu() -> Option<CpuTime> {
-    parse_schedstat(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+/// CPU time of the thread that made it. Its file stays open: it is read every tick, which then costs one system call.
+#[derive(Debug)]
+pub(crate) struct OwnCpu {
+    file: Option<File>,
+}
+
+impl OwnCpu {
+    pub(crate) fn of_this_thread() -> Self {
+        Self { file: File::open("/proc/thread-self/schedstat").ok() }
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn read(&self) -> Option<CpuTime> {
+        use std::os::unix::fs::FileExt;
+        let mut buffer = [0; 96];
+        let read = self.file.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        parse_schedstat(std::str::from_utf8(buffer.get(..read)?).ok()?)
+    }
+}
+
+/// CPU time of all threads of this process.
+#[cfg(target_os = "linux")]
+pub(crate) fn process_cpu_ns() -> Option<u64> {
+    clock_ns(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// Time in which the machine was suspended since its start.
+#[cfg(target_os = "linux")]
+pub(crate) fn suspended_ns() -> Option<u64> {
+    use rustix::time::ClockId::{Boottime, Monotonic};
+    // In this order, so that the time between the two readings is not taken for suspension.
+    let with = clock_ns(Boottime)?;
+    let without = clock_ns(Monotonic)?;
+    Some(with.saturating_sub(without))
+}
+
+#[cfg(target_os = "linux")]
+fn clock_ns(clock: rustix::time::ClockId) -> Option<u64> {
+    let time = rustix::time::clock_gettime(clock);
+    Some(u64::try_from(time.tv_sec).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn process_cpu_ns() -> Option<u64> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn suspended_ns() -> Option<u64> {
+    None
 }
 
 /// Whether thread `tid` of this process is there.
@@ -101,6 +151,17 @@ mod tests {
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("-1 0x7ffd 0x7f\n"), None);
         assert_eq!(parse_syscall("230 0x0 0x0 0x7f 0x0 0x0 0x0 0x7ffd 0x7f\n"), Some(230));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_this_thread_and_this_process_use_grows() {
+        let own = OwnCpu::of_this_thread();
+        let (thread, process) = (own.read().expect("schedstat"), process_cpu_ns().expect("a clock"));
+        let grew = (0..1_000_000).any(|_| {
+            own.read().is_some_and(|now| now.on_cpu_ns > thread.on_cpu_ns) && process_cpu_ns() > Some(process)
+        });
+        assert!(grew && suspended_ns().is_some());
     }
 
     #[cfg(target_os = "linux")]

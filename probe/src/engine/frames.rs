@@ -185,7 +185,7 @@ impl Watcher {
             resync,
             rows_age_ns: now_ns.saturating_sub(walked.at_ns),
             totals: Some(totals(sampler, walked.scheduled)),
-            runtimes: sampler.workers.describe(now_ns, &sampler.lines, &sampler.live),
+            runtimes: sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live),
             threads: other_threads(sampler),
             pools: sampler.pools.all(),
             tasks: walked.window,
@@ -486,7 +486,7 @@ fn raw_row(
     let label = view.label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
     let spawned_ns = sampler.at(view.spawned);
     let age_ns = ended_ns.unwrap_or(now_ns).saturating_sub(spawned_ns);
-    let since = |ticks| now_ns.saturating_sub(sampler.at(ticks));
+    let since = |ticks| sampler.awake_since(ticks, now_ns);
     let woken = has_tag(view.woken, view.id);
     let (state, since_ns) = match (ended_ns, running_ns) {
         (Some(at_ns), _) => (TaskState::Ended, now_ns.saturating_sub(at_ns)),
@@ -496,7 +496,8 @@ fn raw_row(
         (None, None) => (TaskState::Idle, since(view.poll_end)),
     };
     let running_ns = running_ns.unwrap_or(0);
-    let busy_ns = view.busy_ns + running_ns;
+    let (busy_ns, longest_ns) = sampler.without_pauses(view.id.0, view.busy_ns, view.longest_ns);
+    let busy_ns = busy_ns + running_ns;
     let scheduled_ns = view
         .flags
         .sees_wakes()
@@ -517,7 +518,7 @@ fn raw_row(
         idle_ns: scheduled_ns.map(|scheduled| age_ns.saturating_sub(busy_ns).saturating_sub(scheduled)),
         age_ns,
         since_ns,
-        longest_poll_ns: view.longest_ns.max(running_ns),
+        longest_poll_ns: longest_ns.max(running_ns),
         wakes: None,
         cancel: None,
         class: TaskClass::Unspecified,
@@ -656,8 +657,8 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
         let counters = group.polls.histogram();
         let mut polls = windows.polls.stats(now_ns, 0, &counters, threshold_ns);
         polls.polls_total = group.polls.polls();
-        polls.busy_ns_total = group.polls.busy_ns();
-        polls.longest_ns = group.polls.longest_ns();
+        polls.busy_ns_total = windows.polls.busy(group.polls.busy_ns());
+        polls.longest_ns = windows.polls.longest(group.polls.longest_ns(), &counters);
         polls.histogram = query.histograms.then(|| v1::Histogram::from(&windows.polls.recent(&counters)));
         groups.push(v1::Group {
             id: id.0,
@@ -690,8 +691,8 @@ fn group_window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v
         }
         let mut polls = window.stats(now_ns, 0, &counters, threshold_ns);
         polls.polls_total = label.stats.polls();
-        polls.busy_ns_total = label.stats.busy_ns();
-        polls.longest_ns = label.stats.longest_ns();
+        polls.busy_ns_total = window.busy(label.stats.busy_ns());
+        polls.longest_ns = window.longest(label.stats.longest_ns(), &counters);
         polls.histogram = query.histograms.then(|| v1::Histogram::from(&window.recent(&counters)));
         labels.push(v1::Label {
             label_sid: label.sid().0,

@@ -11,8 +11,9 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
 use super::Engine;
-use super::activity::{self, Look};
+use super::activity::{self, Look, OwnCpu};
 use super::history::{History, Second};
+use super::pauses::{Pauses, Tick};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::clock::Ticks;
 use crate::pool::Said;
@@ -35,6 +36,7 @@ const AGAIN_NS: [u64; 3] = [1_000_000_000, 10_000_000_000, 60_000_000_000];
 const SECOND_NS: u64 = 1_000_000_000;
 const EVENTS_KEPT: usize = 512;
 const ENDED_KEPT: usize = 1024;
+const EXCUSED_KEPT: usize = 1024;
 
 pub(crate) struct Sampler {
     pub(crate) engine: &'static Engine,
@@ -60,6 +62,42 @@ pub(crate) struct Sampler {
     /// Threads with a line that were not to be found a second ago.
     missing: HashSet<u32>,
     sampled_at_ns: u64,
+    own_cpu: OwnCpu,
+    pauses: Pauses,
+    excused: Excused,
+}
+
+/// Tasks whose polls were counted with time in which the process stood still: the last [`EXCUSED_KEPT`] of them.
+#[derive(Default)]
+struct Excused {
+    tasks: HashMap<u64, ExcusedTask>,
+    order: VecDeque<u64>,
+}
+
+#[derive(Default)]
+struct ExcusedTask {
+    paused_ns: u64,
+    /// The longest such poll as it was counted, and without the pause.
+    counted_ns: u64,
+    awake_ns: u64,
+}
+
+impl Excused {
+    fn add(&mut self, task: u64, counted_ns: u64, awake_ns: u64) {
+        if !self.tasks.contains_key(&task) {
+            if self.order.len() == EXCUSED_KEPT
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.tasks.remove(&oldest);
+            }
+            self.order.push_back(task);
+        }
+        let excused = self.tasks.entry(task).or_default();
+        excused.paused_ns += counted_ns - awake_ns;
+        if counted_ns > excused.counted_ns {
+            (excused.counted_ns, excused.awake_ns) = (counted_ns, awake_ns);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -73,7 +111,7 @@ struct Watched {
     tid: u32,
     word: u64,
     seen_at_ns: u64,
-    /// First and last look, with their instants.
+    /// First and last look, with their instants on the clock that stands still in pauses.
     looks: Option<((u64, Look), (u64, Look))>,
     /// Events sent for it.
     events: usize,
@@ -134,6 +172,9 @@ impl Sampler {
             cpu_ratio: None,
             missing: HashSet::new(),
             sampled_at_ns: 0,
+            own_cpu: OwnCpu::of_this_thread(),
+            pauses: Pauses::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            excused: Excused::default(),
         }
     }
 
@@ -154,6 +195,9 @@ impl Sampler {
     /// Looks at everything that is looked at every tick. Returns when to look again.
     pub(crate) fn sample(&mut self, now_ns: u64) -> u64 {
         self.sampled_at_ns = now_ns;
+        // Before anything is judged by its length.
+        self.look_for_pause();
+        let awake_ns = self.pauses.awake(now_ns);
         let second_is_over = now_ns >= self.second.at_ns + SECOND_NS;
         if second_is_over {
             // Before anything here holds an entry: an ended runtime is one that nobody holds.
@@ -164,12 +208,50 @@ impl Sampler {
         self.look_at_lines(now_ns, &mut next_ns);
         self.take_ended(now_ns);
         let runtimes = self.engine.runtimes();
-        self.workers.tick(now_ns, &runtimes, &self.lines, &self.live);
-        self.pools.tick(now_ns, &runtimes, &self.engine.registry);
+        self.workers.tick(awake_ns, &runtimes, &self.lines, &self.live);
+        self.pools.tick(awake_ns, &runtimes, &self.engine.registry);
         if second_is_over {
             self.every_second(now_ns, &runtimes);
         }
+        self.pauses.expect(next_ns);
         next_ns
+    }
+
+    /// Finds out whether the process stood still since it was last looked at.
+    fn look_for_pause(&mut self) {
+        let at_ns = self.now_ns();
+        let tick = Tick {
+            at_ns,
+            suspended_ns: activity::suspended_ns(),
+            process_cpu_ns: activity::process_cpu_ns(),
+            own: self.own_cpu.read(),
+            throttled_ns: None,
+        };
+        if let Some(pause) = self.pauses.tick(tick, at_ns + TICK_NS) {
+            self.push(v1::Event {
+                at_ns,
+                kind: event::Kind::ProcessPaused.into(),
+                paused_ns: Some(pause.paused_ns),
+                ..v1::Event::default()
+            });
+        }
+    }
+
+    /// Busy time and longest poll of a task as its slot counts them, without the time in which the process stood still.
+    pub(crate) fn without_pauses(&self, task: u64, busy_ns: u64, longest_ns: u64) -> (u64, u64) {
+        let Some(excused) = self.excused.tasks.get(&task) else { return (busy_ns, longest_ns) };
+        let longest_ns = if longest_ns == excused.counted_ns { excused.awake_ns } else { longest_ns };
+        (busy_ns.saturating_sub(excused.paused_ns), longest_ns)
+    }
+
+    /// The clock by which waits are measured: it stands still while the process does.
+    pub(crate) fn awake_ns(&self, now_ns: u64) -> u64 {
+        self.pauses.awake(now_ns)
+    }
+
+    /// How long ago `ticks` was by that clock.
+    pub(crate) fn awake_since(&self, ticks: Ticks, now_ns: u64) -> u64 {
+        self.pauses.awake_between(self.at(ticks), now_ns)
     }
 
     /// Samples again unless it was done within the last milliseconds, so that an answer is fresh.
@@ -202,6 +284,7 @@ impl Sampler {
     fn look_at_lines(&mut self, now_ns: u64, next_ns: &mut u64) {
         let registry = &self.engine.registry;
         let threshold_ns = registry.slow_poll_threshold_ns;
+        let awake_ns = self.pauses.awake(now_ns);
         self.live.clear();
         self.lines.clear();
         let mut stuck = Vec::new();
@@ -210,7 +293,8 @@ impl Sampler {
             let Some(bracket) = line.bracket else { continue };
             let slot =
                 bracket.slot.and_then(|slot| registry.slots.view(slot)).filter(|view| view.id == bracket.id);
-            let since_ns = now_ns.saturating_sub(registry.clock.at(bracket.start));
+            let began_ns = self.pauses.awake(registry.clock.at(bracket.start));
+            let since_ns = awake_ns.saturating_sub(began_ns);
             let watched =
                 self.watched.entry(position).or_insert_with(|| Watched::new(line.tid, bracket.word));
             if watched.word != bracket.word || watched.tid != line.tid {
@@ -219,8 +303,8 @@ impl Sampler {
             watched.seen_at_ns = now_ns;
             let live_poll = since_ns >= LOOK_AFTER_NS;
             if live_poll && let Some(look) = activity::look(line.tid) {
-                let first = watched.looks.map_or((now_ns, look), |(first, _)| first);
-                watched.looks = Some((first, (now_ns, look)));
+                let first = watched.looks.map_or((awake_ns, look), |(first, _)| first);
+                watched.looks = Some((first, (awake_ns, look)));
             }
             let mut poll = v1::LivePoll { label_sid: 0, ..self.engine.describe_slot(slot.as_ref()) };
             poll.task_id = bracket.id.0;
@@ -228,9 +312,9 @@ impl Sampler {
             poll.activity = watched.activity();
             if let Some(label) = bracket.label {
                 poll.label_sid = registry.labels.entry(label).sid().0;
-                poll.label_since_ns = Some(now_ns.saturating_sub(registry.clock.at(bracket.label_start)));
+                let label_began_ns = self.pauses.awake(registry.clock.at(bracket.label_start));
+                poll.label_since_ns = Some(awake_ns.saturating_sub(label_began_ns));
             }
-            let began_ns = registry.clock.at(bracket.start);
             let moved_on = self.workers.has_moved_on(&line, began_ns);
             if moved_on {
                 registry.lines.excuse(position, bracket.word);
@@ -270,12 +354,32 @@ impl Sampler {
         let registry = &self.engine.registry;
         let taken = registry.slow_polls.take(&mut self.slow_polls_read);
         registry.losses.add(Reason::DroppedEvents, taken.lost);
+        // The process may have stood still since this sample began: what ended after that is in `taken` already.
+        if self.pauses.is_late(self.now_ns()) {
+            self.look_for_pause();
+        }
         for [id, word, ns, place, thread] in taken.items {
             let (group, label_plus1) = ((place >> 32) as u32, place as u32);
             let (kind, tid) = ((thread >> 32) as i32, thread as u32);
             let watched = self.watched.values().find(|watched| watched.word == word && watched.tid == tid);
             let entry = registry.groups.entry(GroupId(group));
             let label = label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
+            // A start word is the start itself but for its lowest bits.
+            let began_ns = registry.clock.at(word);
+            let awake_ns = self.pauses.awake_between(began_ns, began_ns + ns).min(ns);
+            if awake_ns < ns {
+                let paused_ns = ns - awake_ns;
+                let counters = entry.polls.histogram();
+                at(&mut self.groups, group as usize).polls.excuse(now_ns, ns, paused_ns, &counters);
+                if let Some(label) = label {
+                    let counters = registry.labels.entry(label).stats.histogram();
+                    at(&mut self.labels, label.0 as usize).excuse(now_ns, ns, paused_ns, &counters);
+                }
+                self.excused.add(id, ns, awake_ns);
+                if awake_ns < registry.slow_poll_threshold_ns {
+                    continue;
+                }
+            }
             let poll = v1::LivePoll {
                 task_id: id,
                 kind,
@@ -283,7 +387,7 @@ impl Sampler {
                 label_sid: label.map_or(0, |label| registry.labels.entry(label).sid().0),
                 group_id: group,
                 spawned_at_sid: entry.site().0,
-                since_ns: ns,
+                since_ns: awake_ns,
                 activity: watched.and_then(Watched::activity),
                 label_since_ns: None,
             };
@@ -316,26 +420,22 @@ impl Sampler {
     }
 
     fn push_event(&mut self, at_ns: u64, kind: event::Kind, tid: Option<u32>, poll: v1::LivePoll) {
+        self.push(v1::Event { at_ns, kind: kind.into(), tid, poll: Some(poll), ..v1::Event::default() });
+    }
+
+    fn push(&mut self, event: v1::Event) {
         self.events_total += 1;
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(v1::Event {
-            seq: self.events_total,
-            at_ns,
-            kind: kind.into(),
-            tid,
-            poll: Some(poll),
-            paused_ns: None,
-            reason_sid: 0,
-        });
+        self.events.push_back(v1::Event { seq: self.events_total, ..event });
     }
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
         let elapsed_ns = now_ns - self.second.at_ns;
         let registry = &self.engine.registry;
         self.forget_ended_threads();
-        self.workers.every_second(now_ns, &self.lines, &self.live);
+        self.workers.every_second(self.pauses.awake(now_ns), &self.lines, &self.live);
         self.ask_pools(now_ns);
 
         for (id, group) in registry.groups.iter() {
@@ -366,7 +466,7 @@ impl Sampler {
                 stuck_workers: self.stuck_workers(),
             });
         }
-        let own_cpu_ns = activity::own_cpu().map(|cpu| cpu.on_cpu_ns);
+        let own_cpu_ns = self.own_cpu.read().map(|cpu| cpu.on_cpu_ns);
         self.cpu_ratio = own_cpu_ns
             .map(|cpu| cpu.saturating_sub(self.second.own_cpu_ns) as f64 / elapsed_ns as f64)
             .filter(|_| self.second.at_ns > 0);
