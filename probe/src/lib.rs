@@ -33,6 +33,7 @@
 
 mod builder;
 mod capture;
+mod cgroup;
 mod clock;
 mod engine;
 mod pool;

@@ -79,6 +79,7 @@ impl TargetBuilder {
             "CLASSES",
             "GRACE_SECONDS",
             "DISABLED",
+            "CGROUP_DIR",
             "TEST_BIN",
             "TEST_BIN_STABLE",
         ] {
@@ -101,6 +102,21 @@ impl TargetBuilder {
 
     pub fn env(mut self, variable: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(variable, value);
+        self
+    }
+
+    /// Starts it inside this cgroup.
+    pub fn in_cgroup(mut self, folder: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 0 > \"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\""]);
+        command.env("CGROUP", folder).arg(self.command.get_program()).args(self.command.get_args());
+        for (variable, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(variable, value),
+                None => command.env_remove(variable),
+            };
+        }
+        self.command = command;
         self
     }
 

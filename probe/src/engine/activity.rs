@@ -12,6 +12,8 @@ pub(crate) struct Look {
     pub(crate) state: State,
     pub(crate) syscall: Option<u32>,
     pub(crate) cpu: Option<CpuTime>,
+    /// Time until now in which the cgroup's CPU quota was used up; `None` where there is no quota.
+    pub(crate) throttled_ns: Option<u64>,
 }
 
 /// Since the thread began.
@@ -29,6 +31,7 @@ pub(crate) fn look(tid: u32) -> Option<Look> {
         state,
         syscall: read("syscall").and_then(|text| parse_syscall(&text)),
         cpu: read("schedstat").and_then(|text| parse_schedstat(&text)),
+        throttled_ns: None,
     })
 }
 
@@ -107,8 +110,22 @@ impl Look {
             on_cpu_ns: grown(|cpu| cpu.on_cpu_ns),
             waiting_for_cpu_ns: grown(|cpu| cpu.waiting_ns),
             observed_ns,
-            throttled_ns: None,
+            throttled_ns: self.throttled_since(first, observed_ns),
         }
+    }
+
+    /// What the quota took of the time that this thread wanted a CPU: a thread that slept lost nothing by it.
+    fn throttled_since(&self, first: &Self, observed_ns: u64) -> Option<u64> {
+        let throttled_ns = self.throttled_ns?.saturating_sub(first.throttled_ns?);
+        let wanted_ns = match (self.cpu, first.cpu) {
+            // A wait is booked when it ends, and one that runs or waits may be in one now.
+            (Some(now), Some(then)) if self.state == State::OnCpu => {
+                observed_ns.saturating_sub(now.on_cpu_ns.saturating_sub(then.on_cpu_ns))
+            }
+            (Some(now), Some(then)) => now.waiting_ns.saturating_sub(then.waiting_ns),
+            _ => observed_ns,
+        };
+        Some(throttled_ns.min(wanted_ns).min(observed_ns))
     }
 }
 
@@ -151,6 +168,23 @@ mod tests {
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("-1 0x7ffd 0x7f\n"), None);
         assert_eq!(parse_syscall("230 0x0 0x0 0x7f 0x0 0x0 0x0 0x7ffd 0x7f\n"), Some(230));
+    }
+
+    #[test]
+    fn a_quota_took_only_what_the_thread_wanted() {
+        const MS: u64 = 1_000_000;
+        let look = |state, on_cpu_ms, waiting_ms, throttled_ms: Option<u64>| Look {
+            state,
+            syscall: None,
+            cpu: Some(CpuTime { on_cpu_ns: on_cpu_ms * MS, waiting_ns: waiting_ms * MS }),
+            throttled_ns: throttled_ms.map(|ms| ms * MS),
+        };
+        let first = look(State::OnCpu, 10, 0, Some(1_000));
+        let taken = |last: Look| last.since(&first, 500 * MS).throttled_ns.map(|ns| ns / MS);
+        assert_eq!(taken(look(State::OnCpu, 110, 320, Some(1_380))), Some(380));
+        assert_eq!(taken(look(State::OnCpu, 400, 90, Some(1_380))), Some(110));
+        assert_eq!(taken(look(State::Asleep, 11, 2, Some(1_380))), Some(2));
+        assert_eq!(taken(look(State::OnCpu, 110, 320, None)), None, "no quota is no zero");
     }
 
     #[cfg(target_os = "linux")]

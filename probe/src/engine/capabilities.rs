@@ -63,6 +63,12 @@ impl Engine {
         } else {
             capability(Kind::ThreadActivity, Coverage::None, "read from /proc, which only Linux has", "")
         };
+        let throttling = if self.settings.cgroup.tells_throttling {
+            full(Kind::Throttling)
+        } else {
+            let reason = "no cgroup of this process with a `cpu.stat` can be read";
+            capability(Kind::Throttling, Coverage::None, reason, "")
+        };
         vec![
             tasks(Kind::Tasks),
             tasks(Kind::Polls),
@@ -74,6 +80,7 @@ impl Engine {
             threads,
             full(Kind::History),
             full(Kind::StandingQueries),
+            throttling,
         ]
     }
 }

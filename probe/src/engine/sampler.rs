@@ -15,6 +15,7 @@ use super::activity::{self, Look, OwnCpu};
 use super::history::{History, Second};
 use super::pauses::{Pauses, Tick};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
+use crate::cgroup::Throttling;
 use crate::clock::Ticks;
 use crate::pool::Said;
 use crate::registry::lines::LineView;
@@ -37,6 +38,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const EVENTS_KEPT: usize = 512;
 const ENDED_KEPT: usize = 1024;
 const EXCUSED_KEPT: usize = 1024;
+/// A quota changes seldom.
+const QUOTAS_EVERY_NS: u64 = 5 * SECOND_NS;
 
 pub(crate) struct Sampler {
     pub(crate) engine: &'static Engine,
@@ -65,6 +68,10 @@ pub(crate) struct Sampler {
     own_cpu: OwnCpu,
     pauses: Pauses,
     excused: Excused,
+    throttling: Throttling,
+    /// Its total at the last look; `None` where there is no quota.
+    throttled_ns: Option<u64>,
+    quotas_looked_at_ns: u64,
 }
 
 /// Tasks whose polls were counted with time in which the process stood still: the last [`EXCUSED_KEPT`] of them.
@@ -175,6 +182,9 @@ impl Sampler {
             own_cpu: OwnCpu::of_this_thread(),
             pauses: Pauses::new(std::thread::available_parallelism().map_or(1, usize::from)),
             excused: Excused::default(),
+            throttling: Throttling::default(),
+            throttled_ns: None,
+            quotas_looked_at_ns: 0,
         }
     }
 
@@ -220,12 +230,13 @@ impl Sampler {
     /// Finds out whether the process stood still since it was last looked at.
     fn look_for_pause(&mut self) {
         let at_ns = self.now_ns();
+        self.throttled_ns = self.throttling.look(at_ns);
         let tick = Tick {
             at_ns,
             suspended_ns: activity::suspended_ns(),
             process_cpu_ns: activity::process_cpu_ns(),
             own: self.own_cpu.read(),
-            throttled_ns: None,
+            throttled_ns: self.throttled_ns,
         };
         if let Some(pause) = self.pauses.tick(tick, at_ns + TICK_NS) {
             self.push(v1::Event {
@@ -303,6 +314,7 @@ impl Sampler {
             watched.seen_at_ns = now_ns;
             let live_poll = since_ns >= LOOK_AFTER_NS;
             if live_poll && let Some(look) = activity::look(line.tid) {
+                let look = Look { throttled_ns: self.throttled_ns, ..look };
                 let first = watched.looks.map_or((awake_ns, look), |(first, _)| first);
                 watched.looks = Some((first, (awake_ns, look)));
             }
@@ -388,7 +400,7 @@ impl Sampler {
                 group_id: group,
                 spawned_at_sid: entry.site().0,
                 since_ns: awake_ns,
-                activity: watched.and_then(Watched::activity),
+                activity: self.activity_of_ended(watched, began_ns, began_ns + ns),
                 label_since_ns: None,
             };
             if let Some(v1::ThreadActivity { on_cpu_ns: Some(on_cpu), observed_ns, .. }) = poll.activity
@@ -401,6 +413,32 @@ impl Sampler {
             }
             self.push_event(now_ns, event::Kind::PollSlow, Some(tid), poll);
         }
+    }
+
+    /// What the thread of a poll did that has ended: between the looks at it, or, where there were no two, at least how
+    /// long the quota stopped it.
+    fn activity_of_ended(
+        &self,
+        watched: Option<&Watched>,
+        from_ns: u64,
+        to_ns: u64,
+    ) -> Option<v1::ThreadActivity> {
+        let looked = watched.and_then(Watched::activity);
+        if looked.is_some_and(|activity| activity.observed_ns > 0) {
+            return looked;
+        }
+        let Some(throttled_ns) = self.throttling.between(from_ns, to_ns).filter(|&ns| ns > 0) else {
+            return looked;
+        };
+        let observed_ns = self.pauses.awake_between(from_ns, to_ns);
+        Some(v1::ThreadActivity {
+            observed_ns,
+            throttled_ns: Some(throttled_ns.min(observed_ns)),
+            // These were not looked at all that time.
+            on_cpu_ns: None,
+            waiting_for_cpu_ns: None,
+            ..looked.unwrap_or_default()
+        })
     }
 
     fn take_ended(&mut self, now_ns: u64) {
@@ -435,6 +473,10 @@ impl Sampler {
         let elapsed_ns = now_ns - self.second.at_ns;
         let registry = &self.engine.registry;
         self.forget_ended_threads();
+        if now_ns >= self.quotas_looked_at_ns + QUOTAS_EVERY_NS || self.second.at_ns == 0 {
+            self.quotas_looked_at_ns = now_ns;
+            self.throttling.look_for_quotas(&self.engine.settings.cgroup);
+        }
         self.workers.every_second(self.pauses.awake(now_ns), &self.lines, &self.live);
         self.ask_pools(now_ns);
 
