@@ -26,7 +26,6 @@ pub(crate) struct Quota {
     pub(crate) period_us: u64,
 }
 
-#[allow(dead_code, reason = "the pool of memory comes with the other pools of the process")]
 /// The memory of the cgroup with the smallest limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
@@ -61,7 +60,6 @@ impl Cgroup {
     }
 
     /// `None` where there is no limit.
-    #[allow(dead_code, reason = "the pool of memory comes with the other pools of the process")]
     pub(crate) fn memory(&self) -> Option<Memory> {
         let (folder, limit_bytes) = self.tightest()?;
         let number = |file: &str| read_number(&folder.join(file));

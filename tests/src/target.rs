@@ -106,10 +106,14 @@ impl TargetBuilder {
     }
 
     /// Starts it inside this cgroup.
-    pub fn in_cgroup(mut self, folder: &Path) -> Self {
+    pub fn in_cgroup(self, folder: &Path) -> Self {
+        self.env("CGROUP", folder).in_shell("echo 0 > \"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\"")
+    }
+
+    /// Starts a shell that runs `script`; the program and its arguments are `$0` and `$@` there.
+    pub fn in_shell(mut self, script: &str) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo 0 > \"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\""]);
-        command.env("CGROUP", folder).arg(self.command.get_program()).args(self.command.get_args());
+        command.args(["-c", script]).arg(self.command.get_program()).args(self.command.get_args());
         for (variable, value) in self.command.get_envs() {
             match value {
                 Some(value) => command.env(variable, value),

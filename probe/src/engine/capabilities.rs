@@ -81,7 +81,20 @@ impl Engine {
             full(Kind::History),
             full(Kind::StandingQueries),
             throttling,
+            self.process_pools(),
         ]
+    }
+}
+
+impl Engine {
+    fn process_pools(&self) -> Capability {
+        let kind = Kind::ProcessPools;
+        let missing = self.missing_pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match missing.as_deref() {
+            None => capability(kind, Coverage::None, "the process was not looked at yet", ""),
+            Some([]) => capability(kind, Coverage::Full, "", ""),
+            Some(some) => capability(kind, Coverage::Partial, &some.join("; "), ""),
+        }
     }
 }
 

@@ -187,7 +187,7 @@ impl Watcher {
             totals: Some(totals(sampler, walked.scheduled)),
             runtimes: sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live),
             threads: other_threads(sampler),
-            pools: sampler.pools.all(),
+            pools: sampler.all_pools(now_ns),
             tasks: walked.window,
             groups: self.ask.groups.map(|query| group_window(sampler, now_ns, &query)),
             events: self.new_events(sampler),

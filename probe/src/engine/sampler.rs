@@ -3,8 +3,8 @@
 //! but reading /proc.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 use taskscope_proto::ids::GroupId;
 use taskscope_proto::v1::loss::Reason;
@@ -12,20 +12,21 @@ use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
 use super::Engine;
 use super::activity::{self, Look, OwnCpu};
+use super::askers::{Answer, Answers};
 use super::history::{History, Second};
 use super::pauses::{Pauses, Tick};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::cgroup::Throttling;
 use crate::clock::Ticks;
-use crate::pool::Said;
 use crate::registry::lines::LineView;
 use crate::registry::slots::SlotView;
-use crate::say::say;
 
 mod pools;
+mod process;
 mod workers;
 
 pub(crate) use pools::Pools;
+use process::Process;
 pub(crate) use workers::Workers;
 
 /// Between two looks at the thread lines.
@@ -72,6 +73,12 @@ pub(crate) struct Sampler {
     /// Its total at the last look; `None` where there is no quota.
     throttled_ns: Option<u64>,
     quotas_looked_at_ns: u64,
+    answers: Answers,
+    process: Process,
+    /// When somebody last wanted a frame.
+    asked_at_ns: u64,
+    /// Where the probe itself listens on TCP; `None` until that is known.
+    own_address: Option<Option<std::net::SocketAddr>>,
 }
 
 /// Tasks whose polls were counted with time in which the process stood still: the last [`EXCUSED_KEPT`] of them.
@@ -185,6 +192,10 @@ impl Sampler {
             throttling: Throttling::default(),
             throttled_ns: None,
             quotas_looked_at_ns: 0,
+            answers: Answers::default(),
+            process: Process::default(),
+            asked_at_ns: 0,
+            own_address: None,
         }
     }
 
@@ -220,6 +231,7 @@ impl Sampler {
         let runtimes = self.engine.runtimes();
         self.workers.tick(awake_ns, &runtimes, &self.lines, &self.live);
         self.pools.tick(awake_ns, &runtimes, &self.engine.registry);
+        self.look_at_process(now_ns);
         if second_is_over {
             self.every_second(now_ns, &runtimes);
         }
@@ -267,29 +279,57 @@ impl Sampler {
 
     /// Samples again unless it was done within the last milliseconds, so that an answer is fresh.
     pub(crate) fn refresh(&mut self, now_ns: u64) {
+        self.asked_at_ns = now_ns;
         if now_ns >= self.sampled_at_ns + TICK_NS / 10 {
             self.sample(now_ns);
         }
-        self.ask_pools(now_ns);
+        // The next frame has what they say to this.
+        self.engine.askers.nudge();
+        self.take_answers(now_ns);
     }
 
-    fn ask_pools(&mut self, now_ns: u64) {
-        for pool in self.engine.pools() {
-            match pool.ask() {
-                Said::Sample(sample) => {
-                    if sample.is_nonsense() {
-                        self.engine.registry.losses.add(Reason::PoolNonsense, 1);
-                    }
-                    self.pools.user(now_ns, &pool.name, sample);
-                }
-                Said::Panicked => {
-                    say(format_args!("the closure of pool `{}` panicked; it is not asked again", pool.name));
-                    self.engine.registry.losses.add(Reason::PoolPanics, 1);
-                    self.pools.forget(&pool.name);
-                }
-                Said::Silent => {}
+    /// Takes in what the application's pools have said; the closures are called elsewhere.
+    fn take_answers(&mut self, now_ns: u64) {
+        let (pauses, clock) = (&self.pauses, &self.engine.registry.clock);
+        let age_ns = |ticks| pauses.awake_between(clock.at(ticks), now_ns);
+        let answers = self.answers.take(self.engine, age_ns);
+        let awake_ns = self.pauses.awake(now_ns);
+        for (name, answer) in &answers {
+            if let Answer::Sample(sample, age_ns) = answer {
+                self.pools.user(awake_ns, name, *sample, *age_ns);
             }
         }
+        let shown =
+            |name: &str, answer: &Answer| matches!(answer, Answer::Sample(..)).then_some(name.to_owned());
+        let shown: HashSet<String> =
+            answers.iter().filter_map(|(name, answer)| shown(name, answer)).collect();
+        self.pools.keep_users(|name| shown.contains(name));
+    }
+
+    /// What the process itself has only so much of.
+    fn look_at_process(&mut self, now_ns: u64) {
+        let address = || {
+            let address = self.engine.address.get()?.as_ref().ok()?;
+            address.strip_prefix("http://")?.parse().ok()
+        };
+        let own = *self.own_address.get_or_insert_with(address);
+        let is_watched = now_ns < self.asked_at_ns.saturating_add(2 * SECOND_NS) && self.asked_at_ns > 0;
+        let (cgroup, clock) = (&self.engine.settings.cgroup, &self.engine.registry.clock);
+        self.process.tick(self.pauses.awake(now_ns), is_watched, cgroup, clock, own);
+        let missing = self.process.missing();
+        let mut known = self.engine.missing_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&missing) {
+            *known = Some(missing);
+        }
+    }
+
+    /// All pools: Tokio's and the application's first, then run queues and what the process has.
+    pub(crate) fn all_pools(&self, now_ns: u64) -> Vec<v1::Pool> {
+        let awake_ns = self.pauses.awake(now_ns);
+        let mut pools = self.pools.all();
+        pools.extend(self.workers.queues(awake_ns));
+        pools.extend(self.process.all(awake_ns));
+        pools
     }
 
     fn look_at_lines(&mut self, now_ns: u64, next_ns: &mut u64) {
@@ -478,7 +518,7 @@ impl Sampler {
             self.throttling.look_for_quotas(&self.engine.settings.cgroup);
         }
         self.workers.every_second(self.pauses.awake(now_ns), &self.lines, &self.live);
-        self.ask_pools(now_ns);
+        self.take_answers(now_ns);
 
         for (id, group) in registry.groups.iter() {
             let (spawned, ended, _) = group.counts();
