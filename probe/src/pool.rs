@@ -61,7 +61,7 @@ use crate::clock::{Clock, Ticks};
 /// # watch_jobs(probe, &jobs);
 /// ```
 ///
-/// `probe/examples/pools` in the repository has pools of sqlx and deadpool.
+/// `probe/examples/` in the repository has pools of sqlx and deadpool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolSample {
     /// How many can be in use at once.

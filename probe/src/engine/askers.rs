@@ -185,7 +185,7 @@ impl Answers {
         let name = taskscope_proto::words::printable(name);
         match defect {
             Defect::Panicked => {
-                say(format_args!("the closure of pool `{name}` panicked; it is not asked again"))
+                say(format_args!("the closure of pool `{name}` panicked; it is not asked again"));
             }
             Defect::Blocked => say(format_args!(
                 "the closure of pool `{name}` has not returned for a second; nothing is shown of it until it does; hint: \

@@ -31,7 +31,6 @@ async fn main() {
         oldest_wait: Some(Duration::from_millis(8700)),
         // One more each time that it is asked.
         acquire_timeouts: Some(asked.fetch_add(1, Relaxed)),
-        ..PoolSample::default()
     });
     probe.pool("nonsense", || PoolSample { capacity: Some(2), busy: Some(7), ..PoolSample::default() });
     probe.pool("panics", || panic!("this pool is broken on purpose"));
