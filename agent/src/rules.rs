@@ -1,12 +1,13 @@
 //! What can be wrong with a target, one rule a file: its condition in prose, its thresholds, `check`, its sentence for
 //! one and for many, its test. Adding a rule touches that file and [`RULES`].
 
-use taskscope_proto::v1;
+use taskscope_proto::{activity, v1};
 
 use crate::model::Model;
 
 mod growing_group;
 mod past_stall;
+mod process_pause;
 mod saturated_pool;
 mod slow_polls;
 mod stuck_worker;
@@ -31,13 +32,14 @@ pub(crate) struct Finding {
 pub(crate) type Rule = fn(&Model) -> Vec<Finding>;
 
 /// In the order in which findings of one severity are told.
-pub(crate) const RULES: [Rule; 6] = [
+pub(crate) const RULES: [Rule; 7] = [
     stuck_worker::check,
     saturated_pool::check,
     task_panic::check,
     slow_polls::check,
     growing_group::check,
     past_stall::check,
+    process_pause::check,
 ];
 
 /// Everything that the rules find, worst first.
@@ -65,32 +67,24 @@ fn what(model: &Model, poll: &v1::LivePoll) -> String {
     }
 }
 
-/// What the thread of a poll is doing: `on CPU`, `asleep in clock_nanosleep`. `None` where it was not looked at.
+/// What the thread of a poll is doing: `on CPU`, `asleep in clock_nanosleep`, `throttled 80 % of it, on CPU 20 %`. `None`
+/// where it was not looked at.
 fn doing(model: &Model, poll: &v1::LivePoll) -> Option<String> {
-    use v1::thread_activity::State;
     let activity = poll.activity.as_ref()?;
-    let call = || match (model.syscall(activity), activity.syscall) {
-        (Some(name), _) => format!(" in {name}"),
-        (None, Some(number)) => format!(" in system call {number}"),
-        (None, None) => String::new(),
-    };
-    Some(match activity.state() {
-        State::OnCpu => match (activity.on_cpu_ns, activity.observed_ns) {
-            (Some(on_cpu), observed) if observed > 0 && on_cpu < observed / 2 => {
-                format!("waiting for a CPU ({} % on one)", on_cpu * 100 / observed)
-            }
-            _ => "on CPU".to_owned(),
-        },
-        State::Asleep => format!("asleep{}", call()),
-        State::DiskSleep => format!("in disk sleep{}", call()),
-        State::Stopped => "stopped".to_owned(),
-        State::Unspecified => return None,
-    })
+    let number = activity.syscall.map(|number| format!("system call {number}"));
+    let words = activity::words(activity, model.syscall(activity).or(number.as_deref()));
+    (!words.is_empty()).then_some(words)
 }
+
+/// What to do about polls that are long because the process may not use the CPU.
+const RAISE_QUOTA: &str = "raise the CPU quota of its cgroup, or let it use less CPU";
 
 /// What to do about a poll that blocks its worker.
 fn remedy(poll: &v1::LivePoll) -> &'static str {
     use v1::thread_activity::State;
+    if poll.activity.as_ref().is_some_and(activity::is_throttled) {
+        return RAISE_QUOTA;
+    }
     match poll.activity.as_ref().map(v1::ThreadActivity::state) {
         Some(State::Asleep | State::DiskSleep) => {
             "await the asynchronous call instead, or move it to spawn_blocking"

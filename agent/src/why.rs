@@ -1,6 +1,7 @@
 //! What is wrong with a target, in at most eight lines of plain words, worst first: the text that one pastes into the
 //! incident channel.
 
+use taskscope_proto::v1::pool::Kind as Pool;
 use taskscope_proto::v1::{self, capability::Coverage, capability::Kind, loss::Reason};
 use taskscope_proto::words;
 
@@ -99,7 +100,10 @@ fn healthy(model: &Model) -> String {
         parts.push(format!("workers {:.0} % busy", mean * 100.0));
     }
     let ready: u64 = model.frame.runtimes.iter().filter_map(|r| r.ready_tasks.or(r.global_queue)).sum();
-    let queued: u64 = model.frame.pools.iter().filter_map(|pool| pool.queued).sum();
+    // Who waits in a run queue is among the ready tasks already.
+    let pools =
+        model.frame.pools.iter().filter(|it| !matches!(it.kind(), Pool::GlobalQueue | Pool::LocalQueues));
+    let queued: u64 = pools.filter_map(|pool| pool.queued).sum();
     // A handful of ready tasks is what a working runtime has at any moment.
     let workers = model.frame.runtimes.iter().map(|r| r.workers.len() as u64).sum::<u64>();
     parts.push(match (ready > workers.max(4) * 4, queued) {

@@ -288,8 +288,15 @@ impl Probe {
         crate::spawn_blocking(name, job)
     }
 
-    /// Shows a pool of the application's: anything with a capacity that work queues for. `sample` is called on the
-    /// probe's thread about once a second and for each frame; it must not block. If it panics it is not asked again.
+    /// Shows a pool of the application's: anything with a capacity that work queues for. A pool of the same name is
+    /// replaced.
+    ///
+    /// `sample` is called about once a second, and somewhat more often while somebody watches, on a thread
+    /// `taskscope-pools` that the first pool starts. What is wrong with it is counted and said once on standard error, and
+    /// the service and its other pools go on: a closure that takes longer than a second shows nothing until it returns,
+    /// one that panics is not asked again, and one that says what cannot be is shown as it came.
+    ///
+    /// [`PoolSample`] has examples for a semaphore and a channel.
     ///
     /// ```
     /// # fn example(probe: taskscope_probe::Probe) {

@@ -13,11 +13,14 @@ use crate::say::say;
 use crate::settings::Settings;
 
 pub(crate) mod activity;
+pub(crate) mod askers;
 pub(crate) mod capabilities;
 pub(crate) mod defects;
 pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod listen;
+pub(crate) mod listeners;
+pub(crate) mod pauses;
 pub(crate) mod sampler;
 pub(crate) mod server;
 pub(crate) mod thread;
@@ -31,6 +34,9 @@ pub(crate) struct Engine {
     /// Locked by installs and by the probe's thread, never in a hook.
     runtimes: Mutex<Vec<Arc<RuntimeEntry>>>,
     pools: Mutex<Vec<Arc<UserPool>>>,
+    pub(crate) askers: askers::Askers,
+    /// Which pools of the process cannot be told; `None` before they were looked for.
+    pub(crate) missing_pools: Mutex<Option<Vec<&'static str>>>,
     /// The first runtime, to which threads belong that no hook assigns.
     first_runtime: OnceLock<Arc<RuntimeEntry>>,
     next_runtime: AtomicU32,
@@ -66,6 +72,8 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 settings,
                 runtimes: Mutex::default(),
                 pools: Mutex::default(),
+                askers: askers::Askers::default(),
+                missing_pools: Mutex::default(),
                 first_runtime: OnceLock::new(),
                 next_runtime: AtomicU32::new(1),
                 has_hooks: AtomicBool::new(false),
@@ -178,7 +186,7 @@ impl Engine {
     }
 
     /// Adds a pool in place of an earlier one of the same name.
-    pub(crate) fn add_pool(&self, pool: UserPool) {
+    pub(crate) fn add_pool(&'static self, pool: UserPool) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let same = pools.iter().position(|known| known.name == pool.name);
         let replaced = same.map(|position| pools.swap_remove(position));
@@ -186,6 +194,7 @@ impl Engine {
         drop(pools);
         // What its closure holds is the application's: it is dropped outside the lock.
         drop(replaced);
+        self.askers.begin(self);
     }
 
     /// Copies, so that no closure of the application runs under the lock.

@@ -34,6 +34,7 @@
 mod builder;
 mod callbacks;
 mod capture;
+mod cgroup;
 mod clock;
 mod engine;
 mod pool;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cgroup::Cgroup;
 use crate::registry;
 
 /// Everything that is fixed when the probe starts.
@@ -15,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) slow_poll_threshold: Duration,
     pub(crate) memory_bytes: usize,
     pub(crate) disabled: bool,
+    /// Of this process, or the folder that TASKSCOPE_CGROUP_DIR names instead: simulated files, for tests.
+    pub(crate) cgroup: Cgroup,
     /// What could not be understood, each in one line for the log.
     pub(crate) complaints: Vec<String>,
 }
@@ -27,7 +30,12 @@ pub(crate) enum Listen {
     Tcp(std::net::SocketAddr),
 }
 
+/// The budget where nothing is said: the smaller of this and [`MEMORY_SHARE`] of the cgroup's memory limit...
 const DEFAULT_MEMORY: usize = 32 << 20;
+/// ... a fiftieth ...
+const MEMORY_SHARE: u64 = 50;
+/// ... but at least this.
+const LEAST_DEFAULT_MEMORY: usize = 4 << 20;
 /// Longest service name; a socket's path has to stay within the system's limit.
 const MAX_NAME: usize = 40;
 
@@ -42,8 +50,10 @@ impl Settings {
         let name = var("TASKSCOPE_NAME").or(name).unwrap_or_else(executable_name);
         let listen =
             var("TASKSCOPE_LISTEN").and_then(|text| parse_listen(&text).map_err(|e| complaints.push(e)).ok());
+        let cgroup = Cgroup::of_this_process(var("TASKSCOPE_CGROUP_DIR").map(PathBuf::from));
+        let default_memory = default_memory(cgroup.memory_limit());
         let memory_bytes = match var("TASKSCOPE_MEMORY").map(|text| parse_bytes(&text).ok_or(text)) {
-            None => DEFAULT_MEMORY,
+            None => default_memory,
             Some(Ok(bytes)) if bytes >= registry::MIN_BUDGET => bytes,
             Some(Ok(_)) => {
                 let least = registry::MIN_BUDGET.div_ceil(1 << 20);
@@ -57,13 +67,30 @@ impl Settings {
                     "TASKSCOPE_MEMORY=`{}` is no size; hint: write it as in 32MiB",
                     taskscope_proto::words::printable(&text)
                 ));
-                DEFAULT_MEMORY
+                default_memory
             }
         };
         let disabled =
             var("TASKSCOPE_DISABLED").is_some_and(|text| !matches!(text.as_str(), "" | "0" | "false"));
-        Self { name: clean_name(&name), listen, slow_poll_threshold, memory_bytes, disabled, complaints }
+        Self {
+            name: clean_name(&name),
+            listen,
+            slow_poll_threshold,
+            memory_bytes,
+            disabled,
+            cgroup,
+            complaints,
+        }
     }
+}
+
+/// The budget in bytes in a cgroup with this limit.
+fn default_memory(limit_bytes: Option<u64>) -> usize {
+    let share = limit_bytes.and_then(|limit| usize::try_from(limit / MEMORY_SHARE).ok());
+    share
+        .map_or(DEFAULT_MEMORY, |share| share.min(DEFAULT_MEMORY))
+        .max(LEAST_DEFAULT_MEMORY)
+        .max(registry::MIN_BUDGET)
 }
 
 /// Only what is safe in a file name and on a screen.
@@ -124,7 +151,10 @@ mod tests {
     use super::*;
 
     fn with(vars: &[(&str, &str)]) -> Settings {
-        let vars: Vec<(String, String)> = vars.iter().map(|&(k, v)| (k.into(), v.into())).collect();
+        // A folder without files: the limits of the machine that runs this do not count.
+        let no_cgroup = ("TASKSCOPE_CGROUP_DIR", "/nonexistent");
+        let vars: Vec<(String, String)> =
+            vars.iter().chain([&no_cgroup]).map(|&(k, v)| (k.into(), v.into())).collect();
         Settings::new(Some("api".into()), Duration::from_millis(100), move |name| {
             vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
         })
@@ -153,6 +183,16 @@ mod tests {
         assert!(settings.complaints.iter().all(|line| line.contains("hint: ") && !line.contains('\n')));
         assert_eq!(with(&[("TASKSCOPE_MEMORY", "1k")]).memory_bytes, registry::MIN_BUDGET);
         assert_eq!(with(&[("TASKSCOPE_MEMORY", "64MiB")]).memory_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn the_default_budget_is_a_fiftieth_of_the_cgroups_memory_within_bounds() {
+        let least = LEAST_DEFAULT_MEMORY.max(registry::MIN_BUDGET);
+        assert_eq!(default_memory(None), DEFAULT_MEMORY);
+        assert_eq!(default_memory(Some(64 << 30)), DEFAULT_MEMORY);
+        assert_eq!(default_memory(Some(1 << 30)), ((1 << 30) / 50).max(least));
+        assert_eq!(default_memory(Some(128 << 20)), least);
+        assert_eq!(default_memory(Some(0)), least);
     }
 
     #[test]

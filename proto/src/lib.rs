@@ -10,6 +10,7 @@
 //!
 //! Nothing here performs I/O, reads a clock, or (without features) knows an asynchronous runtime.
 
+pub mod activity;
 pub mod columns;
 pub mod filter;
 pub mod histogram;

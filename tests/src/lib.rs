@@ -14,6 +14,7 @@ pub mod report;
 pub mod screen;
 pub mod stopwatch;
 pub mod target;
+pub mod watcher;
 
 pub use eventually::eventually;
 pub use report::{evidence, peer};

@@ -22,6 +22,15 @@ pub fn threads(pid: u32) -> Option<u64> {
     status(pid, "Threads:")?.parse().ok()
 }
 
+/// How many threads of this name it has.
+pub fn threads_named(pid: u32, name: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let named = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    tasks.filter(named).count()
+}
+
 /// CPU time that all its threads used, in user and kernel mode, in steps of 10 ms.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let fields = fields(pid)?;

@@ -21,3 +21,18 @@ impl Stopwatch {
         within.saturating_sub(self.elapsed())
     }
 }
+
+/// CPU time of the calling thread, in which nobody else's work counts.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadTime(Duration);
+
+impl ThreadTime {
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Self(Duration::try_from(now).expect("it does not run backwards"))
+    }
+
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+}

@@ -79,6 +79,7 @@ impl TargetBuilder {
             "CLASSES",
             "GRACE_SECONDS",
             "DISABLED",
+            "CGROUP_DIR",
             "TEST_BIN",
             "TEST_BIN_STABLE",
             "TEST_BIN_ABORT",
@@ -102,6 +103,25 @@ impl TargetBuilder {
 
     pub fn env(mut self, variable: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(variable, value);
+        self
+    }
+
+    /// Starts it inside this cgroup.
+    pub fn in_cgroup(self, folder: &Path) -> Self {
+        self.env("CGROUP", folder).in_shell("echo 0 > \"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\"")
+    }
+
+    /// Starts a shell that runs `script`; the program and its arguments are `$0` and `$@` there.
+    pub fn in_shell(mut self, script: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(self.command.get_program()).args(self.command.get_args());
+        for (variable, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(variable, value),
+                None => command.env_remove(variable),
+            };
+        }
+        self.command = command;
         self
     }
 

@@ -201,6 +201,39 @@ fn pools() -> Vec<v1::Pool> {
             runtime_id: 1,
             ..v1::Pool::default()
         },
+        v1::Pool {
+            name: "local queues".into(),
+            kind: pool::Kind::LocalQueues.into(),
+            queued: Some(40),
+            waiting_ns: Some(3_100 * MS),
+            runtime_id: 1,
+            ..v1::Pool::default()
+        },
+        v1::Pool {
+            name: "file descriptors".into(),
+            kind: pool::Kind::FileDescriptors.into(),
+            capacity: Some(1_024),
+            busy: Some(981),
+            idle: Some(43),
+            ..v1::Pool::default()
+        },
+        v1::Pool {
+            name: "memory".into(),
+            kind: pool::Kind::Memory.into(),
+            capacity: Some(2 << 30),
+            busy: Some(1 << 30),
+            age_ns: Some(4 * S),
+            ..v1::Pool::default()
+        },
+        v1::Pool {
+            name: "accept 0.0.0.0:8080".into(),
+            kind: pool::Kind::AcceptBacklog.into(),
+            capacity: Some(128),
+            busy: Some(3),
+            queued: Some(3),
+            waiting_ns: Some(2_100 * MS),
+            ..v1::Pool::default()
+        },
     ]
 }
 

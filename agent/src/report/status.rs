@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use taskscope_proto::v1::{self, capability, loss::Reason, runtime, thread_activity, worker};
-use taskscope_proto::words;
+use taskscope_proto::{activity, words};
 
 use super::pools::Pool;
 use super::{json_line, pools, table};
@@ -83,8 +83,22 @@ struct Poll {
     thread_state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     syscall: Option<String>,
+    /// Of this the next four are parts; absent where it was looked at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_cpu_ns: Option<u64>,
+    /// The throttled time is a part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for_cpu_ns: Option<u64>,
+    /// Absent also where there is no quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttled_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asleep_ns: Option<u64>,
+    /// All of that in words.
+    #[serde(skip)]
+    doing: String,
 }
 
 #[derive(Serialize)]
@@ -186,6 +200,10 @@ fn poll_of(model: &Model, poll: &v1::LivePoll) -> Poll {
     let text = |sid| model.some_text(sid).map(str::to_owned);
     let (name, spawned_at) = (text(poll.name_sid), text(poll.spawned_at_sid));
     let activity = poll.activity.as_ref();
+    let call = activity.and_then(|activity| {
+        let number = activity.syscall?;
+        Some(model.syscall(activity).map_or_else(|| format!("system call {number}"), str::to_owned))
+    });
     Poll {
         task: (poll.task_id != 0).then_some(poll.task_id),
         label: text(poll.label_sid),
@@ -204,7 +222,12 @@ fn poll_of(model: &Model, poll: &v1::LivePoll) -> Poll {
             let number = activity.syscall?;
             Some(model.syscall(activity).map_or_else(|| number.to_string(), str::to_owned))
         }),
+        observed_ns: activity.map(|activity| activity.observed_ns).filter(|&ns| ns > 0),
         on_cpu_ns: activity.and_then(|activity| activity.on_cpu_ns),
+        waiting_for_cpu_ns: activity.and_then(|activity| activity.waiting_for_cpu_ns),
+        throttled_ns: activity.and_then(|activity| activity.throttled_ns),
+        asleep_ns: activity.and_then(activity::asleep_ns),
+        doing: activity.map_or(String::new(), |activity| activity::words(activity, call.as_deref())),
     }
 }
 
@@ -324,8 +347,7 @@ fn poll_words(poll: &Poll) -> String {
     }
     parts.extend(poll.task.map(|task| format!("task {task}")));
     parts.extend(poll.spawned_at.as_ref().map(|site| format!("spawned at {site}")));
-    let syscall = poll.syscall.as_ref().map_or(String::new(), |name| format!(" in {name}"));
-    parts.extend(poll.thread_state.map(|state| format!("{}{syscall}", state.replace('_', " "))));
+    parts.extend(Some(poll.doing.clone()).filter(|doing| !doing.is_empty()));
     parts.join(", ")
 }
 

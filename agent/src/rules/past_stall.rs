@@ -3,7 +3,7 @@
 use taskscope_proto::v1::{self, event::Kind};
 use taskscope_proto::words;
 
-use super::{Finding, Severity, what};
+use super::{Finding, Severity, doing, what};
 use crate::model::Model;
 
 const STALL_NS: u64 = 500_000_000;
@@ -20,8 +20,10 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
     let Some((event, longest)) = stalls.iter().max_by_key(|(_, poll)| poll.since_ns) else { return vec![] };
     let ago = words::duration(model.frame.at_ns.saturating_sub(event.at_ns));
     let polls = if stalls.len() == 1 { "1 poll".to_owned() } else { format!("{} polls", stalls.len()) };
+    let doing = doing(model, longest).map_or(String::new(), |doing| format!(", {doing}"));
     let sentence = format!(
-        "earlier: {polls} of half a second or more in the last minute; the longest took {}, in {}, and ended {ago} ago.",
+        "earlier: {polls} of half a second or more in the last minute; the longest took {}, in {}{doing}, and ended {ago} \
+         ago.",
         words::duration(longest.since_ns),
         what(model, longest)
     );
@@ -47,8 +49,8 @@ mod tests {
         assert_eq!(
             sentences(&found),
             [
-                "earlier: 1 poll of half a second or more in the last minute; the longest took 5.0 s, in POST /resize, and \
-              ended 12 s ago."
+                "earlier: 1 poll of half a second or more in the last minute; the longest took 5.0 s, in POST /resize, \
+              asleep in clock_nanosleep, and ended 12 s ago."
             ]
         );
         assert_eq!(found[0].severity, Severity::Note);

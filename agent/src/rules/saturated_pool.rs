@@ -1,4 +1,6 @@
-//! A pool has had all of its capacity in use, with work waiting, for at least [`FULL_NS`].
+//! A pool has had all of its capacity in use, with work waiting, for at least [`FULL_NS`]. Of what the process itself has
+//! only so much of, nearly all is in use ([`FILES`], [`MEMORY`]), or connections have waited to be accepted for at least
+//! [`UNACCEPTED_NS`].
 
 use taskscope_proto::v1::{self, pool::Kind};
 use taskscope_proto::words;
@@ -8,8 +10,69 @@ use crate::model::Model;
 
 const FULL_NS: u64 = 500_000_000;
 
+/// Of all file descriptors that may be open.
+const FILES: f64 = 0.9;
+/// Of the memory that the cgroup may use.
+const MEMORY: f64 = 0.95;
+/// Connections that wait for less are a burst.
+const UNACCEPTED_NS: u64 = 1_000_000_000;
+
 pub(crate) fn check(model: &Model) -> Vec<Finding> {
-    model.frame.pools.iter().filter_map(full).collect()
+    let found = |pool: &v1::Pool| match pool.kind() {
+        Kind::FileDescriptors => files(pool),
+        Kind::Memory => memory(pool),
+        Kind::AcceptBacklog => unaccepted(pool),
+        // Who waits in a run queue waits for a worker, and what the workers do is another rule's.
+        Kind::GlobalQueue | Kind::LocalQueues => None,
+        Kind::Blocking | Kind::User | Kind::Unspecified => full(pool),
+    };
+    model.frame.pools.iter().filter_map(found).collect()
+}
+
+/// What is in use and what there is, where the share of it has reached `from`.
+fn nearly_full(pool: &v1::Pool, from: f64) -> Option<(u64, u64)> {
+    let (busy, capacity) = (pool.busy?, pool.capacity?);
+    (busy as f64 >= capacity as f64 * from).then_some((busy, capacity))
+}
+
+fn warning(sentence: String) -> Option<Finding> {
+    Some(Finding { severity: Severity::Warning, sentence })
+}
+
+fn files(pool: &v1::Pool) -> Option<Finding> {
+    let (open, limit) = nearly_full(pool, FILES)?;
+    warning(format!(
+        "FILE DESCRIPTORS: {} of {} open. Do: find what does not close them, or raise the limit (ulimit -n).",
+        words::count(open),
+        words::count(limit)
+    ))
+}
+
+fn memory(pool: &v1::Pool) -> Option<Finding> {
+    let (used, limit) = nearly_full(pool, MEMORY)?;
+    warning(format!(
+        "MEMORY: {} of the cgroup's {} in use; at the limit the process is killed. Do: find what grows, or raise the limit.",
+        words::bytes(used),
+        words::bytes(limit)
+    ))
+}
+
+fn unaccepted(pool: &v1::Pool) -> Option<Finding> {
+    let waiting_ns = pool.waiting_ns.filter(|&ns| ns >= UNACCEPTED_NS)?;
+    let waiting = pool.queued.filter(|&waiting| waiting > 0)?;
+    let who = if waiting == 1 {
+        "1 connection waits".to_owned()
+    } else {
+        format!("{} connections wait", words::count(waiting))
+    };
+    let name = words::printable(&pool.name);
+    let limit = pool.capacity.map_or(String::new(), |limit| format!(" ({} may)", words::count(limit)));
+    warning(format!(
+        "ACCEPT BACKLOG: {who} to be accepted on {}{limit}, at every look for {}. Do: find what keeps its task from \
+         accepting.",
+        name.strip_prefix("accept ").unwrap_or(&name),
+        words::duration(waiting_ns)
+    ))
 }
 
 fn full(pool: &v1::Pool) -> Option<Finding> {
@@ -74,5 +137,62 @@ mod tests {
                 "FULL: pool db 2 of 2 for 1.0 s, 1 request waits. Do: find what holds its members, or raise its capacity.",
             ]
         );
+    }
+
+    fn said(pools: Vec<v1::Pool>) -> Vec<String> {
+        let model = model(v1::Frame { pools, ..Default::default() });
+        sentences(&check(&model)).into_iter().map(str::to_owned).collect()
+    }
+
+    fn pool(kind: Kind, busy: u64, capacity: u64) -> v1::Pool {
+        v1::Pool { kind: kind.into(), busy: Some(busy), capacity: Some(capacity), ..Default::default() }
+    }
+
+    #[test]
+    fn what_the_process_runs_out_of_is_said_before_it_has() {
+        let files = |open| pool(Kind::FileDescriptors, open, 1024);
+        assert_eq!(
+            said(vec![files(981), files(921)]),
+            [
+                "FILE DESCRIPTORS: 981 of 1 024 open. Do: find what does not close them, or raise the limit (ulimit -n)."
+            ]
+        );
+        let memory = |percent| pool(Kind::Memory, (2u64 << 30) * percent / 100, 2 << 30);
+        assert_eq!(
+            said(vec![memory(96), memory(94)]),
+            [
+                "MEMORY: 1.9 GiB of the cgroup's 2.0 GiB in use; at the limit the process is killed. Do: find what grows, or \
+                 raise the limit."
+            ]
+        );
+        assert_eq!(said(vec![v1::Pool { capacity: None, ..files(981) }]), [""; 0]);
+    }
+
+    #[test]
+    fn connections_that_nobody_accepts_are_said_and_a_burst_is_not() {
+        let backlog = |waiting, waiting_ns| v1::Pool {
+            name: "accept 0.0.0.0:8080".into(),
+            queued: Some(waiting),
+            waiting_ns: Some(waiting_ns),
+            ..pool(Kind::AcceptBacklog, waiting, 128)
+        };
+        assert_eq!(
+            said(vec![backlog(17, 3_200 * MS), backlog(90, 900 * MS)]),
+            [
+                "ACCEPT BACKLOG: 17 connections wait to be accepted on 0.0.0.0:8080 (128 may), at every look for 3.2 s. Do: \
+                 find what keeps its task from accepting."
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_queue_is_no_finding_of_its_own() {
+        let queue = v1::Pool {
+            kind: Kind::GlobalQueue.into(),
+            queued: Some(4_000),
+            waiting_ns: Some(9 * S),
+            ..Default::default()
+        };
+        assert_eq!(said(vec![queue]), [""; 0]);
     }
 }

@@ -1,14 +1,16 @@
 //! In the last seconds at least [`MIN_SLOW`] polls of a label (or of a group that no label explains) took as long as the
 //! probe's threshold, and they are not a rare exception: one in [`ONE_IN`] or more.
 
-use taskscope_proto::v1::PollStats;
+use taskscope_proto::v1::{Event, LivePoll, PollStats, event::Kind};
 use taskscope_proto::words;
 
-use super::{Finding, Severity};
+use super::{Finding, RAISE_QUOTA, Severity};
 use crate::model::Model;
 
 const MIN_SLOW: u64 = 3;
 const ONE_IN: u64 = 1000;
+/// Slow polls of this time say whether it is the quota.
+const LATEST_NS: u64 = 10_000_000_000;
 
 pub(crate) fn check(model: &Model) -> Vec<Finding> {
     let mut found: Vec<(u64, String)> = Vec::new();
@@ -17,7 +19,8 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
         let Some(polls) = label.polls.as_ref().filter(|polls| is_slow(polls)) else { continue };
         explained += polls.slow_window;
         let who = model.some_text(label.label_sid).unwrap_or("other labels").to_owned();
-        found.push((polls.slow_window, sentence(&format!("{who} polls"), polls)));
+        let quota = quota_share(model, |poll| poll.label_sid == label.label_sid);
+        found.push((polls.slow_window, sentence(&format!("{who} polls"), polls, quota)));
     }
     for group in model.groups() {
         let Some(polls) = group.polls.as_ref().filter(|polls| is_slow(polls)) else { continue };
@@ -30,7 +33,8 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
             (None, Some(site)) => format!("polls of tasks spawned at {site} (no label)"),
             (None, None) => "polls of ungrouped tasks".to_owned(),
         };
-        found.push((polls.slow_window, sentence(&who, polls)));
+        let quota = quota_share(model, |poll| poll.group_id == group.id);
+        found.push((polls.slow_window, sentence(&who, polls, quota)));
     }
     found.sort_by_key(|(slow, _)| std::cmp::Reverse(*slow));
     found.into_iter().map(|(_, sentence)| Finding { severity: Severity::Warning, sentence }).collect()
@@ -40,8 +44,18 @@ fn is_slow(polls: &PollStats) -> bool {
     polls.slow_window >= MIN_SLOW && polls.slow_window * ONE_IN >= polls.polls_window
 }
 
+/// The part of the latest slow polls in which the CPU quota was used up, 0 to 1; `None` where that is not known.
+fn quota_share(model: &Model, is_one: impl Fn(&LivePoll) -> bool) -> Option<f64> {
+    let latest = model.events.iter().rev().filter(|event| event.kind() == Kind::PollSlow);
+    let since = |event: &&Event| event.at_ns + LATEST_NS > model.frame.at_ns;
+    let looked = latest.take_while(since).filter_map(|event| event.poll.filter(&is_one)?.activity);
+    let told = looked.filter_map(|activity| Some((activity.throttled_ns?, activity.observed_ns)));
+    let (throttled_ns, observed_ns) = told.fold((0, 0), |(t, o), (ns, of)| (t + ns, o + of));
+    (observed_ns > 0).then(|| throttled_ns as f64 / observed_ns as f64)
+}
+
 /// `SLOW: POST /login polls take 212 ms (p99), all of it on CPU; move it to spawn_blocking.`
-fn sentence(who: &str, polls: &PollStats) -> String {
+fn sentence(who: &str, polls: &PollStats, quota: Option<f64>) -> String {
     let one_in = (polls.polls_window / polls.slow_window.max(1)).max(1);
     // The 99th percentile tells a poll that is always slow; of a rarer one it shows nothing.
     let takes = match (polls.p99_window_ns, polls.max_window_ns) {
@@ -50,6 +64,11 @@ fn sentence(who: &str, polls: &PollStats) -> String {
         _ => "are slow".to_owned(),
     };
     let (on_cpu, remedy) = match polls.slow_on_cpu_ratio {
+        // The code is not to blame for what the quota took.
+        _ if quota >= Some(0.5) => {
+            let percent = quota.unwrap_or_default() * 100.0;
+            (format!(", throttled {percent:.0} % of it by the CPU quota"), RAISE_QUOTA)
+        }
         Some(ratio) if ratio >= 0.9 => (", all of it on CPU".to_owned(), "move it to spawn_blocking"),
         Some(ratio) if ratio <= 0.1 => (
             ", asleep and not on CPU".to_owned(),
@@ -63,7 +82,7 @@ fn sentence(who: &str, polls: &PollStats) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{MS, model, sentences};
+    use super::super::fixture::{MS, S, model, sentences};
     use super::*;
     use taskscope_proto::v1;
 
@@ -106,6 +125,44 @@ mod tests {
                  all of it on CPU; move it to spawn_blocking.",
                 "SLOW: polls of task mailer take 212 ms (p99), all of it on CPU; move it to spawn_blocking.",
             ]
+        );
+    }
+
+    #[test]
+    fn what_the_quota_took_is_not_blamed_on_the_code() {
+        let label = v1::Label { label_sid: 1, polls: Some(slow(30, 40)), ..Default::default() };
+        let event = |seq, label_sid, throttled_ns| v1::Event {
+            seq,
+            at_ns: 95 * S,
+            kind: Kind::PollSlow.into(),
+            poll: Some(v1::LivePoll {
+                label_sid,
+                activity: Some(v1::ThreadActivity {
+                    observed_ns: 200 * MS,
+                    throttled_ns: Some(throttled_ns),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let said = |throttled_ns| {
+            let groups = v1::GroupWindow { labels: vec![label.clone()], ..Default::default() };
+            // The one without that label says nothing about it.
+            let events = vec![event(1, 1, throttled_ns), event(2, 3, 200 * MS)];
+            let model = model(v1::Frame { groups: Some(groups), events, ..Default::default() });
+            sentences(&check(&model)).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(160 * MS),
+            [
+                "SLOW: POST /resize polls take 212 ms (p99), throttled 80 % of it by the CPU quota; raise the CPU quota \
+                 of its cgroup, or let it use less CPU."
+            ]
+        );
+        assert_eq!(
+            said(20 * MS),
+            ["SLOW: POST /resize polls take 212 ms (p99), all of it on CPU; move it to spawn_blocking."]
         );
     }
 

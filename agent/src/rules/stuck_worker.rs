@@ -147,6 +147,28 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_the_quota_stopped_is_said_to_be() {
+        let throttled = v1::LivePoll {
+            activity: Some(v1::ThreadActivity {
+                state: v1::thread_activity::State::OnCpu.into(),
+                on_cpu_ns: Some(200 * MS),
+                waiting_for_cpu_ns: Some(800 * MS),
+                observed_ns: S,
+                throttled_ns: Some(800 * MS),
+                ..Default::default()
+            }),
+            ..poll(1_100 * MS)
+        };
+        assert_eq!(
+            said(runtime(vec![Some(throttled), None])),
+            [
+                "STUCK 1.1 s: 1 of 2 workers, in POST /resize, throttled 80 % of it, on CPU 20 %. Do: raise the CPU quota \
+                 of its cgroup, or let it use less CPU."
+            ]
+        );
+    }
+
+    #[test]
     fn a_poll_below_half_a_second_is_no_finding() {
         assert_eq!(said(runtime(vec![Some(poll(499 * MS)), None])), Vec::<String>::new());
     }

@@ -31,7 +31,7 @@ pub(crate) fn guard_this_thread() {
     RUNNING.set(Code::Probe);
 }
 
-/// Runs a closure of the application on the probe's thread; `None` where it panicked. Its panic is the application's.
+/// Runs a closure of the application on a thread of the probe's; `None` where it panicked. Its panic is the application's.
 pub(crate) fn run_application_code<T>(code: impl FnOnce() -> T) -> Option<T> {
     let before = RUNNING.replace(Code::Guest);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code));
@@ -56,6 +56,10 @@ pub(crate) fn install(registry: &'static Registry) {
                 note(registry, line, info);
             }
             before(info);
+            // The closure of a pool: where its panic cannot be caught, only the thread that asks it is lost.
+            while cfg!(panic = "abort") && crate::pool::note_panic() {
+                std::thread::park();
+            }
         }
     }));
 }

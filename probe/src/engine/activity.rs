@@ -1,4 +1,7 @@
-//! What a thread is doing, from `/proc/self/task/<tid>/{stat,syscall,schedstat}`: readable without privileges.
+//! What a thread is doing, from `/proc/self/task/<tid>/{stat,syscall,schedstat}`: readable without privileges; and what the
+//! process as a whole has used.
+
+use std::fs::File;
 
 use taskscope_proto::v1::ThreadActivity;
 use taskscope_proto::v1::thread_activity::State;
@@ -9,6 +12,8 @@ pub(crate) struct Look {
     pub(crate) state: State,
     pub(crate) syscall: Option<u32>,
     pub(crate) cpu: Option<CpuTime>,
+    /// Time until now in which the cgroup's CPU quota was used up; `None` where there is no quota.
+    pub(crate) throttled_ns: Option<u64>,
 }
 
 /// Since the thread began.
@@ -26,12 +31,60 @@ pub(crate) fn look(tid: u32) -> Option<Look> {
         state,
         syscall: read("syscall").and_then(|text| parse_syscall(&text)),
         cpu: read("schedstat").and_then(|text| parse_schedstat(&text)),
+        throttled_ns: None,
     })
 }
 
-/// CPU time of the calling thread and process-wide bookkeeping of the probe.
-pub(crate) fn own_cpu() -> Option<CpuTime> {
-    parse_schedstat(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+/// CPU time of the thread that made it. Its file stays open: it is read every tick, which then costs one system call.
+#[derive(Debug)]
+pub(crate) struct OwnCpu {
+    file: Option<File>,
+}
+
+impl OwnCpu {
+    pub(crate) fn of_this_thread() -> Self {
+        Self { file: File::open("/proc/thread-self/schedstat").ok() }
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn read(&self) -> Option<CpuTime> {
+        use std::os::unix::fs::FileExt;
+        let mut buffer = [0; 96];
+        let read = self.file.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        parse_schedstat(std::str::from_utf8(buffer.get(..read)?).ok()?)
+    }
+}
+
+/// CPU time of all threads of this process.
+#[cfg(target_os = "linux")]
+pub(crate) fn process_cpu_ns() -> Option<u64> {
+    clock_ns(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// Time in which the machine was suspended since its start.
+#[cfg(target_os = "linux")]
+pub(crate) fn suspended_ns() -> Option<u64> {
+    use rustix::time::ClockId::{Boottime, Monotonic};
+    // In this order, so that the time between the two readings is not taken for suspension.
+    let with = clock_ns(Boottime)?;
+    let without = clock_ns(Monotonic)?;
+    Some(with.saturating_sub(without))
+}
+
+#[cfg(target_os = "linux")]
+fn clock_ns(clock: rustix::time::ClockId) -> Option<u64> {
+    let time = rustix::time::clock_gettime(clock);
+    Some(u64::try_from(time.tv_sec).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn process_cpu_ns() -> Option<u64> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn suspended_ns() -> Option<u64> {
+    None
 }
 
 /// Whether thread `tid` of this process is there.
@@ -57,8 +110,22 @@ impl Look {
             on_cpu_ns: grown(|cpu| cpu.on_cpu_ns),
             waiting_for_cpu_ns: grown(|cpu| cpu.waiting_ns),
             observed_ns,
-            throttled_ns: None,
+            throttled_ns: self.throttled_since(first, observed_ns),
         }
+    }
+
+    /// What the quota took of the time that this thread wanted a CPU: a thread that slept lost nothing by it.
+    fn throttled_since(&self, first: &Self, observed_ns: u64) -> Option<u64> {
+        let throttled_ns = self.throttled_ns?.saturating_sub(first.throttled_ns?);
+        let wanted_ns = match (self.cpu, first.cpu) {
+            // A wait is booked when it ends, and one that runs or waits may be in one now.
+            (Some(now), Some(then)) if self.state == State::OnCpu => {
+                observed_ns.saturating_sub(now.on_cpu_ns.saturating_sub(then.on_cpu_ns))
+            }
+            (Some(now), Some(then)) => now.waiting_ns.saturating_sub(then.waiting_ns),
+            _ => observed_ns,
+        };
+        Some(throttled_ns.min(wanted_ns).min(observed_ns))
     }
 }
 
@@ -101,6 +168,34 @@ mod tests {
         assert_eq!(parse_syscall("running\n"), None);
         assert_eq!(parse_syscall("-1 0x7ffd 0x7f\n"), None);
         assert_eq!(parse_syscall("230 0x0 0x0 0x7f 0x0 0x0 0x0 0x7ffd 0x7f\n"), Some(230));
+    }
+
+    #[test]
+    fn a_quota_took_only_what_the_thread_wanted() {
+        const MS: u64 = 1_000_000;
+        let look = |state, on_cpu_ms, waiting_ms, throttled_ms: Option<u64>| Look {
+            state,
+            syscall: None,
+            cpu: Some(CpuTime { on_cpu_ns: on_cpu_ms * MS, waiting_ns: waiting_ms * MS }),
+            throttled_ns: throttled_ms.map(|ms| ms * MS),
+        };
+        let first = look(State::OnCpu, 10, 0, Some(1_000));
+        let taken = |last: Look| last.since(&first, 500 * MS).throttled_ns.map(|ns| ns / MS);
+        assert_eq!(taken(look(State::OnCpu, 110, 320, Some(1_380))), Some(380));
+        assert_eq!(taken(look(State::OnCpu, 400, 90, Some(1_380))), Some(110));
+        assert_eq!(taken(look(State::Asleep, 11, 2, Some(1_380))), Some(2));
+        assert_eq!(taken(look(State::OnCpu, 110, 320, None)), None, "no quota is no zero");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_this_thread_and_this_process_use_grows() {
+        let own = OwnCpu::of_this_thread();
+        let (thread, process) = (own.read().expect("schedstat"), process_cpu_ns().expect("a clock"));
+        let grew = (0..1_000_000).any(|_| {
+            own.read().is_some_and(|now| now.on_cpu_ns > thread.on_cpu_ns) && process_cpu_ns() > Some(process)
+        });
+        assert!(grew && suspended_ns().is_some());
     }
 
     #[cfg(target_os = "linux")]

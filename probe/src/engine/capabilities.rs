@@ -88,6 +88,12 @@ impl Engine {
         } else {
             capability(Kind::ThreadActivity, Coverage::None, "read from /proc, which only Linux has", "")
         };
+        let throttling = if self.settings.cgroup.tells_throttling {
+            full(Kind::Throttling)
+        } else {
+            let reason = "no cgroup of this process with a `cpu.stat` can be read";
+            capability(Kind::Throttling, Coverage::None, reason, "")
+        };
         vec![
             tasks(Kind::Tasks),
             tasks(Kind::Polls),
@@ -99,7 +105,21 @@ impl Engine {
             threads,
             full(Kind::History),
             full(Kind::StandingQueries),
+            throttling,
+            self.process_pools(),
         ]
+    }
+}
+
+impl Engine {
+    fn process_pools(&self) -> Capability {
+        let kind = Kind::ProcessPools;
+        let missing = self.missing_pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match missing.as_deref() {
+            None => capability(kind, Coverage::None, "the process was not looked at yet", ""),
+            Some([]) => capability(kind, Coverage::Full, "", ""),
+            Some(some) => capability(kind, Coverage::Partial, &some.join("; "), ""),
+        }
     }
 }
 

@@ -188,9 +188,9 @@ impl Watcher {
             resync,
             rows_age_ns: now_ns.saturating_sub(walked.at_ns),
             totals: Some(totals(sampler, walked.scheduled)),
-            runtimes: sampler.workers.describe(now_ns, &sampler.lines, &sampler.live),
+            runtimes: sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live),
             threads: other_threads(sampler),
-            pools: sampler.pools.all(),
+            pools: sampler.all_pools(now_ns),
             tasks: walked.window,
             groups: self.ask.groups.map(|query| group_window(sampler, now_ns, &query)),
             events: self.new_events(sampler),
@@ -497,12 +497,13 @@ fn raw_row(
             (TaskState::Scheduled, registry.clock.between(0, stamp::elapsed(woken, now)))
         }
         (None, None, None) if view.poll_end == 0 => (TaskState::Scheduled, age_ns),
-        (None, None, None) => (TaskState::Idle, now_ns.saturating_sub(sampler.at(view.poll_end))),
+        (None, None, None) => (TaskState::Idle, sampler.awake_since(view.poll_end, now_ns)),
     };
     // The slot counts polls as they begin.
     let polls = view.polls - u64::from(running_ns.is_some()).min(view.polls);
     let running_ns = running_ns.unwrap_or(0);
-    let busy_ns = view.busy_ns + running_ns;
+    let (busy_ns, longest_ns) = sampler.without_pauses(view.id.0, view.busy_ns, view.longest_ns);
+    let busy_ns = busy_ns + running_ns;
     let scheduled_ns =
         view.wakes.map(|wakes| wakes.scheduled_ns + if state == TaskState::Scheduled { since_ns } else { 0 });
     RawRow {
@@ -521,7 +522,7 @@ fn raw_row(
         idle_ns: scheduled_ns.map(|scheduled| age_ns.saturating_sub(busy_ns).saturating_sub(scheduled)),
         age_ns,
         since_ns,
-        longest_poll_ns: view.longest_ns.max(running_ns),
+        longest_poll_ns: longest_ns.max(running_ns),
         wakes: view.wakes.filter(|_| ended_ns.is_none()).map(|wakes| Wakes {
             total: wakes.total,
             by_itself: wakes.by_itself.into(),
@@ -671,8 +672,8 @@ fn poll_stats(
 ) -> v1::PollStats {
     v1::PollStats {
         polls_total: polls.polls,
-        busy_ns_total: polls.busy_ns,
-        longest_ns: polls.longest_ns,
+        busy_ns_total: window.busy(polls.busy_ns),
+        longest_ns: window.longest(polls.longest_ns, &polls.histogram),
         histogram: histograms.then(|| v1::Histogram::from(&window.recent(&polls.histogram))),
         ..window.stats(now_ns, 0, &polls.histogram, threshold_ns)
     }

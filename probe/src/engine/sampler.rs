@@ -3,29 +3,32 @@
 //! but reading /proc.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 use taskscope_proto::ids::{GroupId, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{self, Outcome, TaskKind, event};
 
 use super::Engine;
-use super::activity::{self, Look};
+use super::activity::{self, Look, OwnCpu};
+use super::askers::{Answer, Answers};
 use super::defects::Defects;
 use super::history::{History, Second};
+use super::pauses::{Pauses, Tick};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
+use crate::cgroup::Throttling;
 use crate::clock::Ticks;
-use crate::pool::Said;
 use crate::registry::lines::LineView;
 use crate::registry::slots::SlotView;
-use crate::say::say;
 
 mod folding;
 mod pools;
+mod process;
 mod workers;
 
 pub(crate) use pools::Pools;
+use process::Process;
 pub(crate) use workers::Workers;
 
 /// Between two looks at the thread lines.
@@ -37,6 +40,9 @@ const AGAIN_NS: [u64; 3] = [1_000_000_000, 10_000_000_000, 60_000_000_000];
 const SECOND_NS: u64 = 1_000_000_000;
 const EVENTS_KEPT: usize = 512;
 const ENDED_KEPT: usize = 1024;
+const EXCUSED_KEPT: usize = 1024;
+/// A quota changes seldom.
+const QUOTAS_EVERY_NS: u64 = 5 * SECOND_NS;
 
 pub(crate) struct Sampler {
     pub(crate) engine: &'static Engine,
@@ -68,6 +74,52 @@ pub(crate) struct Sampler {
     /// Threads with a line that were not to be found a second ago.
     missing: HashSet<u32>,
     sampled_at_ns: u64,
+    own_cpu: OwnCpu,
+    pauses: Pauses,
+    excused: Excused,
+    throttling: Throttling,
+    /// Its total at the last look; `None` where there is no quota.
+    throttled_ns: Option<u64>,
+    quotas_looked_at_ns: u64,
+    answers: Answers,
+    process: Process,
+    /// When somebody last wanted a frame.
+    asked_at_ns: u64,
+    /// Where the probe itself listens on TCP; `None` until that is known.
+    own_address: Option<Option<std::net::SocketAddr>>,
+}
+
+/// Tasks whose polls were counted with time in which the process stood still: the last [`EXCUSED_KEPT`] of them.
+#[derive(Default)]
+struct Excused {
+    tasks: HashMap<u64, ExcusedTask>,
+    order: VecDeque<u64>,
+}
+
+#[derive(Default)]
+struct ExcusedTask {
+    paused_ns: u64,
+    /// The longest such poll as it was counted, and without the pause.
+    counted_ns: u64,
+    awake_ns: u64,
+}
+
+impl Excused {
+    fn add(&mut self, task: u64, counted_ns: u64, awake_ns: u64) {
+        if !self.tasks.contains_key(&task) {
+            if self.order.len() == EXCUSED_KEPT
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.tasks.remove(&oldest);
+            }
+            self.order.push_back(task);
+        }
+        let excused = self.tasks.entry(task).or_default();
+        excused.paused_ns += counted_ns - awake_ns;
+        if counted_ns > excused.counted_ns {
+            (excused.counted_ns, excused.awake_ns) = (counted_ns, awake_ns);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -104,7 +156,7 @@ struct Watched {
     tid: u32,
     word: u64,
     seen_at_ns: u64,
-    /// First and last look, with their instants.
+    /// First and last look, with their instants on the clock that stands still in pauses.
     looks: Option<((u64, Look), (u64, Look))>,
     /// Events sent for it.
     events: usize,
@@ -170,6 +222,16 @@ impl Sampler {
             cpu_ratio: None,
             missing: HashSet::new(),
             sampled_at_ns: 0,
+            own_cpu: OwnCpu::of_this_thread(),
+            pauses: Pauses::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            excused: Excused::default(),
+            throttling: Throttling::default(),
+            throttled_ns: None,
+            quotas_looked_at_ns: 0,
+            answers: Answers::default(),
+            process: Process::default(),
+            asked_at_ns: 0,
+            own_address: None,
         }
     }
 
@@ -190,6 +252,9 @@ impl Sampler {
     /// Looks at everything that is looked at every tick. Returns when to look again.
     pub(crate) fn sample(&mut self, now_ns: u64) -> u64 {
         self.sampled_at_ns = now_ns;
+        // Before anything is judged by its length.
+        self.look_for_pause();
+        let awake_ns = self.pauses.awake(now_ns);
         let second_is_over = now_ns >= self.second.at_ns + SECOND_NS;
         if second_is_over {
             // Before anything here holds an entry: an ended runtime is one that nobody holds.
@@ -200,47 +265,116 @@ impl Sampler {
         self.look_at_lines(now_ns, &mut next_ns);
         self.take_ended(now_ns);
         let runtimes = self.engine.runtimes();
-        self.workers.tick(now_ns, &runtimes, &self.lines, &self.live);
+        self.workers.tick(awake_ns, &runtimes, &self.lines, &self.live);
         for runtime in runtimes.iter().filter(|runtime| runtime.wants_metrics()) {
             self.engine.registry.lines.ask_anew(runtime.id);
         }
-        self.pools.tick(now_ns, &runtimes, &self.engine.registry);
+        self.pools.tick(awake_ns, &runtimes, &self.engine.registry);
+        self.look_at_process(now_ns);
         if second_is_over {
             self.every_second(now_ns, &runtimes);
         }
+        self.pauses.expect(next_ns);
         next_ns
+    }
+
+    /// Finds out whether the process stood still since it was last looked at.
+    fn look_for_pause(&mut self) {
+        let at_ns = self.now_ns();
+        self.throttled_ns = self.throttling.look(at_ns);
+        let tick = Tick {
+            at_ns,
+            suspended_ns: activity::suspended_ns(),
+            process_cpu_ns: activity::process_cpu_ns(),
+            own: self.own_cpu.read(),
+            throttled_ns: self.throttled_ns,
+        };
+        if let Some(pause) = self.pauses.tick(tick, at_ns + TICK_NS) {
+            self.push(v1::Event {
+                at_ns,
+                kind: event::Kind::ProcessPaused.into(),
+                paused_ns: Some(pause.paused_ns),
+                ..v1::Event::default()
+            });
+        }
+    }
+
+    /// Busy time and longest poll of a task as its slot counts them, without the time in which the process stood still.
+    pub(crate) fn without_pauses(&self, task: u64, busy_ns: u64, longest_ns: u64) -> (u64, u64) {
+        let Some(excused) = self.excused.tasks.get(&task) else { return (busy_ns, longest_ns) };
+        let longest_ns = if longest_ns == excused.counted_ns { excused.awake_ns } else { longest_ns };
+        (busy_ns.saturating_sub(excused.paused_ns), longest_ns)
+    }
+
+    /// The clock by which waits are measured: it stands still while the process does.
+    pub(crate) fn awake_ns(&self, now_ns: u64) -> u64 {
+        self.pauses.awake(now_ns)
+    }
+
+    /// How long ago `ticks` was by that clock.
+    pub(crate) fn awake_since(&self, ticks: Ticks, now_ns: u64) -> u64 {
+        self.pauses.awake_between(self.at(ticks), now_ns)
     }
 
     /// Samples again unless it was done within the last milliseconds, so that an answer is fresh.
     pub(crate) fn refresh(&mut self, now_ns: u64) {
+        self.asked_at_ns = now_ns;
         if now_ns >= self.sampled_at_ns + TICK_NS / 10 {
             self.sample(now_ns);
         }
-        self.ask_pools(now_ns);
+        // The next frame has what they say to this.
+        self.engine.askers.nudge();
+        self.take_answers(now_ns);
     }
 
-    fn ask_pools(&mut self, now_ns: u64) {
-        for pool in self.engine.pools() {
-            match pool.ask() {
-                Said::Sample(sample) => {
-                    if sample.is_nonsense() {
-                        self.engine.registry.losses.add(Reason::PoolNonsense, 1);
-                    }
-                    self.pools.user(now_ns, &pool.name, sample);
-                }
-                Said::Panicked => {
-                    say(format_args!("the closure of pool `{}` panicked; it is not asked again", pool.name));
-                    self.engine.registry.losses.add(Reason::PoolPanics, 1);
-                    self.pools.forget(&pool.name);
-                }
-                Said::Silent => {}
+    /// Takes in what the application's pools have said; the closures are called elsewhere.
+    fn take_answers(&mut self, now_ns: u64) {
+        let (pauses, clock) = (&self.pauses, &self.engine.registry.clock);
+        let age_ns = |ticks| pauses.awake_between(clock.at(ticks), now_ns);
+        let answers = self.answers.take(self.engine, age_ns);
+        let awake_ns = self.pauses.awake(now_ns);
+        for (name, answer) in &answers {
+            if let Answer::Sample(sample, age_ns) = answer {
+                self.pools.user(awake_ns, name, *sample, *age_ns);
             }
         }
+        let shown =
+            |name: &str, answer: &Answer| matches!(answer, Answer::Sample(..)).then_some(name.to_owned());
+        let shown: HashSet<String> =
+            answers.iter().filter_map(|(name, answer)| shown(name, answer)).collect();
+        self.pools.keep_users(|name| shown.contains(name));
+    }
+
+    /// What the process itself has only so much of.
+    fn look_at_process(&mut self, now_ns: u64) {
+        let address = || {
+            let address = self.engine.address.get()?.as_ref().ok()?;
+            address.strip_prefix("http://")?.parse().ok()
+        };
+        let own = *self.own_address.get_or_insert_with(address);
+        let is_watched = now_ns < self.asked_at_ns.saturating_add(2 * SECOND_NS) && self.asked_at_ns > 0;
+        let (cgroup, clock) = (&self.engine.settings.cgroup, &self.engine.registry.clock);
+        self.process.tick(self.pauses.awake(now_ns), is_watched, cgroup, clock, own);
+        let missing = self.process.missing();
+        let mut known = self.engine.missing_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&missing) {
+            *known = Some(missing);
+        }
+    }
+
+    /// All pools: Tokio's and the application's first, then run queues and what the process has.
+    pub(crate) fn all_pools(&self, now_ns: u64) -> Vec<v1::Pool> {
+        let awake_ns = self.pauses.awake(now_ns);
+        let mut pools = self.pools.all();
+        pools.extend(self.workers.queues(awake_ns));
+        pools.extend(self.process.all(awake_ns));
+        pools
     }
 
     fn look_at_lines(&mut self, now_ns: u64, next_ns: &mut u64) {
         let registry = &self.engine.registry;
         let threshold_ns = registry.slow_poll_threshold_ns;
+        let awake_ns = self.pauses.awake(now_ns);
         self.live.clear();
         self.lines.clear();
         let mut stuck = Vec::new();
@@ -251,7 +385,8 @@ impl Sampler {
             let Some(bracket) = line.bracket else { continue };
             let slot =
                 bracket.slot.and_then(|slot| registry.slots.view(slot)).filter(|view| view.id == bracket.id);
-            let since_ns = now_ns.saturating_sub(registry.clock.at(bracket.start));
+            let began_ns = self.pauses.awake(registry.clock.at(bracket.start));
+            let since_ns = awake_ns.saturating_sub(began_ns);
             let watched =
                 self.watched.entry(position).or_insert_with(|| Watched::new(line.tid, bracket.start));
             if watched.word != bracket.start || watched.tid != line.tid {
@@ -260,8 +395,9 @@ impl Sampler {
             watched.seen_at_ns = now_ns;
             let live_poll = since_ns >= LOOK_AFTER_NS;
             if live_poll && let Some(look) = activity::look(line.tid) {
-                let first = watched.looks.map_or((now_ns, look), |(first, _)| first);
-                watched.looks = Some((first, (now_ns, look)));
+                let look = Look { throttled_ns: self.throttled_ns, ..look };
+                let first = watched.looks.map_or((awake_ns, look), |(first, _)| first);
+                watched.looks = Some((first, (awake_ns, look)));
             }
             let mut poll = v1::LivePoll { label_sid: 0, ..self.engine.describe_slot(slot.as_ref()) };
             poll.task_id = bracket.id.0;
@@ -269,9 +405,9 @@ impl Sampler {
             poll.activity = watched.activity();
             if let Some(label) = bracket.label {
                 poll.label_sid = registry.labels.entry(label).sid().0;
-                poll.label_since_ns = Some(now_ns.saturating_sub(registry.clock.at(bracket.label_start)));
+                let label_began_ns = self.pauses.awake(registry.clock.at(bracket.label_start));
+                poll.label_since_ns = Some(awake_ns.saturating_sub(label_began_ns));
             }
-            let began_ns = registry.clock.at(bracket.start);
             let moved_on = self.workers.has_moved_on(&line, began_ns);
             if moved_on {
                 registry.lines.excuse(position, bracket.start);
@@ -327,12 +463,34 @@ impl Sampler {
         let registry = &self.engine.registry;
         let taken = registry.slow_polls.take(&mut self.slow_polls_read);
         registry.losses.add(Reason::DroppedEvents, taken.lost);
+        // The process may have stood still since this sample began: what ended after that is in `taken` already.
+        if self.pauses.is_late(self.now_ns()) {
+            self.look_for_pause();
+        }
         for [id, word, ns, place, thread] in taken.items {
             let (group, label_plus1) = ((place >> 32) as u32, place as u32);
             let (kind, tid) = ((thread >> 32) as i32, thread as u32);
             let watched = self.watched.values().find(|watched| watched.word == word && watched.tid == tid);
             let entry = registry.groups.entry(GroupId(group));
             let label = label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
+            let began_ns = registry.clock.at(word);
+            let awake_ns = self.pauses.awake_between(began_ns, began_ns + ns).min(ns);
+            if awake_ns < ns {
+                let paused_ns = ns - awake_ns;
+                if let Some(polls) = registry.polls_of_group(GroupId(group)) {
+                    let windows = at(&mut self.groups, group as usize);
+                    windows.polls.excuse(now_ns, ns, paused_ns, &polls.histogram);
+                }
+                if let Some(label) = label
+                    && let Some(polls) = registry.polls_of_label(label)
+                {
+                    at(&mut self.labels, label.0 as usize).excuse(now_ns, ns, paused_ns, &polls.histogram);
+                }
+                self.excused.add(id, ns, awake_ns);
+                if awake_ns < registry.slow_poll_threshold_ns {
+                    continue;
+                }
+            }
             let poll = v1::LivePoll {
                 task_id: id,
                 kind,
@@ -340,8 +498,8 @@ impl Sampler {
                 label_sid: label.map_or(0, |label| registry.labels.entry(label).sid().0),
                 group_id: group,
                 spawned_at_sid: entry.site().0,
-                since_ns: ns,
-                activity: watched.and_then(Watched::activity),
+                since_ns: awake_ns,
+                activity: self.activity_of_ended(watched, began_ns, began_ns + ns),
                 label_since_ns: None,
             };
             if let Some(v1::ThreadActivity { on_cpu_ns: Some(on_cpu), observed_ns, .. }) = poll.activity
@@ -354,6 +512,32 @@ impl Sampler {
             }
             self.push_event(now_ns, event::Kind::PollSlow, Some(tid), poll);
         }
+    }
+
+    /// What the thread of a poll did that has ended: between the looks at it, or, where there were no two, at least how
+    /// long the quota stopped it.
+    fn activity_of_ended(
+        &self,
+        watched: Option<&Watched>,
+        from_ns: u64,
+        to_ns: u64,
+    ) -> Option<v1::ThreadActivity> {
+        let looked = watched.and_then(Watched::activity);
+        if looked.is_some_and(|activity| activity.observed_ns > 0) {
+            return looked;
+        }
+        let Some(throttled_ns) = self.throttling.between(from_ns, to_ns).filter(|&ns| ns > 0) else {
+            return looked;
+        };
+        let observed_ns = self.pauses.awake_between(from_ns, to_ns);
+        Some(v1::ThreadActivity {
+            observed_ns,
+            throttled_ns: Some(throttled_ns.min(observed_ns)),
+            // These were not looked at all that time.
+            on_cpu_ns: None,
+            waiting_for_cpu_ns: None,
+            ..looked.unwrap_or_default()
+        })
     }
 
     fn take_ended(&mut self, now_ns: u64) {
@@ -406,8 +590,12 @@ impl Sampler {
         let registry = &self.engine.registry;
         self.forget_ended_threads();
         self.defects.name(self.engine);
-        self.workers.every_second(now_ns, &self.lines, &self.live);
-        self.ask_pools(now_ns);
+        if now_ns >= self.quotas_looked_at_ns + QUOTAS_EVERY_NS || self.second.at_ns == 0 {
+            self.quotas_looked_at_ns = now_ns;
+            self.throttling.look_for_quotas(&self.engine.settings.cgroup);
+        }
+        self.workers.every_second(self.pauses.awake(now_ns), &self.lines, &self.live);
+        self.take_answers(now_ns);
 
         for (id, group) in registry.groups.iter() {
             let (spawned, ended, _) = group.counts();
@@ -441,7 +629,7 @@ impl Sampler {
                 stuck_workers: self.stuck_workers(),
             });
         }
-        let own_cpu_ns = activity::own_cpu().map(|cpu| cpu.on_cpu_ns);
+        let own_cpu_ns = self.own_cpu.read().map(|cpu| cpu.on_cpu_ns);
         self.cpu_ratio = own_cpu_ns
             .map(|cpu| cpu.saturating_sub(self.second.own_cpu_ns) as f64 / elapsed_ns as f64)
             .filter(|_| self.second.at_ns > 0);

@@ -1,8 +1,8 @@
 //! Sliding windows over counters that only grow, and how the number of live tasks moved. Pure code.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use taskscope_proto::histogram::Sparse;
+use taskscope_proto::histogram::{Sparse, index, upper_bound};
 use taskscope_proto::v1::{PollStats, Trend};
 
 /// A snapshot is taken this often, and this many are kept: the window is between 8 and 10 seconds, so that what it says
@@ -19,6 +19,17 @@ pub(crate) struct Window {
     /// CPU and observed time of slow polls that were looked at while they ran.
     slow_cpu_ns: u64,
     slow_observed_ns: u64,
+    excused: Excused,
+}
+
+/// Polls that were counted with a length that was not theirs: the process stood still in them.
+#[derive(Default)]
+struct Excused {
+    /// When that was noticed and in which bucket they are, as long as the window can hold them.
+    recent: VecDeque<(u64, usize)>,
+    /// By bucket, since the probe began.
+    total: BTreeMap<usize, u64>,
+    paused_ns: u64,
 }
 
 impl Window {
@@ -32,6 +43,8 @@ impl Window {
             self.snapshots.pop_front();
         }
         self.snapshots.push_back((now_ns, counters));
+        let from = self.snapshots.front().map_or(0, |&(at, _)| at);
+        self.excused.recent.retain(|&(at, _)| at >= from);
         // Halved with each snapshot, so that what it says is recent.
         self.slow_cpu_ns /= 2;
         self.slow_observed_ns /= 2;
@@ -41,6 +54,49 @@ impl Window {
     pub(crate) fn observed(&mut self, on_cpu_ns: u64, observed_ns: u64) {
         self.slow_cpu_ns += on_cpu_ns.min(observed_ns);
         self.slow_observed_ns += observed_ns;
+    }
+
+    /// Takes a poll out again that `counters` count with `ns`, of which the process stood still for `paused_ns`: it is in
+    /// the bucket of its length or, being the labelled stretch of such a poll, in a somewhat lower one.
+    pub(crate) fn excuse(&mut self, now_ns: u64, ns: u64, paused_ns: u64, counters: &Sparse) {
+        let buckets = index(paused_ns)..=index(ns);
+        let counted = counters
+            .iter()
+            .filter(|&(bucket, count)| {
+                let excused = self.excused.total.get(&bucket).copied().unwrap_or(0);
+                buckets.contains(&bucket) && count > excused
+            })
+            .last();
+        if let Some((bucket, _)) = counted {
+            *self.excused.total.entry(bucket).or_default() += 1;
+            self.excused.recent.push_back((now_ns, bucket));
+            self.excused.paused_ns += paused_ns;
+        }
+    }
+
+    /// The longest poll since the probe began, `longest_ns` being the longest that was counted.
+    pub(crate) fn longest(&self, longest_ns: u64, counters: &Sparse) -> u64 {
+        if self.excused.total.is_empty() {
+            return longest_ns;
+        }
+        let excused = |bucket| self.excused.total.get(&bucket).copied().unwrap_or(0);
+        let longest = counters.iter().filter(|&(bucket, count)| count > excused(bucket)).last();
+        longest.map_or(0, |(bucket, _)| longest_ns.min(upper_bound(bucket)))
+    }
+
+    /// Busy time since the probe began, `busy_ns` being what was counted.
+    pub(crate) fn busy(&self, busy_ns: u64) -> u64 {
+        busy_ns.saturating_sub(self.excused.paused_ns)
+    }
+
+    fn without_excused(&self, recent: Sparse) -> Sparse {
+        if self.excused.recent.is_empty() {
+            return recent;
+        }
+        let excused = |bucket| self.excused.recent.iter().filter(|&&(_, it)| it == bucket).count() as u64;
+        Sparse::from_counts(
+            recent.iter().map(|(bucket, count)| (bucket, count.saturating_sub(excused(bucket)))),
+        )
     }
 
     /// What was counted in the window that ends at `now_ns`, `began_ns` being when counting began.
@@ -55,6 +111,7 @@ impl Window {
             Some((at, earlier)) => (*at, counters.since(earlier)),
             None => (began_ns, counters.clone()),
         };
+        let recent = self.without_excused(recent);
         PollStats {
             window_ns: now_ns.saturating_sub(from).max(1),
             polls_window: recent.total(),
@@ -69,7 +126,9 @@ impl Window {
 
     /// Only what the window holds, for a watcher that asked for histograms.
     pub(crate) fn recent(&self, counters: &Sparse) -> Sparse {
-        self.snapshots.front().map_or_else(|| counters.clone(), |(_, earlier)| counters.since(earlier))
+        self.without_excused(
+            self.snapshots.front().map_or_else(|| counters.clone(), |(_, earlier)| counters.since(earlier)),
+        )
     }
 }
 
@@ -138,6 +197,26 @@ mod tests {
         let one = Sparse::from_counts([(index(900_000_000), 1)]);
         window.snapshot(2 * S, one.clone());
         assert_eq!(window.stats(3 * S, 0, &one, 100_000_000).slow_window, 1);
+    }
+
+    #[test]
+    fn a_poll_that_was_long_only_because_the_process_stood_still_is_not_counted() {
+        let mut window = Window::default();
+        let counted = |long| Sparse::from_counts([(index(300_000_000), 2), (index(5 * S), long)]);
+        window.snapshot(0, counted(0));
+        window.excuse(S, 5 * S, 4_900_000_000, &counted(1));
+        let stats = window.stats(S, 0, &counted(1), 100_000_000);
+        assert_eq!((stats.polls_window, stats.slow_window), (2, 2));
+        assert!(stats.max_window_ns.is_some_and(|ns| ns < 310_000_000), "{stats:?}");
+        assert_eq!(window.recent(&counted(1)).total(), 2);
+        assert_eq!(window.busy(6 * S), 1_100_000_000);
+        let longest = window.longest(5_001_000_000, &counted(1));
+        assert!((300_000_000..310_000_000).contains(&longest), "{longest}");
+        // One that really took as long counts, now and when the window has moved on.
+        assert_eq!(window.stats(2 * S, 0, &counted(2), 100_000_000).slow_window, 3);
+        assert_eq!(window.longest(5_001_000_000, &counted(2)), 5_001_000_000);
+        (1..=6).for_each(|tick| window.snapshot(tick * 2 * S, counted(2)));
+        assert_eq!(window.stats(13 * S, 0, &counted(3), 100_000_000).slow_window, 1);
     }
 
     #[test]

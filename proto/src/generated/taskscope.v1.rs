@@ -647,6 +647,12 @@ pub struct Pool {
     /// Waits that were given up, since the pool began; absent: not told.
     #[prost(uint64, optional, tag = "10")]
     pub acquire_timeouts_total: ::core::option::Option<u64>,
+    /// How long something has waited in it at every look; absent: nothing waits now, or it is not known.
+    #[prost(uint64, optional, tag = "11")]
+    pub waiting_ns: ::core::option::Option<u64>,
+    /// How old these numbers are; absent: as fresh as the frame, or about a second old.
+    #[prost(uint64, optional, tag = "12")]
+    pub age_ns: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `Pool`.
 pub mod pool {

@@ -129,7 +129,8 @@ pub(crate) fn fields(app: &App, event: &Event) -> Vec<(&'static str, Cell)> {
         ("thread was", Cell::text(&activity.map_or_else(String::new, |it| poll::doing(app, it)))),
         ("looked at for", Cell::duration(activity.map(|it| it.observed_ns).filter(|&ns| ns > 0))),
         ("on CPU", Cell::duration(activity.and_then(|it| it.on_cpu_ns))),
-        ("starved of a CPU", Cell::duration(activity.and_then(|it| it.waiting_for_cpu_ns))),
+        ("waited for a CPU", Cell::duration(activity.and_then(|it| it.waiting_for_cpu_ns))),
+        ("asleep", Cell::duration(activity.and_then(taskscope_proto::activity::asleep_ns))),
     ];
     // Only where there is something to say.
     if !event.reason.is_empty() {

@@ -41,7 +41,10 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
         [
             Wish { least: sentences.min(3) as u16, most: whole.min(area.height * 2 / 5) },
             Wish { least: 1 + workers.min(4), most: 1 + workers.min((area.height * 2 / 5).max(4)) },
-            Wish { least: 1 + pools::wanted(app).min(2), most: 1 + pools::wanted(app) },
+            Wish {
+                least: 1 + pools::wanted(app).min(2),
+                most: 1 + if area.height >= 30 { pools::all(app).min(9) } else { pools::wanted(app) },
+            },
             Wish { least: 3, most: if area.height >= 30 { 5 } else { 3 } },
             Wish { least: 1 + events::wanted(app).min(1), most: 1 + events::wanted(app).min(5) },
             Wish { least: 0, most: if area.height >= 30 { busiest::wanted(app) } else { 0 } },

@@ -1,6 +1,6 @@
 //! A poll in words: for whom it is, and what its thread is doing.
 
-use taskscope_proto::v1::thread_activity::State;
+use taskscope_proto::activity;
 use taskscope_proto::v1::{TaskKind, ThreadActivity};
 
 use crate::app::App;
@@ -40,23 +40,5 @@ pub(crate) fn doing(app: &App, activity: &ThreadActivity) -> String {
         Some(name) => name.to_owned(),
         None => format!("system call {number}"),
     });
-    let inside =
-        |state: &str| call.as_ref().map_or_else(|| state.to_owned(), |call| format!("{state} in {call}"));
-    let share = |ns: Option<u64>| match (ns, activity.observed_ns) {
-        (Some(ns), observed @ 1..) => Some((ns as f64 / observed as f64 * 100.0).min(100.0)),
-        _ => None,
-    };
-    match activity.state() {
-        State::OnCpu => match (share(activity.on_cpu_ns), share(activity.waiting_for_cpu_ns)) {
-            (Some(on), Some(waiting)) if waiting >= 10.0 => {
-                format!("on CPU {on:.0} %, starved {waiting:.0} %")
-            }
-            (Some(on), _) if on < 90.0 => format!("on CPU {on:.0} % of it"),
-            _ => "on CPU".to_owned(),
-        },
-        State::Asleep => inside("asleep"),
-        State::DiskSleep => inside("waiting for disk"),
-        State::Stopped => "stopped".to_owned(),
-        State::Unspecified => String::new(),
-    }
+    activity::words(activity, call.as_deref())
 }

@@ -13,6 +13,8 @@ use crate::runtimes::{RuntimeEntry, unstable};
 /// A queue seen this long with no idle thread and no new one means that Tokio will not start another: the pool is full.
 const LEARN_AFTER_NS: u64 = 250_000_000;
 const PUSHES_KEPT: usize = 4096;
+/// Numbers that are older say so.
+const STALE_NS: u64 = 2_000_000_000;
 
 #[derive(Default)]
 pub(crate) struct Pools {
@@ -101,7 +103,8 @@ impl Pools {
         }
     }
 
-    pub(crate) fn user(&mut self, now_ns: u64, name: &str, sample: PoolSample) {
+    /// What a pool of the application's has said, `age_ns` ago.
+    pub(crate) fn user(&mut self, now_ns: u64, name: &str, sample: PoolSample, age_ns: u64) {
         let position = self.user.iter().position(|user| user.name == name).unwrap_or_else(|| {
             let pool =
                 v1::Pool { name: name.to_owned(), kind: v1::pool::Kind::User.into(), ..v1::Pool::default() };
@@ -116,11 +119,14 @@ impl Pools {
         user.pool.idle = sample.idle;
         user.pool.queued = sample.queued;
         user.pool.oldest_wait_ns = sample.oldest_wait.map(|wait| wait.as_nanos() as u64);
+        user.pool.acquire_timeouts_total = sample.acquire_timeouts;
+        user.pool.age_ns = Some(age_ns).filter(|&age| age >= STALE_NS);
         user.pool.saturated_ns = since(&mut user.saturated_since_ns, saturated, now_ns);
     }
 
-    pub(crate) fn forget(&mut self, name: &str) {
-        self.user.retain(|user| user.name != name);
+    /// Forgets the pools of the application that are not to be kept.
+    pub(crate) fn keep_users(&mut self, keep: impl Fn(&str) -> bool) {
+        self.user.retain(|user| keep(&user.name));
     }
 
     /// All of them, Tokio's first.
@@ -162,7 +168,7 @@ impl Blocking {
             oldest_wait_ns,
             saturated_ns: since(&mut self.saturated_since_ns, saturated, now_ns),
             runtime_id: runtime.id,
-            acquire_timeouts_total: None,
+            ..v1::Pool::default()
         }
     }
 }
@@ -229,10 +235,14 @@ mod tests {
             queued: Some(queued),
             ..PoolSample::default()
         };
-        pools.user(0, "db", sample(0));
+        pools.user(0, "db", sample(0), 0);
         assert_eq!(pools.all()[0].saturated_ns, None);
-        pools.user(MS, "db", sample(3));
-        pools.user(5 * MS, "db", sample(3));
-        assert_eq!(pools.all()[0].saturated_ns, Some(4 * MS));
+        pools.user(MS, "db", sample(3), 0);
+        pools.user(5 * MS, "db", PoolSample { acquire_timeouts: Some(9), ..sample(3) }, 3_000 * MS);
+        let pool = &pools.all()[0];
+        assert_eq!(pool.saturated_ns, Some(4 * MS));
+        assert_eq!((pool.acquire_timeouts_total, pool.age_ns), (Some(9), Some(3_000 * MS)));
+        pools.keep_users(|name| name != "db");
+        assert_eq!(pools.all(), []);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use taskscope_proto::v1::pool::Kind;
 use taskscope_proto::v1::{self, thread_activity, worker};
 
 use super::Live;
@@ -31,6 +32,9 @@ struct Observed {
     ready_since_ns: Option<u64>,
     running: Vec<u64>,
     ready: Option<u64>,
+    /// Queues of the runtime; `None` while it cannot be asked.
+    global: Option<QueueState>,
+    local: Option<QueueState>,
     quiet_since_ns: Option<u64>,
     active: u64,
 }
@@ -47,6 +51,36 @@ struct WorkerState {
     second: (u64, u64),
     busy_ratio: Option<f64>,
     unseen: Option<Unseen>,
+}
+
+/// Tasks in a queue, and since when some were there at every look.
+#[derive(Clone, Copy, Default)]
+struct QueueState {
+    queued: u64,
+    waiting_since_ns: Option<u64>,
+}
+
+impl QueueState {
+    fn tick(state: &mut Option<Self>, now_ns: u64, queued: Option<u64>) {
+        let Some(queued) = queued else {
+            *state = None;
+            return;
+        };
+        let state = state.get_or_insert_default();
+        state.queued = queued;
+        since(&mut state.waiting_since_ns, queued > 0, now_ns);
+    }
+
+    fn describe(self, now_ns: u64, runtime_id: u32, kind: Kind, name: &str) -> v1::Pool {
+        v1::Pool {
+            name: name.to_owned(),
+            kind: kind.into(),
+            queued: Some(self.queued),
+            waiting_ns: self.waiting_since_ns.map(|began| now_ns.saturating_sub(began)),
+            runtime_id,
+            ..v1::Pool::default()
+        }
+    }
 }
 
 /// A worker that is busy although no poll of it is seen.
@@ -114,6 +148,17 @@ impl Workers {
         self.runtimes.iter().filter_map(|seen| seen.ready).reduce(|all, ready| all + ready)
     }
 
+    /// The run queues of each runtime, as pools.
+    pub(crate) fn queues(&self, now_ns: u64) -> Vec<v1::Pool> {
+        let queues = |seen: &Observed| {
+            let global =
+                seen.global.map(|it| it.describe(now_ns, seen.id, Kind::GlobalQueue, "global queue"));
+            let local = seen.local.map(|it| it.describe(now_ns, seen.id, Kind::LocalQueues, "local queues"));
+            global.into_iter().chain(local)
+        };
+        self.runtimes.iter().flat_map(queues).collect()
+    }
+
     /// As they go out.
     pub(crate) fn describe(&self, now_ns: u64, lines: &[SeenLine], live: &[Live]) -> Vec<v1::Runtime> {
         self.runtimes.iter().map(|seen| seen.describe(now_ns, lines, live)).collect()
@@ -141,6 +186,8 @@ impl Observed {
             ready_since_ns: None,
             running: Vec::new(),
             ready: None,
+            global: None,
+            local: None,
             quiet_since_ns: None,
             active: 0,
         }
@@ -163,14 +210,17 @@ impl Observed {
         self.facts = runtime.facts();
         self.let_go_when_quiet(now_ns, runtime, lines);
         let Some(facts) = self.facts.clone() else {
-            self.ready = None;
+            (self.ready, self.global, self.local) = (None, None, None);
             return;
         };
         let metrics = &facts.metrics;
         let workers = metrics.num_workers();
         let local: Option<Vec<u64>> = (0..workers).map(|w| unstable::local_queue(metrics, w)).collect();
         let global = metrics.global_queue_depth() as u64;
-        self.ready = local.map(|local| global + local.iter().sum::<u64>());
+        let local = local.map(|local| local.iter().sum::<u64>());
+        self.ready = local.map(|local| global + local);
+        QueueState::tick(&mut self.global, now_ns, Some(global));
+        QueueState::tick(&mut self.local, now_ns, local);
 
         let by_worker = self.lines_by_worker(lines);
         let mut running: Vec<u64> = live
