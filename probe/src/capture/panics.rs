@@ -49,17 +49,16 @@ pub(crate) fn install(registry: &'static Registry) {
         }
         Code::Guest => {
             before(info);
-            stay_where_panics_abort();
+            // Where its panic cannot be caught, only the thread that asks it is lost.
+            while cfg!(panic = "abort") && crate::pool::note_panic() {
+                std::thread::park();
+            }
         }
         Code::Application => {
             if let Some(line) = registry.my_line() {
                 note(registry, line, info);
             }
             before(info);
-            // The closure of a pool: where its panic cannot be caught, only the thread that asks it is lost.
-            while cfg!(panic = "abort") && crate::pool::note_panic() {
-                std::thread::park();
-            }
         }
     }));
 }
