@@ -119,6 +119,9 @@ impl Registry {
         }
         self.count_end(view.group, view.flags.outcome() == Outcome::Panicked);
         self.totals.followed.fetch_sub(1, Relaxed);
+        if !id.is_tokio() && view.flags.kind() == TaskKind::Wrapped {
+            self.totals.wrapped_alone.fetch_sub(1, Relaxed);
+        }
         self.ended.push(view.to_ended(now));
         self.index.remove(id, index.0);
         self.slots.release(index);

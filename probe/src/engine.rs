@@ -13,12 +13,16 @@ use crate::settings::Settings;
 
 pub(crate) mod activity;
 pub(crate) mod capabilities;
+pub(crate) mod cpu;
+pub(crate) mod credit;
 pub(crate) mod frames;
 pub(crate) mod history;
 pub(crate) mod listen;
 pub(crate) mod sampler;
+pub(crate) mod schedule;
 pub(crate) mod server;
 pub(crate) mod thread;
+pub(crate) mod tick;
 pub(crate) mod windows;
 
 static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();

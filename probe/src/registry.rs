@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use taskscope_proto::v1::loss::Reason;
 
 use crate::clock::Clock;
+use crate::engine::history;
 
 pub(crate) mod groups;
 pub(crate) mod index;
@@ -49,6 +50,8 @@ pub(crate) struct Registry {
     pub(crate) ended: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) losses: Losses,
     pub(crate) totals: Totals,
+    /// The part of the budget that is the sampler's, for its history.
+    pub(crate) history_bytes: usize,
     bytes: usize,
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Totals {
     pub(crate) panicked: AtomicU64,
     /// Tasks that have a slot now.
     pub(crate) followed: AtomicU64,
+    /// Of these, tasks that the wrapper follows without hooks.
+    pub(crate) wrapped_alone: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.
     pub(crate) jobs_submitted: AtomicU64,
     pub(crate) jobs_started: AtomicU64,
@@ -84,18 +89,21 @@ impl Losses {
     }
 }
 
-/// The smallest budget that holds anything: the fixed part and a thousand tasks.
-pub(crate) const MIN_BUDGET: usize = FIXED_BYTES + 1000 * (slots::SLOT_BYTES + index::BYTES_PER_SLOT);
+/// The smallest budget that holds anything: the fixed part, a thousand tasks, and the share of history.
+pub(crate) const MIN_BUDGET: usize =
+    (FIXED_BYTES + 1000 * (slots::SLOT_BYTES + index::BYTES_PER_SLOT)).div_ceil(7) * 8;
 
 impl Registry {
     /// Takes all memory at once, as zero pages that cost nothing until they are written. `budget` below [`MIN_BUDGET`]
     /// is raised to it.
     pub(crate) fn with_budget(budget: usize, clock: Clock, slow_poll_threshold_ns: u64) -> Self {
-        let for_tasks = budget.max(MIN_BUDGET) - FIXED_BYTES;
+        let budget = budget.max(MIN_BUDGET);
+        let history_bytes = history::share_of(budget);
+        let for_tasks = budget - history_bytes - FIXED_BYTES;
         let capacity = for_tasks / (slots::SLOT_BYTES + index::BYTES_PER_SLOT);
         let slots = Slots::with_capacity(capacity);
         let index = Index::for_slots(slots.capacity());
-        let bytes = FIXED_BYTES + slots.capacity() * slots::SLOT_BYTES + index.bytes();
+        let bytes = FIXED_BYTES + history_bytes + slots.capacity() * slots::SLOT_BYTES + index.bytes();
         Self {
             clock,
             slow_poll_threshold_ns,
@@ -109,6 +117,7 @@ impl Registry {
             ended: Ring::with_capacity(ENDED_TASKS),
             losses: Losses::default(),
             totals: Totals::default(),
+            history_bytes,
             bytes,
         }
     }

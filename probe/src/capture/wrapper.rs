@@ -170,6 +170,9 @@ fn alone(registry: &'static Registry, name: Sid, kind: TaskKind, at: &'static Lo
         return Seen::Counted { registry, group };
     };
     registry.totals.followed.fetch_add(1, Relaxed);
+    if kind == TaskKind::Wrapped {
+        registry.totals.wrapped_alone.fetch_add(1, Relaxed);
+    }
     registry.slots.slot(index).wake(now, id);
     Seen::Alone { task: Tenant { registry, index, id }, waker: CachedWaker::default() }
 }

@@ -271,6 +271,7 @@ impl Slots {
     }
 
     /// Consistent copies of all live tasks.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = SlotView> {
         (0..self.high_water() as u32).filter_map(|at| self.view(SlotIndex(at)))
     }
