@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use taskscope_proto::columns::{self, Malformed};
+use taskscope_proto::columns::Malformed;
 use taskscope_proto::ids::Sid;
 use taskscope_proto::row::TaskRow;
 use taskscope_proto::strings::Strings;
 use taskscope_proto::v1;
+use taskscope_proto::window::Window;
 
 /// Events remembered for the sentences about what has just been.
 const EVENTS_KEPT: usize = 512;
@@ -20,6 +21,11 @@ pub(crate) struct Model {
     pub(crate) capabilities: Vec<v1::Capability>,
     /// Of this instance, oldest first.
     pub(crate) events: VecDeque<v1::Event>,
+    /// The last groups and labels that were sent: not every frame has some.
+    groups: v1::GroupWindow,
+    rows: Window,
+    /// What in the last frame's rows could not be read.
+    fault: Option<Malformed>,
     strings: Strings,
 }
 
@@ -30,13 +36,21 @@ impl Model {
             description,
             frame: v1::Frame::default(),
             events: VecDeque::new(),
+            groups: v1::GroupWindow::default(),
+            rows: Window::default(),
+            fault: None,
             strings: Strings::default(),
         }
     }
 
     /// Takes in a frame of this target.
-    pub(crate) fn apply(&mut self, frame: v1::Frame) {
+    pub(crate) fn apply(&mut self, mut frame: v1::Frame) {
         self.strings.extend(&frame.strings);
+        if let Some(groups) = frame.groups.take() {
+            self.groups = groups;
+        }
+        self.fault = self.rows.take(&frame, &self.strings).err();
+        self.rows.prune(&[]);
         if !frame.capabilities.is_empty() {
             self.capabilities.clone_from(&frame.capabilities);
         }
@@ -60,10 +74,14 @@ impl Model {
         Some(self.text(sid)).filter(|text| !text.is_empty())
     }
 
-    /// The rows of the last frame in their order; kept rows come last.
-    pub(crate) fn rows(&self) -> Result<Vec<TaskRow>, Malformed> {
-        let rows = self.frame.tasks.as_ref().and_then(|window| window.rows.as_ref());
-        rows.map_or(Ok(vec![]), |rows| columns::decode(rows, &self.strings))
+    /// The rows as of the last frame, in their order; kept rows come last.
+    pub(crate) fn rows(&self) -> Result<Vec<&TaskRow>, Malformed> {
+        self.fault.clone().map_or_else(|| Ok(self.rows.ordered_and_kept()), Err)
+    }
+
+    /// Tasks matching the request's filter, in the window or not.
+    pub(crate) fn matching(&self) -> u64 {
+        self.rows.matching().unwrap_or(0)
     }
 
     pub(crate) fn totals(&self) -> v1::Totals {
@@ -71,15 +89,39 @@ impl Model {
     }
 
     pub(crate) fn groups(&self) -> &[v1::Group] {
-        self.frame.groups.as_ref().map_or(&[], |window| &window.groups)
+        &self.groups.groups
     }
 
     pub(crate) fn labels(&self) -> &[v1::Label] {
-        self.frame.groups.as_ref().map_or(&[], |window| &window.labels)
+        &self.groups.labels
     }
 
     /// The name of a system call of the target's architecture.
     pub(crate) fn syscall(&self, activity: &v1::ThreadActivity) -> Option<&'static str> {
         crate::syscalls::name(&self.description.arch, activity.syscall?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_frame_leaves_out_stands_and_ages() {
+        let mut model = Model::new(v1::Description::default());
+        let columns = v1::TaskRows { id: vec![7, 8], age_ns: vec![10, 20], ..v1::TaskRows::default() };
+        let window = |rows| v1::TaskWindow { order: vec![8, 7], rows, matching: 2, ..Default::default() };
+        let groups = v1::GroupWindow { total: 1, groups: vec![v1::Group::default()], labels: vec![] };
+        model.apply(v1::Frame {
+            resync: true,
+            at_ns: 100,
+            tasks: Some(window(Some(columns))),
+            groups: Some(groups),
+            ..v1::Frame::default()
+        });
+        model.apply(v1::Frame { at_ns: 105, tasks: Some(window(None)), ..v1::Frame::default() });
+        let rows = model.rows().expect("they were read");
+        assert_eq!(rows.iter().map(|row| (row.id.0, row.age_ns)).collect::<Vec<_>>(), [(8, 25), (7, 15)]);
+        assert_eq!((model.groups().len(), model.matching()), (1, 2));
     }
 }

@@ -179,6 +179,9 @@ impl Registry {
             self.cancellations.forget(id);
         }
         self.totals.followed.fetch_sub(1, Relaxed);
+        if !id.is_tokio() && view.flags.kind() == TaskKind::Wrapped {
+            self.totals.wrapped_alone.fetch_sub(1, Relaxed);
+        }
         let words = view.to_ended(now);
         self.ended.push(words);
         if died {

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use taskscope_proto::v1::loss::Reason;
 
 use crate::clock::{Clock, Ticks};
+use crate::engine::history;
 
 pub(crate) mod cancellations;
 pub(crate) mod figures;
@@ -69,6 +70,8 @@ pub(crate) struct Registry {
     pub(crate) cancellations: Cancellations,
     pub(crate) losses: Losses,
     pub(crate) totals: Totals,
+    /// The part of the budget that is the sampler's, for its history.
+    pub(crate) history_bytes: usize,
     bytes: usize,
 }
 
@@ -79,6 +82,8 @@ pub(crate) struct Totals {
     pub(crate) reasons: AtomicU64,
     /// Tasks that have a slot now.
     pub(crate) followed: AtomicU64,
+    /// Of these, tasks that the wrapper follows without hooks.
+    pub(crate) wrapped_alone: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.
     pub(crate) jobs_submitted: AtomicU64,
     pub(crate) jobs_started: AtomicU64,
@@ -115,8 +120,6 @@ struct Shares {
     tasks: usize,
 }
 
-const MOST_HISTORY: usize = 2 << 20;
-
 impl Shares {
     const fn of(budget: usize) -> Self {
         let lines = clamp(budget >> 15, MIN_LINES, LINES);
@@ -124,7 +127,7 @@ impl Shares {
         // A quarter in all.
         let label_polls = budget / 16;
         let group_polls = budget / 4 - label_polls;
-        let history = clamp(budget / 8, 0, MOST_HISTORY);
+        let history = history::share_of(budget);
         let fixed = groups::BYTES
             + labels::BYTES
             + text::TABLE_BYTES
@@ -196,6 +199,7 @@ impl Registry {
             cancellations: Cancellations::new(),
             losses: Losses::default(),
             totals: Totals::default(),
+            history_bytes: shares.history,
             bytes,
         }
     }
@@ -203,6 +207,16 @@ impl Registry {
     /// Bytes reserved for data, the history's share included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(all(test, not(taskscope_loom)))]
+impl Registry {
+    /// A slot for a task of a test.
+    pub(crate) fn follow(&self, id: u64, group: u32, flags: slots::Flags) -> slots::SlotIndex {
+        let (id, group) = (taskscope_proto::ids::TaskId(id), taskscope_proto::ids::GroupId(group));
+        let (spawned, fields) = (self.clock.now(), taskscope_proto::ids::Sid(0));
+        self.slots.claim(slots::Tenancy { id, spawned, group, flags, fields }).expect("there is room")
     }
 }
 

@@ -6,7 +6,7 @@ use crate::strings::Strings;
 use crate::v1::{Outcome, TaskClass, TaskKind, TaskRows, TaskState};
 
 /// One row whose texts are still ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RawRow {
     pub id: TaskId,
     pub kind: TaskKind,

@@ -42,6 +42,33 @@ enum Compare {
     AtMost,
 }
 
+/// The terms of a filter that search texts which many rows share, such as those of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextTerms(Vec<(TextField, Search, String)>);
+
+/// A filter taken apart by what decides its terms, so that what is the same for many rows is decided once: a row matches
+/// the filter if its group, its label and the row itself match their parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// On `name` and `at`.
+    pub group: TextTerms,
+    /// On `label`.
+    pub label: TextTerms,
+    /// All others, the cheapest first.
+    pub rest: Filter,
+}
+
+impl TextTerms {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether every term holds.
+    pub fn hold<'a>(&self, text: impl Fn(TextField) -> &'a str) -> bool {
+        self.0.iter().all(|(field, op, needle)| op.holds(text(*field), needle))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Search {
     Contains,
@@ -117,6 +144,28 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// Takes it apart; see [`Parts`].
+    pub fn into_parts(self) -> Parts {
+        let mut parts = Parts::default();
+        for term in self.terms {
+            match term {
+                Term::Text { field: field @ (TextField::Name | TextField::At), op, needle } => {
+                    parts.group.0.push((field, op, needle));
+                }
+                Term::Text { field: TextField::Label, op, needle } => {
+                    parts.label.0.push((TextField::Label, op, needle));
+                }
+                other => parts.rest.terms.push(other),
+            }
+        }
+        parts.rest.terms.sort_by_key(|term| match term {
+            Term::Kind { .. } | Term::Outcome { .. } | Term::Class { .. } => 0,
+            Term::Number { .. } | Term::State { .. } => 1,
+            Term::Text { .. } => 2,
+        });
+        parts
+    }
+
     /// Whether it can match a task that has ended: only a filter that asks for it does.
     pub fn asks_for_ended(&self) -> bool {
         self.terms.iter().any(|term| {
@@ -136,19 +185,22 @@ impl Term {
                 Compare::Less => have < *value,
                 Compare::AtMost => have <= *value,
             }),
-            Self::Text { field, op, needle } => {
-                let have = row.text(*field);
-                match op {
-                    Search::Contains => contains(have, needle),
-                    Search::Lacks => !contains(have, needle),
-                    Search::Is => have == needle,
-                    Search::IsNot => have != needle,
-                }
-            }
+            Self::Text { field, op, needle } => op.holds(row.text(*field), needle),
             Self::State { is, state } => (row.state() == *state) == *is,
             Self::Kind { is, kind } => (row.kind() == *kind) == *is,
             Self::Outcome { is, outcome } => (row.outcome() == *outcome) == *is,
             Self::Class { is, class } => (row.class() == *class) == *is,
+        }
+    }
+}
+
+impl Search {
+    fn holds(self, have: &str, needle: &str) -> bool {
+        match self {
+            Self::Contains => contains(have, needle),
+            Self::Lacks => !contains(have, needle),
+            Self::Is => have == needle,
+            Self::IsNot => have != needle,
         }
     }
 }
@@ -426,6 +478,29 @@ mod tests {
         ] {
             assert!(!no.parse::<Filter>().expect(no).matches(&row()), "{no}");
         }
+    }
+
+    #[test]
+    fn its_parts_together_mean_what_the_whole_means() {
+        for text in [
+            "",
+            "name~session at~conn.rs label~post polls>100 state=idle",
+            "name~http polls>100",
+            "at!~conn.rs",
+            "label=other state=idle",
+            "name~session polls>101",
+            "fields~tenant=acme kind=task",
+        ] {
+            let filter: Filter = text.parse().expect(text);
+            let parts = filter.clone().into_parts();
+            let row = row();
+            let text_of = |field| row.text(field);
+            let holds = parts.group.hold(text_of) && parts.label.hold(text_of) && parts.rest.matches(&row);
+            assert_eq!(holds, filter.matches(&row), "{text}");
+        }
+        let parts = "fields~a polls>1 name~x kind=task".parse::<Filter>().expect("it parses").into_parts();
+        assert!(!parts.group.is_empty() && parts.label.is_empty());
+        assert!(matches!(parts.rest.terms[..], [Term::Kind { .. }, Term::Number { .. }, Term::Text { .. }]));
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! - [`ids`]: the newtypes;
 //! - [`histogram`]: log-linear durations, never clamped;
 //! - [`row`], [`filter`], [`top`]: what a task row can be asked, the query language, and the keyset top-N;
-//! - [`columns`]: rows to columns and back;
+//! - [`columns`]: rows to columns and back; [`window`]: rows as a stream of frames builds them up; [`aging`]: rows that are not
+//!   sent again;
 //! - [`strings`]: the texts of one stream;
 //! - [`words`]: durations and counts as people read them.
 //!
 //! Nothing here performs I/O, reads a clock, or (without features) knows an asynchronous runtime.
 
 pub mod activity;
+pub mod aging;
 pub mod columns;
 pub mod filter;
 pub mod histogram;
@@ -18,6 +20,7 @@ pub mod ids;
 pub mod row;
 pub mod strings;
 pub mod top;
+pub mod window;
 pub mod words;
 
 /// Generated from `proto/taskscope/v1/*.proto`; see the comments there for units, absence and zero.

@@ -33,7 +33,7 @@ pub enum TextField {
 }
 
 /// Wakes of a task whose wakes are seen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Wakes {
     pub total: u64,
     /// Inside its own polls.
@@ -45,7 +45,7 @@ pub struct Wakes {
 }
 
 /// A task was asked to stop, and what it did since.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CancelRequest {
     /// Since the first request.
     pub since_ns: u64,

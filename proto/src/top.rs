@@ -27,7 +27,8 @@ pub enum Direction {
 }
 
 impl Direction {
-    fn compare(self, a: &Place, b: &Place) -> Ordering {
+    /// Which of two places comes first.
+    pub fn compare(self, a: &Place, b: &Place) -> Ordering {
         let by_value = match self {
             Self::Descending => b.value.cmp(&a.value),
             Self::Ascending => a.value.cmp(&b.value),
@@ -87,10 +88,12 @@ impl<T> Top<T> {
         if full && self.heap.peek().is_some_and(|last| self.direction.compare(&place, &last.place).is_ge()) {
             return;
         }
-        if full {
-            self.heap.pop();
+        let entry = Entry { place, direction: self.direction, item: item() };
+        if !full {
+            self.heap.push(entry);
+        } else if let Some(mut last) = self.heap.peek_mut() {
+            *last = entry;
         }
-        self.heap.push(Entry { place, direction: self.direction, item: item() });
     }
 
     /// Rows offered, in the window or not.

@@ -9,8 +9,9 @@ use taskscope_proto::row::{TaskRow, sort_value};
 use taskscope_proto::strings::Strings;
 use taskscope_proto::v1::introspect_client::IntrospectClient;
 use taskscope_proto::v1::{
-    Frame, GroupQuery, SortKey, StandingQuery, TaskCursor, TaskQuery, WatchRequest, loss,
+    self, Frame, GroupQuery, SortKey, StandingQuery, TaskCursor, TaskQuery, WatchRequest, event, loss,
 };
+use taskscope_proto::window::Window;
 use taskscope_tests::target::Target;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -153,7 +154,7 @@ async fn a_standing_query_finds_what_has_matched_long_enough_and_says_it_once() 
 }
 
 #[tokio::test]
-async fn history_comes_after_the_first_frame_and_groups_have_histograms_when_asked() {
+async fn what_was_before_the_watcher_came_is_in_its_first_frame_and_groups_have_histograms_when_asked() {
     let request = WatchRequest {
         interval_ns: 500_000_000,
         groups: Some(GroupQuery { limit: 50, histograms: true }),
@@ -161,34 +162,106 @@ async fn history_comes_after_the_first_frame_and_groups_have_histograms_when_ask
         ..Default::default()
     };
     let mut watch = watch(request).await;
-    assert!(watch.next().await.history.is_none());
-    let (mut history, mut work) = (None, None);
+    let first = watch.next().await;
+    let history = first.history.expect("the target has run for a second");
+    assert!(!history.alive.is_empty() && !history.more && history.first_at_ns <= first.at_ns, "{history:?}");
+    let len = history.alive.len();
+    let columns = [
+        history.polls.len(),
+        history.requests.len(),
+        history.busy_permille_plus1.len(),
+        history.queued_plus1.len(),
+        history.stuck_workers.len(),
+    ];
+    assert!(columns.iter().all(|&column| column == len), "{history:?}");
+    assert!(history.workers.iter().all(|worker| worker.busy_permille_plus1.len() == len), "{history:?}");
+    assert!(!history.workers.is_empty() && history.polls.iter().sum::<u64>() > 1000, "{history:?}");
+    let text = |strings: &Strings, sid| strings.text(taskscope_proto::ids::Sid(sid)).to_owned();
+    let work = history.groups.iter().find(|group| text(&watch.strings, group.name_sid) == "work");
+    let work = work.expect("its polls are remembered by group");
+    assert_eq!(
+        (work.second.len(), work.live.len(), work.busy_ns.len()),
+        (work.polls.len(), work.polls.len(), work.polls.len())
+    );
+    assert!(work.polls.iter().sum::<u64>() > 1000 && work.busy_ns.iter().sum::<u64>() > 0, "{work:?}");
+
+    let mut work = None;
     for _ in 0..8 {
         let frame = watch.next().await;
+        assert!(frame.history.is_none(), "it has been sent");
         assert!(
             frame.losses.iter().all(|loss| loss.reason() == loss::Reason::UninstrumentedTasks),
             "{frame:?}"
         );
-        history = history.or(frame.history);
-        work = frame.groups.and_then(|window| {
-            window
-                .groups
-                .into_iter()
-                .find(|group| watch.strings.text(taskscope_proto::ids::Sid(group.name_sid)) == "work")
-        });
+        let groups = frame.groups.map(|window| window.groups);
+        work = groups
+            .and_then(|groups| {
+                groups.into_iter().find(|group| text(&watch.strings, group.name_sid) == "work")
+            })
+            .or(work);
     }
-    let history = history.expect("it was asked for");
-    let columns = [
-        history.alive.len(),
-        history.polls.len(),
-        history.busy_permille_plus1.len(),
-        history.stuck_workers.len(),
-    ];
-    assert!(columns.iter().all(|&len| len == columns[0]), "{history:?}");
     let polls = work.expect("the working task has a group").polls.expect("it polls");
     let histogram = polls.histogram.as_ref().expect("it was asked for");
     assert_eq!(histogram.count.iter().sum::<u64>(), polls.polls_window);
     assert!(polls.polls_window > 1000, "{polls:?}");
+}
+
+#[tokio::test]
+async fn an_event_from_before_the_watcher_came_is_in_its_first_frame() {
+    let mut target = Target::program("target-stuck").on_tcp().start();
+    target.process.say("");
+    target.said("stuck");
+    let ask = async || {
+        let mut client = client(&target).await;
+        let (requests, queue) = mpsc::channel(1);
+        let request = WatchRequest { history_seconds: 900, ..Default::default() };
+        requests.send(request).await.expect("the queue has room");
+        let mut frames = client.watch(ReceiverStream::new(queue)).await.expect("it is served").into_inner();
+        frames.message().await.expect("the stream goes on").expect("the stream goes on")
+    };
+    // Whoever comes first may see it begin; the one after sees what was.
+    let told = async {
+        while ask().await.events.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(ANSWERS_WITHIN, told).await.expect("a stuck poll becomes an event");
+    let later = ask().await;
+    assert!(later.events.iter().any(|event| event.kind() == event::Kind::PollStuck), "{later:?}");
+}
+
+#[tokio::test]
+async fn only_rows_in_which_more_than_time_has_changed_are_sent_again() {
+    let tasks = Some(TaskQuery { limit: 100, sort: SortKey::SortId.into(), ..Default::default() });
+    let request = WatchRequest { request_id: 1, interval_ns: 100_000_000, tasks, ..Default::default() };
+    let mut watch = watch(request.clone()).await;
+    let mut window = Window::default();
+    let first = watch.next().await;
+    let all = watch.rows(&first).len();
+    assert!(all > IDLE && first.tasks.as_ref().is_some_and(|tasks| tasks.order.len() == all));
+    window.take(&first, &watch.strings).expect("the columns fit");
+    for _ in 0..10 {
+        let frame = watch.next().await;
+        let sent = watch.rows(&frame);
+        assert!(
+            !frame.resync && frame.tasks.as_ref().is_some_and(|tasks| tasks.order.len() == all),
+            "{frame:?}"
+        );
+        assert!(sent.iter().all(|row| row.name != "idle-plain"), "{sent:?}");
+        assert!(sent.iter().any(|row| row.name == "work"), "it is polled all the time");
+        window.take(&frame, &watch.strings).expect("the columns fit");
+    }
+    // What the rows have grown to by themselves is what a frame that stands alone says.
+    let again = WatchRequest { request_id: 2, ..request };
+    watch.requests.send(again).await.expect("the stream is open");
+    let alone = watch.answer_to(2).await;
+    let passed = v1::Frame { at_ns: alone.at_ns, ..Default::default() };
+    window.take(&passed, &watch.strings).expect("there is nothing to read");
+    let idle =
+        |rows: Vec<TaskRow>| rows.into_iter().filter(|row| row.name == "idle-plain").collect::<Vec<_>>();
+    let aged = idle(window.ordered().cloned().collect());
+    assert_eq!(aged.len(), IDLE);
+    assert_eq!(aged, idle(watch.rows(&alone)));
 }
 
 #[tokio::test]

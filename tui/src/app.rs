@@ -620,7 +620,7 @@ impl App {
     fn window<'a>(&self, places: &'a [Place]) -> Window<'a> {
         Window {
             places,
-            matching: self.shown().tasks.matching.unwrap_or(places.len() as u64),
+            matching: self.shown().tasks.matching().unwrap_or(places.len() as u64),
             page: self.page(),
             settled: self.frozen.is_none() && self.has_answer(),
         }

@@ -138,33 +138,33 @@ impl Model {
     }
 
     /// Takes in a frame. Those of one stream must come in their order.
-    pub(crate) fn take(&mut self, frame: v1::Frame) {
+    pub(crate) fn take(&mut self, mut frame: v1::Frame) {
         if frame.seq <= 1 {
             self.strings = Strings::default();
         }
         let texts: Vec<_> = frame
             .strings
-            .into_iter()
+            .drain(..)
             .map(|it| v1::InternedString { sid: it.sid, text: shortened(it.text) })
             .collect();
         self.strings.extend(&texts);
         self.at_ns = Some(frame.at_ns);
         self.rows_age_ns = frame.rows_age_ns;
         self.totals = frame.totals.or(self.totals.take());
-        self.runtimes = frame.runtimes.into_iter().map(|runtime| self.runtime(runtime)).collect();
-        self.threads = frame.threads.into_iter().map(|thread| self.thread(thread)).collect();
-        self.pools = frame.pools;
-        for event in frame.events {
+        self.runtimes = frame.runtimes.drain(..).map(|runtime| self.runtime(runtime)).collect();
+        self.threads = frame.threads.drain(..).map(|thread| self.thread(thread)).collect();
+        self.pools = std::mem::take(&mut frame.pools);
+        for event in frame.events.drain(..) {
             let event = self.event(event);
             self.events.insert(event.seq, event);
         }
         while self.events.len() > EVENTS {
             self.events.pop_first();
         }
-        self.losses = frame.losses;
+        self.losses = std::mem::take(&mut frame.losses);
         self.probe = frame.probe.or(self.probe.take());
         if !frame.capabilities.is_empty() {
-            self.capabilities = frame.capabilities;
+            self.capabilities = std::mem::take(&mut frame.capabilities);
         }
         if let Some(chunk) = &frame.history {
             self.history.take_chunk(chunk);
@@ -173,15 +173,7 @@ impl Model {
         if let Some(groups) = &frame.groups {
             self.groups.take(groups, frame.at_ns, &self.strings);
         }
-        self.fault = None;
-        if frame.resync {
-            self.tasks.forget();
-        }
-        if let Some(window) = &frame.tasks
-            && let Err(malformed) = self.tasks.take(window, frame.request_id, &self.strings)
-        {
-            self.fault = Some(malformed.to_string());
-        }
+        self.fault = self.tasks.take(&frame, &self.strings).err().map(|malformed| malformed.to_string());
     }
 
     /// Adds what this frame says to the history that began before it.

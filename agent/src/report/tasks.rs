@@ -88,7 +88,7 @@ pub(crate) fn json(model: &Model) -> anyhow::Result<String> {
             reason: &row.reason,
         })
     };
-    rows.iter().map(line).collect()
+    rows.into_iter().map(line).collect()
 }
 
 pub(crate) fn text(model: &Model) -> anyhow::Result<String> {
@@ -113,7 +113,7 @@ pub(crate) fn text(model: &Model) -> anyhow::Result<String> {
         ]);
     }
     let mut out = table(&cells);
-    let matching = model.frame.tasks.as_ref().map_or(0, |window| window.matching);
+    let matching = model.matching();
     if matching > rows.len() as u64 {
         out.push_str(&format!("{} more match; hint: --limit\n", words::count(matching - rows.len() as u64)));
     }

@@ -196,6 +196,9 @@ fn alone(registry: &'static Registry, said: Said, kind: TaskKind) -> Seen {
         return Seen::Counted(group);
     };
     registry.totals.followed.fetch_add(1, Relaxed);
+    if kind == TaskKind::Wrapped {
+        registry.totals.wrapped_alone.fetch_add(1, Relaxed);
+    }
     if let Some(wakes) = registry.slots.wakes(slot, id) {
         wakes.ready(spawned, id);
     }

@@ -14,8 +14,9 @@ use super::Engine;
 use super::activity::{self, Look, OwnCpu};
 use super::askers::{Answer, Answers};
 use super::defects::Defects;
-use super::history::{History, Second};
+use super::history::{GroupTotals, History, STEP_NS, Second};
 use super::pauses::{Pauses, Tick};
+use super::tick::{TICK_NS, Ticks as Tempo};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::cgroup::Throttling;
 use crate::clock::Ticks;
@@ -31,13 +32,11 @@ pub(crate) use pools::Pools;
 use process::Process;
 pub(crate) use workers::Workers;
 
-/// Between two looks at the thread lines.
-pub(crate) const TICK_NS: u64 = 50_000_000;
 /// A live poll is looked at in /proc from this age on.
 const LOOK_AFTER_NS: u64 = 20_000_000;
 /// After its threshold, a poll that is still running is an event again at these ages.
 const AGAIN_NS: [u64; 3] = [1_000_000_000, 10_000_000_000, 60_000_000_000];
-const SECOND_NS: u64 = 1_000_000_000;
+const SECOND_NS: u64 = STEP_NS;
 const EVENTS_KEPT: usize = 512;
 const ENDED_KEPT: usize = 1024;
 const EXCUSED_KEPT: usize = 1024;
@@ -69,6 +68,7 @@ pub(crate) struct Sampler {
     pub(crate) history: History,
     defects: Defects,
     second: LastSecond,
+    tempo: Tempo,
     snapshot_at_ns: u64,
     pub(crate) cpu_ratio: Option<f64>,
     /// Threads with a line that were not to be found a second ago.
@@ -168,7 +168,6 @@ pub(crate) struct Live {
     pub(crate) tid: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) word: u64,
-    pub(crate) start: Ticks,
     pub(crate) poll: v1::LivePoll,
     /// Its thread has handed its worker on (`block_in_place`), or its worker is parked: nothing is blocked by it.
     pub(crate) blocks_nobody: bool,
@@ -215,9 +214,10 @@ impl Sampler {
             label_fold: folding::Fold::default(),
             workers: Workers::default(),
             pools: Pools::default(),
-            history: History::default(),
+            history: History::with_bytes(engine.registry.history_bytes),
             defects: Defects::default(),
             second: LastSecond::default(),
+            tempo: Tempo::default(),
             snapshot_at_ns: 0,
             cpu_ratio: None,
             missing: HashSet::new(),
@@ -255,14 +255,15 @@ impl Sampler {
         // Before anything is judged by its length.
         self.look_for_pause();
         let awake_ns = self.pauses.awake(now_ns);
-        let second_is_over = now_ns >= self.second.at_ns + SECOND_NS;
+        let second_is_over = now_ns / SECOND_NS > self.second.at_ns / SECOND_NS;
         if second_is_over {
             // Before anything here holds an entry: an ended runtime is one that nobody holds.
             self.engine.forget_ended_runtimes();
         }
         self.take_slow_polls(now_ns);
-        let mut next_ns = now_ns + TICK_NS;
+        let mut next_ns = u64::MAX;
         self.look_at_lines(now_ns, &mut next_ns);
+        next_ns = next_ns.min(now_ns + self.tempo(now_ns));
         self.take_ended(now_ns);
         let runtimes = self.engine.runtimes();
         self.workers.tick(awake_ns, &runtimes, &self.lines, &self.live);
@@ -314,6 +315,14 @@ impl Sampler {
     /// How long ago `ticks` was by that clock.
     pub(crate) fn awake_since(&self, ticks: Ticks, now_ns: u64) -> u64 {
         self.pauses.awake_between(self.at(ticks), now_ns)
+    }
+
+    /// Time until the next tick, as the lines show it; a second's end is not slept through.
+    fn tempo(&mut self, now_ns: u64) -> u64 {
+        let open = self.lines.iter().any(|line| line.bracket.is_some());
+        let ends = self.lines.iter().fold(0u64, |sum, line| sum.wrapping_add(line.active));
+        let tick_ns = self.tempo.next_ns(open, ends, self.engine.registry.slow_poll_threshold_ns);
+        tick_ns.min(SECOND_NS - now_ns % SECOND_NS).max(1)
     }
 
     /// Samples again unless it was done within the last milliseconds, so that an answer is fresh.
@@ -416,7 +425,6 @@ impl Sampler {
                 tid: line.tid,
                 worker: line.worker,
                 word: bracket.start,
-                start: bracket.start,
                 blocks_nobody: moved_on || bracket.own && self.workers.is_parked(&line),
                 poll,
             };
@@ -581,7 +589,9 @@ impl Sampler {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(v1::Event { seq: self.events_total, ..event });
+        let event = v1::Event { seq: self.events_total, ..event };
+        self.history.push_event(&event);
+        self.events.push_back(event);
     }
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
@@ -617,18 +627,36 @@ impl Sampler {
 
         let polls = registry.counts().polls;
         let requests = self.requests_total().unwrap_or(0);
-        if self.second.at_ns > 0 {
-            let alive = self.alive(runtimes).unwrap_or_else(|| self.followed());
-            self.history.push(Second {
-                at_ns: now_ns,
-                alive,
-                polls: polls.saturating_sub(self.second.polls),
-                requests: requests.saturating_sub(self.second.requests),
-                busy_ratio: self.workers.mean_busy_ratio(),
-                queued: self.workers.ready_tasks(),
-                stuck_workers: self.stuck_workers(),
-            });
-        }
+        let alive = self.alive(runtimes).unwrap_or_else(|| self.followed());
+        let workers = self.workers.busy_ratios();
+        let pools = self.all_pools(now_ns);
+        let groups: Vec<GroupTotals> = registry
+            .groups
+            .iter()
+            .map(|(id, group)| {
+                let (spawned, ended, _) = group.counts();
+                let polls = registry.totals_of_group(id);
+                GroupTotals {
+                    id: id.0,
+                    live: spawned.saturating_sub(ended),
+                    polls_total: polls.0,
+                    busy_ns_total: polls.1,
+                }
+            })
+            .collect();
+        self.history.push(&Second {
+            at_ns: now_ns,
+            alive,
+            polls: polls.saturating_sub(self.second.polls),
+            requests: requests.saturating_sub(self.second.requests),
+            busy_ratio: self.workers.mean_busy_ratio(),
+            queued: self.workers.ready_tasks(),
+            stuck_workers: self.stuck_workers(),
+            workers: &workers,
+            pools: &pools,
+            groups: &groups,
+        });
+        registry.losses.add(Reason::LostHistory, self.history.take_lost());
         let own_cpu_ns = self.own_cpu.read().map(|cpu| cpu.on_cpu_ns);
         self.cpu_ratio = own_cpu_ns
             .map(|cpu| cpu.saturating_sub(self.second.own_cpu_ns) as f64 / elapsed_ns as f64)

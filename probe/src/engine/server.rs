@@ -10,23 +10,22 @@ use taskscope_proto::MAX_MESSAGE_BYTES;
 use taskscope_proto::v1::introspect_server::{Introspect, IntrospectServer};
 use taskscope_proto::v1::{DescribeRequest, Description, Frame, WatchRequest};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Engine;
+use super::credit::{Credit, SLICE_NS};
 use super::frames::{Ask, Watcher};
 use super::listen::{Incoming, Listener, Loopback, Peer, SameUser};
 use super::sampler::Sampler;
+use super::schedule::{Schedule, Step};
+use super::{Engine, cpu};
 
 /// Watchers at once; one more is refused.
 const MAX_WATCHERS: u32 = 16;
 /// Frames that wait for a slow watcher; the next one then stands alone.
 const FRAMES_AHEAD: usize = 2;
-/// Events leave at once, but not more often than this.
-const NEWS_EVERY: Duration = Duration::from_millis(50);
 /// A stream that asks for nothing is closed.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 32;
@@ -39,6 +38,7 @@ pub(crate) struct Shared {
     watchers: AtomicU32,
     /// Changes when there are new events.
     news: watch::Sender<u64>,
+    credit: Mutex<Credit>,
 }
 
 impl Shared {
@@ -48,7 +48,47 @@ impl Shared {
             sampler: Mutex::new(Sampler::new(engine)),
             watchers: AtomicU32::new(0),
             news: watch::Sender::new(0),
+            credit: Mutex::new(Credit::full(0, 0)),
         })
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.engine.registry.clock.at(self.engine.registry.clock.now())
+    }
+
+    /// CPU time of the probe's thread; where that is not told, time itself is charged for it.
+    fn cpu_ns(&self) -> u64 {
+        cpu::of_this_thread().unwrap_or_else(|| self.now_ns())
+    }
+
+    fn credit(&self) -> MutexGuard<'_, Credit> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a watcher is to do now.
+    fn step(&self, watcher: &Watcher, schedule: &mut Schedule) -> Step {
+        let now_ns = self.now_ns();
+        let wait_ns = |purpose| self.credit().wait_ns(now_ns, self.cpu_ns(), purpose);
+        let walking = watcher.walking(&self.sampler(), wait_ns);
+        schedule.step(now_ns, walking)
+    }
+
+    /// The next frame, and whether it has everything that was asked for.
+    fn frame(&self, watcher: &mut Watcher) -> (Frame, bool) {
+        let mut sampler = self.sampler();
+        let frame = watcher.frame(&mut sampler, self.watchers.load(Relaxed));
+        (frame, watcher.has_answer(&sampler))
+    }
+
+    fn begin_walk(&self, watcher: &mut Watcher) {
+        watcher.begin_walk(&self.sampler(), self.now_ns());
+    }
+
+    /// One slice of a walk, charged to the credit. True: the walk is at its end.
+    fn slice(&self, watcher: &mut Watcher) -> bool {
+        let ended = watcher.advance(&self.sampler(), self.now_ns() + SLICE_NS);
+        self.credit().spend(self.cpu_ns());
+        ended
     }
 
     fn sampler(&self) -> MutexGuard<'_, Sampler> {
@@ -169,11 +209,50 @@ async fn drive(
 ) {
     let mut news = shared.news.subscribe();
     let mut listening = true;
-    let mut sent = Instant::now();
-    let mut due = sent;
+    let mut schedule = Schedule::new(shared.now_ns(), watcher.ask().interval_ns, watcher.ask().once);
     loop {
+        let now_ns = shared.now_ns();
+        let reads = frames.capacity() > 0;
+        let step =
+            if schedule.is_due(now_ns) && !reads { Step::Send } else { shared.step(&watcher, &mut schedule) };
+        let pause = match step {
+            Step::Send => {
+                match frames.try_reserve() {
+                    Ok(permit) => {
+                        let (frame, has_answer) = shared.frame(&mut watcher);
+                        permit.send(Ok(frame));
+                        schedule.sent(now_ns, has_answer);
+                        if watcher.ask().once {
+                            break;
+                        }
+                        if watcher.has_past() {
+                            schedule.more(now_ns);
+                        }
+                    }
+                    Err(mpsc::error::TrySendError::Full(())) => {
+                        watcher.resync();
+                        schedule.sent(now_ns, true);
+                    }
+                    Err(mpsc::error::TrySendError::Closed(())) => break,
+                }
+                Duration::ZERO
+            }
+            Step::Begin => {
+                shared.begin_walk(&mut watcher);
+                Duration::ZERO
+            }
+            Step::Slice => {
+                if shared.slice(&mut watcher) {
+                    schedule.walked(shared.now_ns());
+                }
+                // Ticks, events and the other watchers come before the next slice.
+                tokio::task::yield_now().await;
+                Duration::ZERO
+            }
+            Step::Sleep(until_ns) => Duration::from_nanos(until_ns.saturating_sub(now_ns)),
+        };
         let next = {
-            let mut timer = pin!(tokio::time::sleep_until(due));
+            let mut timer = pin!(tokio::time::sleep(pause));
             let mut changed = pin!(news.changed());
             let mut gone = pin!(frames.closed());
             std::future::poll_fn(|cx| {
@@ -186,51 +265,28 @@ async fn drive(
                 if changed.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Next::News);
                 }
+                if pause.is_zero() {
+                    return Poll::Ready(Next::Due);
+                }
                 timer.as_mut().poll(cx).map(|()| Next::Due)
             })
             .await
         };
         match next {
             Next::Gone => break,
-            Next::RequestsEnded => {
-                listening = false;
-                continue;
-            }
+            Next::RequestsEnded => listening = false,
             Next::Request(request) => match request.and_then(understand) {
                 Ok(ask) => {
+                    schedule.asked(shared.now_ns(), ask.interval_ns, ask.once);
                     watcher.replace(ask);
-                    // At once, but a flood of requests is answered as one.
-                    due = (sent + NEWS_EVERY).max(Instant::now());
-                    if due > Instant::now() {
-                        continue;
-                    }
                 }
                 Err(status) => {
                     let _ = frames.send(Err(status)).await;
                     break;
                 }
             },
-            Next::News if !watcher.has_news(&shared.sampler()) => continue,
-            Next::News => {
-                due = due.min((sent + NEWS_EVERY).max(Instant::now()));
-                if due > Instant::now() {
-                    continue;
-                }
-            }
-            Next::Due => {}
-        }
-        sent = Instant::now();
-        due = sent + Duration::from_nanos(watcher.ask().interval_ns);
-        match frames.try_reserve() {
-            Ok(permit) => {
-                let attached = shared.watchers.load(Relaxed);
-                permit.send(Ok(watcher.frame(&mut shared.sampler(), attached)));
-                if watcher.ask().once {
-                    break;
-                }
-            }
-            Err(mpsc::error::TrySendError::Full(())) => watcher.resync(),
-            Err(mpsc::error::TrySendError::Closed(())) => break,
+            Next::News if watcher.has_news(&shared.sampler()) => schedule.news(shared.now_ns()),
+            Next::News | Next::Due => {}
         }
     }
     drop(seat);

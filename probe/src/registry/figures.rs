@@ -58,6 +58,15 @@ impl Registry {
         Some(Polls::of(counted, &self.groups.entry(id).unsorted))
     }
 
+    /// Number and time of a group's polls since the probe began, without their histogram; of a folded one what was counted
+    /// elsewhere.
+    pub(crate) fn totals_of_group(&self, id: GroupId) -> (u64, u64) {
+        let (polls, busy_ns) = self.groups.entry(id).unsorted.totals();
+        let position = u8::try_from(id.0).unwrap_or(0);
+        let sorted = self.group_polls.totals(self.lines.groups(), position);
+        (polls + sorted.0, busy_ns + sorted.1)
+    }
+
     /// As [`Registry::polls_of_group`].
     pub(crate) fn polls_of_label(&self, index: LabelIndex) -> Option<Polls> {
         let counted = self.label_polls.read(self.lines.labels(), u8::try_from(index.0).ok()?)?;

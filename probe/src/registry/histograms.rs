@@ -255,6 +255,18 @@ impl Histograms {
         Some(counts.into())
     }
 
+    /// Number and time of what all threads have counted under `position`.
+    pub(crate) fn totals<'a>(&self, tallies: impl Iterator<Item = &'a Tally>, position: u8) -> (u64, u64) {
+        let before = match position {
+            0 => (self.polls_before.load(Acquire), self.busy_before_ns.load(Relaxed)),
+            _ => (0, 0),
+        };
+        tallies.fold(before, |(polls, busy_ns), tally| {
+            let record = &self.records[usize::from(tally.0[usize::from(position) % CAP].load(Acquire))];
+            (polls + record.polls.load(Relaxed), busy_ns + record.busy_ns.load(Relaxed))
+        })
+    }
+
     fn add_record(&self, record: &Record, counts: &mut Counts) {
         counts.polls += record.polls.load(Relaxed);
         counts.busy_ns += record.busy_ns.load(Relaxed);

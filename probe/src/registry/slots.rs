@@ -295,6 +295,7 @@ impl Slots {
     }
 
     /// Consistent copies of all live tasks.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = SlotView> {
         (1..self.high_water() as u32).filter_map(|at| self.view(SlotIndex(at)))
     }

@@ -47,7 +47,7 @@ pub(crate) fn list(
     }
     draw(frame, top, vec![rule(theme(app), title, &facts, area.width)]);
     let unmatched = format!("none matches {}", app.filter_text());
-    let empty = match (model.tasks.matching, app.paused_for(), app.filter_text()) {
+    let empty = match (model.tasks.matching(), app.paused_for(), app.filter_text()) {
         (None, Some(_), _) => "the screen was paused before rows of tasks were asked for; space goes on",
         (None, None, _) => "asking for rows",
         (Some(_), _, "") => none,
@@ -64,7 +64,7 @@ pub(crate) fn list(
 /// `1–14 of 212`.
 fn part(app: &App, model: &Model, first: usize, shown: usize, fetched: usize) -> String {
     let listing = app.listing();
-    let Some(matching) = model.tasks.matching else { return "–".to_owned() };
+    let Some(matching) = model.tasks.matching() else { return "–".to_owned() };
     let matching = matching.max(fetched as u64);
     if shown == 0 {
         return format!("{} match", words::count(matching));

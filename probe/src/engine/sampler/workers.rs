@@ -143,6 +143,18 @@ impl Workers {
         (!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64)
     }
 
+    /// Runtime, index and busy share of every worker.
+    pub(crate) fn busy_ratios(&self) -> Vec<(u32, u32, Option<f64>)> {
+        let of = |seen: &Observed| {
+            let id = seen.id;
+            let mut workers: Vec<_> =
+                seen.workers.iter().map(|(&index, state)| (id, index, state.busy_ratio)).collect();
+            workers.sort_unstable_by_key(|&(_, index, _)| index);
+            workers
+        };
+        self.runtimes.iter().flat_map(of).collect()
+    }
+
     /// Tasks in run queues, over all runtimes that tell.
     pub(crate) fn ready_tasks(&self) -> Option<u64> {
         self.runtimes.iter().filter_map(|seen| seen.ready).reduce(|all, ready| all + ready)

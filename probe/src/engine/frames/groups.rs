@@ -1,0 +1,104 @@
+//! The groups and labels that a watcher sees, the busiest first.
+
+use taskscope_proto::ids::GroupId;
+use taskscope_proto::v1;
+
+use crate::engine::sampler::Sampler;
+use crate::engine::windows::Window;
+use crate::registry::figures::Polls;
+
+const MAX_GROUPS: usize = 1_000;
+const DEFAULT_GROUPS: usize = 50;
+/// Encoded groups and labels take this much at most; histograms go first.
+const ROOM_BYTES: usize = 160 << 10;
+/// What they say is about the last seconds: they are not worked out more often than this.
+pub(super) const EVERY_NS: u64 = 500_000_000;
+
+pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v1::GroupWindow {
+    let limit = if query.limit == 0 { DEFAULT_GROUPS } else { (query.limit as usize).min(MAX_GROUPS) };
+    let registry = &sampler.engine.registry;
+    let threshold_ns = registry.slow_poll_threshold_ns;
+    let mut groups: Vec<v1::Group> = Vec::new();
+    for (id, group) in registry.groups.iter() {
+        let (spawned, ended, panicked) = group.counts();
+        if spawned == 0 && id != GroupId(0) {
+            continue;
+        }
+        let windows = crate::engine::sampler::at(&mut sampler.groups, id.0 as usize);
+        let polls = registry
+            .polls_of_group(id)
+            .map(|polls| poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms));
+        groups.push(v1::Group {
+            id: id.0,
+            name_sid: group.name().0,
+            spawned_at_sid: group.site().0,
+            live: spawned.saturating_sub(ended),
+            peak_live: group.peak(),
+            spawned_total: spawned,
+            ended_total: ended,
+            panicked_total: panicked,
+            polls,
+            trend: Some(windows.size.trend(now_ns, spawned, ended)),
+            queue_wait: group.waits().map(|(started_total, wait_ns_total, longest_ns)| v1::QueueWait {
+                started_total,
+                wait_ns_total,
+                longest_ns,
+            }),
+        });
+    }
+    groups.retain(|group| group.id != 0 || group.spawned_total > 0);
+    let total = groups.len() as u64;
+    let weight = |polls: &Option<v1::PollStats>| polls.as_ref().map_or(0, |polls| polls.busy_ns_total);
+    // A group that grows is shown however little it does.
+    let growth = |group: &v1::Group| group.trend.map_or(0, |trend| trend.spawned.saturating_sub(trend.ended));
+    groups.sort_by_key(|group| std::cmp::Reverse((growth(group) >= 100, weight(&group.polls))));
+    groups.truncate(limit);
+
+    let mut labels: Vec<v1::Label> = Vec::new();
+    for (index, label) in registry.labels.iter() {
+        let window = crate::engine::sampler::at(&mut sampler.labels, index.0 as usize);
+        let Some(polls) = registry.polls_of_label(index).filter(|polls| polls.polls > 0) else { continue };
+        let polls = poll_stats(window, &polls, now_ns, threshold_ns, query.histograms);
+        labels.push(v1::Label {
+            label_sid: label.sid().0,
+            requests_total: label.requests(),
+            polls: Some(polls),
+        });
+    }
+    labels.sort_by_key(|label| std::cmp::Reverse(weight(&label.polls)));
+    labels.truncate(limit);
+    let mut window = v1::GroupWindow { total, groups, labels };
+    fit(&mut window);
+    window
+}
+
+fn poll_stats(
+    window: &Window,
+    polls: &Polls,
+    now_ns: u64,
+    threshold_ns: u64,
+    histograms: bool,
+) -> v1::PollStats {
+    v1::PollStats {
+        polls_total: polls.polls,
+        busy_ns_total: window.busy(polls.busy_ns),
+        longest_ns: window.longest(polls.longest_ns, &polls.histogram),
+        histogram: histograms.then(|| v1::Histogram::from(&window.recent(&polls.histogram))),
+        ..window.stats(now_ns, 0, &polls.histogram, threshold_ns)
+    }
+}
+
+/// Histograms go first, then the least busy.
+fn fit(window: &mut v1::GroupWindow) {
+    use prost::Message;
+    if window.encoded_len() <= ROOM_BYTES {
+        return;
+    }
+    let groups = window.groups.iter_mut().filter_map(|group| group.polls.as_mut());
+    let labels = window.labels.iter_mut().filter_map(|label| label.polls.as_mut());
+    groups.chain(labels).for_each(|polls| polls.histogram = None);
+    while window.encoded_len() > ROOM_BYTES {
+        window.groups.truncate(window.groups.len() / 2);
+        window.labels.truncate(window.labels.len() / 2);
+    }
+}
