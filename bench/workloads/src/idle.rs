@@ -21,23 +21,31 @@ pub(crate) enum Idle {
 static WAITING: AtomicU64 = AtomicU64::new(0);
 
 /// Spawned before memory is looked at: what the first tasks of a process take belongs to the process.
-const FIRST: u64 = 1000;
+const FIRST: u64 = 16;
 /// Spawned at once; then whoever follows tasks may catch up.
 const BATCH: u64 = 1000;
 
-/// Resident bytes that each of `tasks` added.
-pub(crate) fn bytes_per_task<M: Mode>(idle: Idle, tasks: u64) -> f64 {
+/// Resident bytes.
+pub(crate) struct Memory {
+    /// Of the process, before.
+    pub(crate) start: u64,
+    /// That each task added.
+    pub(crate) per_task: f64,
+}
+
+/// Lets `tasks` wait.
+pub(crate) fn memory<M: Mode>(idle: Idle, tasks: u64) -> Memory {
     let (runtime, mode) = runtime::<M>(2);
-    let bytes = on_worker::<M, f64>(&runtime, async move {
+    let memory = on_worker::<M, _>(&runtime, async move {
         wait_in::<M>(idle, FIRST).await;
-        let before = settled().await;
+        let start = settled().await;
         wait_in::<M>(idle, tasks).await;
         let after = settled().await;
-        (after as f64 - before as f64) / tasks as f64
+        Memory { start, per_task: (after as f64 - start as f64) / tasks as f64 }
     });
     // Ending so many tasks takes some modes longer than everything before.
     std::mem::forget((runtime, mode));
-    bytes
+    memory
 }
 
 async fn wait_in<M: Mode>(idle: Idle, tasks: u64) {

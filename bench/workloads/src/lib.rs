@@ -59,9 +59,11 @@ pub fn main<M: Mode>() -> ExitCode {
         [idle @ ("idle" | "idle-timer"), tasks] => {
             let Ok(tasks) = tasks.parse() else { return usage() };
             if idle == "idle" {
-                say("idle_task_bytes", idle::bytes_per_task::<M>(Idle::Plain, tasks));
+                let memory = idle::memory::<M>(Idle::Plain, tasks);
+                say("start_bytes", memory.start as f64);
+                say("idle_task_bytes", memory.per_task);
             } else {
-                say("idle_timer_task_bytes", idle::bytes_per_task::<M>(Idle::Timer, tasks));
+                say("idle_timer_task_bytes", idle::memory::<M>(Idle::Timer, tasks).per_task);
             }
         }
         ["count", work, units, ref client @ ..] => {

@@ -54,7 +54,7 @@ impl Work {
             Self::Pingpong => &[Figure::PingpongNs],
             Self::Spawn => &[Figure::SpawnNs],
             Self::Echo => &[Figure::EchoNs, Figure::EchoP999Ns],
-            Self::Idle => &[Figure::IdleTaskBytes],
+            Self::Idle => &[Figure::IdleTaskBytes, Figure::StartBytes],
             Self::IdleTimer => &[Figure::IdleTimerTaskBytes],
             Self::YieldInstructions => &[Figure::YieldInstructions],
             Self::PingpongInstructions => &[Figure::PingpongInstructions],
