@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::counted::counted_thread;
+use crate::stopwatch::cpu_ns_of;
 use crate::{Mode, on_worker, runtime};
 
 /// Connections of the load, each with one request under way.
@@ -90,21 +91,20 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Incoming>, Infallib
 
 /// A thread, for its CPU time.
 struct Worker {
-    schedstat: PathBuf,
+    /// Its folder in `/proc`.
+    thread: PathBuf,
 }
 
 impl Worker {
     fn this() -> Self {
         let thread = std::fs::read_link("/proc/thread-self").expect("Linux tells a thread its number");
-        Self { schedstat: PathBuf::from("/proc").join(thread).join("schedstat") }
+        Self { thread: PathBuf::from("/proc").join(thread) }
     }
 
     /// The kernel adds up a thread's time when it stops running: this waits until the worker must have parked.
     fn cpu_ns(&self) -> u64 {
         std::thread::sleep(Duration::from_millis(5));
-        let text = std::fs::read_to_string(&self.schedstat).expect("the kernel keeps threads' times");
-        let ns = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
-        ns.expect("a thread's time comes first")
+        cpu_ns_of(&self.thread).expect("the kernel keeps threads' times")
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::idle::Idle;
+use crate::stopwatch::Taken;
 
 mod counted;
 mod echo;
@@ -48,9 +49,9 @@ pub fn main<M: Mode>() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["yield"] => say("yield_ns", stopwatch::sized::<M>(yields::run::<M>)),
-        ["pingpong"] => say("pingpong_ns", stopwatch::sized::<M>(pingpong::run::<M>)),
-        ["spawn"] => say("spawn_ns", stopwatch::sized::<M>(spawning::run::<M>)),
+        ["yield"] => say_taken("yield", &stopwatch::sized::<M>(yields::run::<M>)),
+        ["pingpong"] => say_taken("pingpong", &stopwatch::sized::<M>(pingpong::run::<M>)),
+        ["spawn"] => say_taken("spawn", &stopwatch::sized::<M>(spawning::run::<M>)),
         ["echo", client] => {
             let cost = echo::cost::<M>(client);
             say("echo_ns", cost.worker_ns);
@@ -89,6 +90,11 @@ pub fn main<M: Mode>() -> ExitCode {
 
 fn say(name: &str, value: f64) {
     println!("{name} {value}");
+}
+
+fn say_taken(work: &str, taken: &Taken) {
+    say(&format!("{work}_ns"), taken.wall_ns);
+    say(&format!("{work}_cpu_ns"), taken.cpu_ns);
 }
 
 fn usage() -> ExitCode {

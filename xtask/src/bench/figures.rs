@@ -16,6 +16,9 @@ pub(crate) enum Figure {
     YieldNs,
     PingpongNs,
     SpawnNs,
+    YieldCpuNs,
+    PingpongCpuNs,
+    SpawnCpuNs,
     EchoNs,
     EchoP999Ns,
     IdleTaskBytes,
@@ -24,7 +27,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::YieldInstructions,
         Self::PingpongInstructions,
         Self::SpawnInstructions,
@@ -32,6 +35,9 @@ impl Figure {
         Self::YieldNs,
         Self::PingpongNs,
         Self::SpawnNs,
+        Self::YieldCpuNs,
+        Self::PingpongCpuNs,
+        Self::SpawnCpuNs,
         Self::EchoNs,
         Self::EchoP999Ns,
         Self::IdleTaskBytes,
@@ -48,6 +54,9 @@ impl Figure {
             Self::YieldNs => "yield_ns",
             Self::PingpongNs => "pingpong_ns",
             Self::SpawnNs => "spawn_ns",
+            Self::YieldCpuNs => "yield_cpu_ns",
+            Self::PingpongCpuNs => "pingpong_cpu_ns",
+            Self::SpawnCpuNs => "spawn_cpu_ns",
             Self::EchoNs => "echo_ns",
             Self::EchoP999Ns => "echo_p999_ns",
             Self::IdleTaskBytes => "idle_task_bytes",
@@ -65,6 +74,9 @@ impl Figure {
             Self::YieldNs => "64 tasks yielding on 2 workers, ns a poll",
             Self::PingpongNs => "32 channel ping-pongs on 2 workers, ns a message",
             Self::SpawnNs => "spawn and finish on 2 workers, ns a task",
+            Self::YieldCpuNs => "64 tasks yielding on 2 workers, CPU ns a poll",
+            Self::PingpongCpuNs => "32 channel ping-pongs on 2 workers, CPU ns a message",
+            Self::SpawnCpuNs => "spawn and finish on 2 workers, CPU ns a task",
             Self::EchoNs => "an HTTP echo, CPU ns a request",
             Self::EchoP999Ns => "an HTTP echo, 99.9th percentile of latency, ns",
             Self::IdleTaskBytes => "an idle task, resident bytes",
@@ -98,6 +110,13 @@ impl Figure {
             }
             Self::SpawnNs => {
                 "One task spawns batches of 1 000 empty tasks and joins each. Wall time divided by the tasks."
+            }
+            Self::YieldCpuNs => {
+                "Of the same runs, the CPU time of all threads of the process: what others take of the machine is not in \
+                 it, what a mode's own threads take is."
+            }
+            Self::PingpongCpuNs | Self::SpawnCpuNs => {
+                "Of the same runs, the CPU time of all threads of the process."
             }
             Self::EchoNs => {
                 "hyper 1 over loopback, 64 bytes to and fro, 16 connections with one request under way each. The server \

@@ -50,9 +50,9 @@ const COUNTED_ROUNDS: u32 = 2;
 impl Work {
     fn figures(self) -> &'static [Figure] {
         match self {
-            Self::Yield => &[Figure::YieldNs],
-            Self::Pingpong => &[Figure::PingpongNs],
-            Self::Spawn => &[Figure::SpawnNs],
+            Self::Yield => &[Figure::YieldNs, Figure::YieldCpuNs],
+            Self::Pingpong => &[Figure::PingpongNs, Figure::PingpongCpuNs],
+            Self::Spawn => &[Figure::SpawnNs, Figure::SpawnCpuNs],
             Self::Echo => &[Figure::EchoNs, Figure::EchoP999Ns],
             Self::Idle => &[Figure::IdleTaskBytes, Figure::StartBytes],
             Self::IdleTimer => &[Figure::IdleTimerTaskBytes],

@@ -55,15 +55,25 @@ pub(crate) fn table(figures: &Figures) -> Table {
         let (most, measured, met) = match bound {
             Bound::Added(most) => {
                 let Some(added) = figures.added(mode, figure) else { continue };
-                (signed(most), signed(added.median), added.median <= most)
+                (signed(most), signed(added.median), Some(added.median <= most))
             }
             Bound::PartOf(other, parts) => {
-                let Some(share) = figures.share(mode, other, figure) else { continue };
+                let measured = [mode, other].map(|mode| figures.added(mode, figure).is_some());
+                if measured != [true; 2] {
+                    continue;
+                }
                 let most = format!("1/{parts} of {}", other.name());
-                (most, fraction(share), share * f64::from(parts) <= 1.0)
+                match figures.share(mode, other, figure) {
+                    Some(share) => (most, fraction(share), Some(share * f64::from(parts) <= 1.0)),
+                    None => (most, format!("{} adds nothing", other.name()), None),
+                }
             }
         };
-        let met = if met { "yes" } else { "**no**" };
+        let met = match met {
+            Some(true) => "yes",
+            Some(false) => "**no**",
+            None => "not known",
+        };
         table.row([figure.title().to_owned(), mode.name().to_owned(), most, measured, met.to_owned()]);
     }
     table
@@ -117,6 +127,10 @@ mod tests {
         ] {
             figures.push(mode, Figure::YieldInstructions, Some(value));
         }
+        // The machine was in the way of bare.
+        for (mode, value) in [(Mode::Bare, 1400.0), (Mode::TaskscopeHooks, 1500.0), (Mode::Dial9, 1100.0)] {
+            figures.push(mode, Figure::SpawnNs, Some(value));
+        }
         let text = table(&figures).markdown();
         let rows: Vec<Vec<&str>> =
             text.lines().skip(2).map(|row| row.split('|').skip(2).map(str::trim).collect()).collect();
@@ -126,6 +140,7 @@ mod tests {
                 ["taskscope-hooks", "+95.0", "+90.0", "yes", ""],
                 ["taskscope-hooks", "1/5 of dial9", "1/4.4", "**no**", ""],
                 ["taskscope-hooks", "1/20 of console-subscriber", "1/33.3", "yes", ""],
+                ["taskscope-hooks", "1/2 of dial9", "dial9 adds nothing", "not known", ""],
             ]
         );
         assert!(shares(&figures).markdown().contains("1/4.4"));
