@@ -1,5 +1,5 @@
-//! `cargo xtask bench …`: what watching costs, measured. Each subcommand is a file in `bench/`; what they share is beside
-//! them: the modes and their builds, one run of a program, callgrind, and samples of figures.
+//! `cargo xtask bench …`: what watching costs, measured. Each subcommand is a file in `bench/` and a variant of [`Bench`];
+//! what they share is beside them: the modes and their builds, one run of a program, callgrind, samples, tables.
 //!
 //! Words go to standard error; data, if asked for with `--json`, to standard output.
 
@@ -8,10 +8,14 @@ use std::path::Path;
 use clap::Subcommand;
 
 mod callgrind;
+mod figures;
 mod modes;
 mod overhead;
+mod page;
 mod process;
 mod sample;
+mod table;
+mod targets;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {

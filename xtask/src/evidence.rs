@@ -47,7 +47,8 @@ impl Machine {
     }
 }
 
-fn said(command: &mut Command) -> anyhow::Result<String> {
+/// What a command prints.
+pub(crate) fn said(command: &mut Command) -> anyhow::Result<String> {
     let out = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(out.status.success(), "{command:?} ended with {}", out.status);
     Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())

@@ -1,4 +1,4 @@
-//! Programs of others that tests run against: found, or installed from Debian's packages.
+//! Programs of others that tests run against and benches count with: found, or installed from Debian's packages.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -9,6 +9,9 @@ pub(crate) struct Peer {
     pub(crate) program: &'static str,
     package: &'static str,
 }
+
+/// Counts instructions.
+const VALGRIND: Peer = Peer { program: "valgrind", package: "valgrind" };
 
 /// All that the tests use.
 const PEERS: [Peer; 2] = [
@@ -34,18 +37,27 @@ apt-get install -y -q --no-install-recommends "$@"
 
 /// Installs what is missing; answers what still is, with the reason said on standard error.
 pub(crate) fn prepare() -> Vec<Peer> {
-    let missing: Vec<&str> =
-        PEERS.iter().filter(|peer| !present(peer.program)).map(|peer| peer.package).collect();
+    installed(PEERS.into_iter())
+}
+
+/// Whether valgrind is there, installed if need be.
+pub(crate) fn prepare_valgrind() -> bool {
+    installed(std::iter::once(VALGRIND)).is_empty()
+}
+
+fn installed(peers: impl Iterator<Item = Peer>) -> Vec<Peer> {
+    let missing: Vec<Peer> = peers.filter(|peer| !present(peer.program)).collect();
     if missing.is_empty() {
         return Vec::new();
     }
-    let packages = missing.join(" ");
+    let names: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    let packages = names.join(" ");
     if !present("apt-get") {
         eprintln!("cannot install {packages}: no apt-get here");
         eprintln!("hint: install {packages} with your system's package manager");
     } else {
         let mut command = as_root();
-        command.args(["sh", "-c", INSTALL, "install-peers"]).args(&missing);
+        command.args(["sh", "-c", INSTALL, "install-peers"]).args(&names);
         // Their progress is words, not data.
         command.stdin(Stdio::inherit()).stdout(std::io::stderr());
         let done = command.status();
@@ -60,7 +72,7 @@ pub(crate) fn prepare() -> Vec<Peer> {
             eprintln!("hint: run `apt-get update && apt-get install {packages}` as root, then this again");
         }
     }
-    PEERS.into_iter().filter(|peer| !present(peer.program)).collect()
+    missing.into_iter().filter(|peer| !present(peer.program)).collect()
 }
 
 /// Whether PATH has an executable file of this name.

@@ -1,15 +1,16 @@
 //! `cargo xtask bench overhead`: the same work, bare and watched, in turns.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 
-use super::modes::{Mode, Programs, check_bare};
-use super::sample::Sample;
-use super::{callgrind, process};
+use super::figures::{Figure, Figures};
+use super::modes::{Mode, Programs};
+use super::page::{Page, tables};
+use super::{callgrind, modes, process};
+use crate::evidence::{Machine, said};
 use crate::peers;
 
 #[derive(Args)]
@@ -18,7 +19,7 @@ pub(crate) struct Overhead {
     #[arg(long)]
     json: bool,
     /// How often everything is measured
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only these modes; docs/benchmarks.md is then not written
     #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
@@ -28,89 +29,175 @@ pub(crate) struct Overhead {
     work: Vec<Work>,
 }
 
-/// What is done, and under what it is counted.
+/// What one run of a program (or a pair, for instructions) measures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Work {
     Yield,
     Pingpong,
     Spawn,
+    Echo,
+    Idle,
+    IdleTimer,
     YieldInstructions,
     PingpongInstructions,
     SpawnInstructions,
+    EchoInstructions,
 }
+
+/// Instructions repeat to one in a thousand: more rounds would tell nothing.
+const COUNTED_ROUNDS: u32 = 2;
 
 impl Work {
-    const ALL: [Self; 6] = [
-        Self::Yield,
-        Self::Pingpong,
-        Self::Spawn,
-        Self::YieldInstructions,
-        Self::PingpongInstructions,
-        Self::SpawnInstructions,
-    ];
-
-    /// For work whose instructions are counted: its name, how many units the smaller run does, and the figure.
-    fn counted(self) -> Option<(&'static str, u64, &'static str)> {
+    fn figures(self) -> &'static [Figure] {
         match self {
-            Self::YieldInstructions => Some(("yield", 64_000, "yield_instructions")),
-            Self::PingpongInstructions => Some(("pingpong", 64_000, "pingpong_instructions")),
-            Self::SpawnInstructions => Some(("spawn", 32_000, "spawn_instructions")),
-            _ => None,
+            Self::Yield => &[Figure::YieldNs, Figure::YieldCpuNs],
+            Self::Pingpong => &[Figure::PingpongNs, Figure::PingpongCpuNs],
+            Self::Spawn => &[Figure::SpawnNs, Figure::SpawnCpuNs],
+            Self::Echo => &[Figure::EchoNs, Figure::EchoP999Ns],
+            Self::Idle => &[Figure::IdleTaskBytes, Figure::StartBytes],
+            Self::IdleTimer => &[Figure::IdleTimerTaskBytes],
+            Self::YieldInstructions => &[Figure::YieldInstructions],
+            Self::PingpongInstructions => &[Figure::PingpongInstructions],
+            Self::SpawnInstructions => &[Figure::SpawnInstructions],
+            Self::EchoInstructions => &[Figure::EchoInstructions],
         }
     }
 
-    fn name(self) -> &'static str {
+    fn is_counted(self) -> bool {
+        matches!(
+            self,
+            Self::YieldInstructions
+                | Self::PingpongInstructions
+                | Self::SpawnInstructions
+                | Self::EchoInstructions
+        )
+    }
+
+    /// Does it once; what it printed has the names of [`Self::figures`].
+    fn measured(self, programs: &Programs, mode: Mode) -> anyhow::Result<process::Printed> {
+        let program = programs.of(mode);
+        // Callgrind slows down by a factor of fifty, and console-subscriber's tasks cost a hundred times as much.
+        let slow = mode == Mode::ConsoleSubscriber;
+        let counted = |work, units, more: &[&Path]| {
+            let instructions = callgrind::per_unit(&program, work, units, more)?;
+            Ok(process::Printed::from([(self.figures()[0].name().to_owned(), instructions)]))
+        };
+        let timed = |arguments: &[&str]| {
+            let folder = process::folder()?;
+            process::printed(Command::new(&program).args(arguments), folder.path())
+        };
+        // A timer for each of 100 000 tasks would take console-subscriber 5 GB.
+        let idle_tasks = if slow { "20000" } else { "100000" };
+        let client = programs.of(Mode::Bare);
         match self {
-            Self::Yield => "yield",
-            Self::Pingpong => "pingpong",
-            Self::Spawn => "spawn",
-            Self::YieldInstructions => "yield-instructions",
-            Self::PingpongInstructions => "pingpong-instructions",
-            Self::SpawnInstructions => "spawn-instructions",
+            Self::Yield => timed(&["yield"]),
+            Self::Pingpong => timed(&["pingpong"]),
+            Self::Spawn => timed(&["spawn"]),
+            Self::Echo => timed(&["echo", client.to_str().context("the target folder's name is no UTF-8")?]),
+            Self::Idle => timed(&["idle", idle_tasks]),
+            Self::IdleTimer => timed(&["idle-timer", idle_tasks]),
+            Self::YieldInstructions => counted("yield", if slow { 16_000 } else { 64_000 }, &[]),
+            Self::PingpongInstructions => counted("pingpong", if slow { 16_000 } else { 64_000 }, &[]),
+            Self::SpawnInstructions => counted("spawn", if slow { 2000 } else { 16_000 }, &[]),
+            Self::EchoInstructions => counted("echo", 2000, &[&client]),
         }
     }
 }
 
-/// Every figure of every mode.
-type Figures = BTreeMap<(Mode, String), Sample>;
-
+/// True: all that was asked for was measured.
 pub(crate) fn run(root: &Path, asked: &Overhead) -> anyhow::Result<bool> {
+    let whole = asked.only.is_empty() && asked.work.is_empty();
     let modes = if asked.only.is_empty() { Mode::ALL.to_vec() } else { asked.only.clone() };
-    let works = if asked.work.is_empty() { Work::ALL.to_vec() } else { asked.work.clone() };
-    let programs = Programs::build(root, &modes)?;
-    check_bare(root)?;
-    let mut figures = Figures::new();
-    for round in 0..asked.rounds {
-        for &work in &works {
-            for &mode in &modes {
-                let printed = measured(&programs, mode, work)
-                    .with_context(|| format!("{} in mode {}", work.name(), mode.name()))?;
-                for (name, value) in printed {
-                    eprintln!("round {}: {} {name} {value:.1}", round + 1, mode.name());
-                    figures.entry((mode, name)).or_default().push(Some(value));
+    let mut works = if asked.work.is_empty() { Work::value_variants().to_vec() } else { asked.work.clone() };
+    let mut missing = Vec::new();
+    if works.iter().any(|work| work.is_counted()) && !peers::prepare_valgrind() {
+        works.retain(|work| !work.is_counted());
+        missing.push("instructions: there is no valgrind here".to_owned());
+    }
+    let machine = Machine::here(root)?;
+    let rustc = said(Command::new("rustc").arg("--version"))?;
+    let mut built = modes.clone();
+    if works.iter().any(|work| matches!(work, Work::Echo | Work::EchoInstructions)) {
+        // Its client.
+        built.push(Mode::Bare);
+    }
+    let programs = Programs::build(root, &built)?;
+    let tokio = modes::check_bare(root)?;
+
+    let before = load();
+    let figures = measured(&programs, &modes, &works, asked.rounds, &mut missing);
+    let after = load();
+
+    let tables = tables(&figures);
+    if asked.json {
+        eprint!("\n{tables}");
+        print!("{}", figures.json(&modes));
+    } else {
+        print!("\n{tables}");
+    }
+    for sentence in &missing {
+        eprintln!("not measured: {sentence}");
+    }
+    if whole {
+        let page = Page {
+            machine: &machine,
+            rustc: &rustc,
+            tokio: &tokio,
+            rounds: asked.rounds,
+            load: (before, after),
+            figures: &figures,
+            missing: &missing,
+        };
+        let file = root.join("docs/benchmarks.md");
+        std::fs::write(&file, page.text()).with_context(|| format!("cannot write {}", file.display()))?;
+        eprintln!("written: {}", file.display());
+    }
+    Ok(missing.is_empty())
+}
+
+/// All rounds. A run that fails is a gap in its figure's sample and a sentence.
+fn measured(
+    programs: &Programs,
+    modes: &[Mode],
+    works: &[Work],
+    rounds: u32,
+    missing: &mut Vec<String>,
+) -> Figures {
+    let mut figures = Figures::default();
+    for round in 0..rounds {
+        for &work in works {
+            if work.is_counted() && round >= COUNTED_ROUNDS {
+                continue;
+            }
+            // Each round begins with another mode, so that none always follows the same.
+            let mut turn = modes.to_vec();
+            turn.rotate_left(round as usize % modes.len());
+            for mode in turn {
+                let printed = work.measured(programs, mode).and_then(|printed| {
+                    let all = work.figures().iter().all(|figure| printed.contains_key(figure.name()));
+                    ensure!(all, "it printed {printed:?}");
+                    Ok(printed)
+                });
+                if let Err(error) = &printed {
+                    let figure = work.figures()[0].name();
+                    missing.push(format!("{figure} of {} in round {}", mode.name(), round + 1));
+                    eprintln!("round {}: {} {figure} failed: {error:#}", round + 1, mode.name());
+                }
+                for &figure in work.figures() {
+                    let value = printed.as_ref().ok().and_then(|printed| printed.get(figure.name()).copied());
+                    if let Some(value) = value {
+                        eprintln!("round {}: {} {} {value:.1}", round + 1, mode.name(), figure.name());
+                    }
+                    figures.push(mode, figure, value);
                 }
             }
         }
     }
-    let _ = peers::prepare;
-    for ((mode, name), sample) in &figures {
-        let spread = sample.spread();
-        let added = figures.get(&(Mode::Bare, name.clone())).and_then(|bare| sample.added_to(bare));
-        eprintln!("{} {name} {spread:?} {added:?}", mode.name());
-    }
-    Ok(true)
+    figures
 }
 
-fn measured(programs: &Programs, mode: Mode, work: Work) -> anyhow::Result<process::Printed> {
-    let program = programs.of(mode);
-    match work.counted() {
-        Some((name, units, figure)) => {
-            let instructions = callgrind::per_unit(&program, name, units, &[])?;
-            Ok(process::Printed::from([(figure.to_owned(), instructions)]))
-        }
-        None => {
-            let folder = process::folder()?;
-            process::printed(Command::new(&program).arg(work.name()), folder.path())
-        }
-    }
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let parts: Vec<&str> = text.split_whitespace().take(3).collect();
+    if parts.is_empty() { "not known".to_owned() } else { parts.join(" ") }
 }
