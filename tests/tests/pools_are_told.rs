@@ -43,7 +43,12 @@ fn a_full_pool_is_said_and_broken_ones_cost_only_themselves() {
     for part in ["8 of 8", "61", "8.7 s"] {
         assert!(full.contains(part), "`{part}` is missing: {full}");
     }
-    let pools = pools(&target);
+    // The last one in the round that asks them all.
+    let pools = eventually(Duration::from_secs(10), || {
+        let pools = pools(&target);
+        let last = pools.iter().any(|pool| text(pool, "name") == "silent");
+        if last { Ok(pools) } else { Err(format!("{pools:#?}")) }
+    });
     let named = |name: &str| pools.iter().find(|pool| text(pool, "name") == name);
     let database = named("database").expect("the pool is there");
     assert_eq!(
