@@ -1,7 +1,7 @@
 //! The probe's clock: ticks of the processor's time-stamp counter where it is invariant, of the system's monotonic clock
 //! elsewhere. Reading it takes no system call; no wall clock is read in capture.
 
-mod counter;
+use crate::native;
 
 /// An instant in ticks of this process's clock. 0 means "none".
 pub(crate) type Ticks = u64;
@@ -31,7 +31,7 @@ pub(crate) struct Any;
 impl Source for Counter {
     #[inline(always)]
     fn now(_: &Clock) -> Ticks {
-        counter::read()
+        native::counter()
     }
 }
 
@@ -49,14 +49,14 @@ impl Clock {
         let zero = source.raw();
         let scale = source.delta_as_nanos(0, 1 << 32);
         // The source keeps to itself what it reads; it shows when a reading of ours lies on both sides of one of its.
-        let (before, its, after) = (counter::read(), source.raw(), counter::read());
-        let counter = counter::EXISTS && before <= its && its <= after;
+        let (before, its, after) = (native::counter(), source.raw(), native::counter());
+        let counter = native::HAS_COUNTER && before <= its && its <= after;
         Self { source, zero, scale, counter }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Ticks {
-        if self.counter { counter::read() } else { self.source.raw() }
+        if self.counter { native::counter() } else { self.source.raw() }
     }
 
     /// Whether [`Counter`] reads this clock.

@@ -37,6 +37,7 @@ mod capture;
 mod cgroup;
 mod clock;
 mod engine;
+mod native;
 mod pool;
 mod registry;
 mod runtimes;

@@ -9,6 +9,7 @@ use taskscope_proto::v1::loss::Reason;
 use crate::clock::{Clock, Ticks};
 use crate::engine::history;
 
+mod arena;
 pub(crate) mod cancellations;
 pub(crate) mod figures;
 mod free_list;

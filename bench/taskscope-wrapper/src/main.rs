@@ -24,7 +24,7 @@ impl Mode for Wrapper {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        taskscope_probe::spawn("bench", future)
+        taskscope_probe::spawn("bench", future).into()
     }
 }
 

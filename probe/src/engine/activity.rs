@@ -3,6 +3,8 @@
 
 use std::fs::File;
 
+#[cfg(target_os = "linux")]
+use nix::time::ClockId;
 use taskscope_proto::v1::ThreadActivity;
 use taskscope_proto::v1::thread_activity::State;
 
@@ -58,23 +60,22 @@ impl OwnCpu {
 /// CPU time of all threads of this process.
 #[cfg(target_os = "linux")]
 pub(crate) fn process_cpu_ns() -> Option<u64> {
-    clock_ns(rustix::time::ClockId::ProcessCPUTime)
+    clock_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// Time in which the machine was suspended since its start.
 #[cfg(target_os = "linux")]
 pub(crate) fn suspended_ns() -> Option<u64> {
-    use rustix::time::ClockId::{Boottime, Monotonic};
     // In this order, so that the time between the two readings is not taken for suspension.
-    let with = clock_ns(Boottime)?;
-    let without = clock_ns(Monotonic)?;
+    let with = clock_ns(ClockId::CLOCK_BOOTTIME)?;
+    let without = clock_ns(ClockId::CLOCK_MONOTONIC)?;
     Some(with.saturating_sub(without))
 }
 
 #[cfg(target_os = "linux")]
-fn clock_ns(clock: rustix::time::ClockId) -> Option<u64> {
-    let time = rustix::time::clock_gettime(clock);
-    Some(u64::try_from(time.tv_sec).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+pub(crate) fn clock_ns(clock: ClockId) -> Option<u64> {
+    let time = nix::time::clock_gettime(clock).ok()?;
+    Some(u64::try_from(time.tv_sec()).ok()? * 1_000_000_000 + u64::try_from(time.tv_nsec()).ok()?)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -4,10 +4,7 @@
 pub(crate) fn of_this_thread() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
-        use rustix::time::{ClockId, clock_gettime};
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        let seconds = u64::try_from(time.tv_sec).ok()?;
-        Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
+        super::activity::clock_ns(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
     }
     #[cfg(not(target_os = "linux"))]
     None

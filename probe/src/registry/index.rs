@@ -4,84 +4,79 @@
 //! not sequential, only slower.
 //!
 //! An entry is only the position of a slot: whether that is the right one, the id in the slot says.
-#![allow(unsafe_code)]
 
 use taskscope_proto::ids::TaskId;
 
+use super::arena::{Arena, Position, SharedPosition};
 use super::slots::{Slot, SlotIndex, Slots};
-use super::sync::{AcqRel, Acquire, AtomicU32, Relaxed, Release, zeroed};
+use super::sync::{Acquire, Relaxed, Release};
 
 const WAYS: usize = 8;
 /// Reserved at most for each slot: entries are 1.25 times the slots, rounded up to a power of two.
 pub(crate) const BYTES_PER_SLOT: usize = 10;
 
 pub(crate) struct Index {
-    /// Positions below the number of slots (only [`Index::insert`] writes one, and checks it); 0 is free, for no task lives
-    /// in the first slot. Sets of [`WAYS`] that follow one another.
-    entries: &'static [AtomicU32],
-    /// Their number, which is a power of two, less one.
-    mask: usize,
-    slots: &'static [Slot],
+    /// Positions of slots; the first is "none", for no task lives in the first slot. Sets of [`WAYS`] that follow one another.
+    entries: Arena<SharedPosition>,
+    slots: Arena<Slot>,
 }
 
 impl Index {
     pub(crate) fn of(slots: &Slots) -> Self {
         let slots = slots.all();
         let entries = (slots.len() + slots.len() / 4).next_power_of_two().max(WAYS);
-        Self { entries: zeroed(entries), mask: entries - 1, slots }
+        Self { entries: Arena::of(entries), slots }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.entries)
+        self.entries.bytes()
     }
 
     /// The places where `id` may be, the likeliest first: in its home set, then in two that take what that has no room
     /// for. Ids whose homes are one scatter over many there.
-    fn places(&self, id: TaskId) -> impl Iterator<Item = &'static AtomicU32> + use<> {
-        let (entries, mask) = (self.entries, self.mask);
+    fn places(&self, id: TaskId) -> impl Iterator<Item = &'static SharedPosition> + use<> {
+        let entries = self.entries;
         let from = id.0 as usize;
         let hash = (id.0 / WAYS as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let sets = [from, (hash >> 40) as usize, (hash >> 16) as usize];
         sets.into_iter().flat_map(move |set| {
-            (0..WAYS).map(move |way| &entries[(set & mask & !(WAYS - 1)) + (from + way) % WAYS])
+            (0..WAYS).map(move |way| entries.at_masked((set & !(WAYS - 1)) + (from + way) % WAYS))
         })
+    }
+
+    fn none(&self) -> Option<Position> {
+        self.slots.position(0)
     }
 
     /// Whether there was room.
     pub(crate) fn insert(&self, id: TaskId, slot: SlotIndex) -> bool {
-        if slot.0 as usize >= self.slots.len() {
-            return false;
-        }
-        self.places(id).any(|place| {
-            place.load(Relaxed) == 0 && place.compare_exchange(0, slot.0, AcqRel, Relaxed).is_ok()
-        })
+        let Some((none, slot)) = self.none().zip(self.slots.position(slot.0)) else { return false };
+        self.places(id).any(|place| place.load(Relaxed) == none && place.change(none, slot))
     }
 
     /// The slot in which `id` lives, if it is where it is looked for first.
     #[inline]
     pub(crate) fn find_first(&self, id: TaskId) -> Option<(SlotIndex, &'static Slot)> {
-        // SAFETY: `mask` is one less than the number of entries, so that nothing masked with it is past them.
-        let entry = unsafe { self.entries.get_unchecked(id.0 as usize & self.mask) };
-        let index = SlotIndex(entry.load(Acquire));
-        // SAFETY: entries begin as 0, which is a slot, and `insert`, which alone writes others, checked that they are.
-        let slot = unsafe { self.slots.get_unchecked(index.0 as usize) };
-        slot.is_of(id).then_some((index, slot))
+        let position = self.entries.at_masked(id.0 as usize).load(Acquire);
+        let slot = self.slots.at(position);
+        slot.is_of(id).then_some((SlotIndex(position.number()), slot))
     }
 
     /// The slot in which `id` lives.
     pub(crate) fn find(&self, id: TaskId) -> Option<(SlotIndex, &'static Slot)> {
         self.places(id).find_map(|place| {
-            let index = SlotIndex(place.load(Acquire));
-            let slot = self.slots.get(index.0 as usize)?;
-            slot.is_of(id).then_some((index, slot))
+            let position = place.load(Acquire);
+            let slot = self.slots.at(position);
+            slot.is_of(id).then_some((SlotIndex(position.number()), slot))
         })
     }
 
     /// Forgets `id`, which lives in `slot` until the caller gives that back.
     pub(crate) fn remove(&self, id: TaskId, slot: SlotIndex) {
-        if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == slot.0) {
-            place.store(0, Release);
+        let Some((none, slot)) = self.none().zip(self.slots.position(slot.0)) else { return };
+        if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == slot) {
+            place.store(none, Release);
         }
     }
 }
@@ -131,8 +126,10 @@ mod tests {
         let (index, slots) = new((1 << 16) + 1);
         let first = 123_456_789;
         assert!((0..1 << 16).all(|n| follow(&index, &slots, first + n)));
-        let used = |set: &&[AtomicU32]| set.iter().any(|place| place.load(Relaxed) != 0);
-        let used = index.entries.chunks(WAYS).filter(used).count();
+        let none = index.none().expect("there are slots");
+        let is_used =
+            |set: &usize| (0..WAYS).any(|way| index.entries.at_masked(set + way).load(Relaxed) != none);
+        let used = (0..index.entries.len()).step_by(WAYS).filter(is_used).count();
         assert!(used <= (1 << 16) / WAYS + 1, "{used}");
         assert!((0..1 << 16).all(|n| index.find_first(TaskId(first + n)).is_some()));
     }

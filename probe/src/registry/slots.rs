@@ -9,6 +9,7 @@
 use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 
+use super::arena::Arena;
 use super::free_list::FreeList;
 use super::labels::LabelIndex;
 use super::sync::{
@@ -165,7 +166,7 @@ impl SlotView {
 }
 
 pub(crate) struct Slots {
-    slots: &'static [Slot],
+    slots: Arena<Slot>,
     wakes: &'static [Wakes],
     free: FreeList,
 }
@@ -184,7 +185,7 @@ impl Slots {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.min(MAX_SLOTS);
         // No task lives in the first one: its position stands for none.
-        Self { slots: zeroed(capacity), wakes: zeroed(capacity), free: FreeList::new(1, capacity) }
+        Self { slots: Arena::of(capacity), wakes: zeroed(capacity), free: FreeList::new(1, capacity) }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -192,7 +193,7 @@ impl Slots {
     }
 
     /// All of the arena, free or not.
-    pub(super) fn all(&self) -> &'static [Slot] {
+    pub(super) fn all(&self) -> Arena<Slot> {
         self.slots
     }
 
@@ -204,7 +205,7 @@ impl Slots {
     /// The slot of `index`, if the task `id` still lives in it.
     #[inline]
     pub(crate) fn tenant(&self, index: SlotIndex, id: TaskId) -> Option<&'static Slot> {
-        let slot = self.slots.get(index.0 as usize)?;
+        let slot = self.slots.get(index.0)?;
         (slot.id.load(Relaxed) == id.0).then_some(slot)
     }
 
@@ -217,7 +218,7 @@ impl Slots {
 
     /// As [`Slots::wakes`], for the task of whose id `tenant` is the lower half; and that id.
     pub(crate) fn wakes_of(&self, index: SlotIndex, tenant: u32) -> Option<(TaskId, &'static Wakes)> {
-        let id = self.slots.get(index.0 as usize)?.id.load(Relaxed);
+        let id = self.slots.get(index.0)?.id.load(Relaxed);
         if id == 0 || id as u32 != tenant {
             return None;
         }
@@ -226,8 +227,9 @@ impl Slots {
 
     /// A slot for a new task; `None` where all are taken.
     pub(crate) fn claim(&self, new: Tenancy) -> Option<SlotIndex> {
-        let index = SlotIndex(self.free.take(|free| self.slots[free as usize].next_free.load(Relaxed))?);
-        let slot = &self.slots[index.0 as usize];
+        let next = |free| self.slots.get(free).map_or(0, |slot| slot.next_free.load(Relaxed));
+        let index = SlotIndex(self.free.take(next)?);
+        let slot = self.slots.get(index.0)?;
         // A reader that sees one of these stores sees the id of before (0) or of after, never the former tenant's.
         fence(Release);
         slot.spawned.store(new.spawned, Relaxed);
@@ -248,7 +250,8 @@ impl Slots {
 
     /// From now on the wakes of the task in `index`, which is in its first poll, are seen.
     pub(crate) fn see_wakes(&self, index: SlotIndex, class: TaskClass, fields: Sid) {
-        let (slot, wakes) = (&self.slots[index.0 as usize], &self.wakes[index.0 as usize]);
+        let Some(slot) = self.slots.get(index.0) else { return };
+        let wakes = &self.wakes[index.0 as usize];
         wakes.reset();
         slot.fields.store(fields.0 as u16, Relaxed);
         slot.flags.fetch_or(Flags::default().with_wakes().with_class(class).0, Release);
@@ -256,20 +259,21 @@ impl Slots {
 
     /// Ends the tenancy of `id`. True for one caller only, which then gives the slot back with [`Slots::release`].
     pub(crate) fn retire(&self, index: SlotIndex, id: TaskId) -> bool {
-        let slot = &self.slots[index.0 as usize];
-        slot.id.compare_exchange(id.0, 0, AcqRel, Relaxed).is_ok()
+        let slot = self.slots.get(index.0);
+        slot.is_some_and(|slot| slot.id.compare_exchange(id.0, 0, AcqRel, Relaxed).is_ok())
     }
 
     /// Gives a retired slot back.
     pub(crate) fn release(&self, index: SlotIndex) {
-        let slot = &self.slots[index.0 as usize];
-        self.free.put_back(index.0, |next| slot.next_free.store(next, Relaxed));
+        if let Some(slot) = self.slots.get(index.0) {
+            self.free.put_back(index.0, |next| slot.next_free.store(next, Relaxed));
+        }
     }
 
     /// A consistent copy, or `None` where the slot is free or changed hands meanwhile.
     #[inline]
     pub(crate) fn view(&self, index: SlotIndex) -> Option<SlotView> {
-        let slot = self.slots.get(index.0 as usize)?;
+        let slot = self.slots.get(index.0)?;
         let id = slot.id.load(Acquire);
         // Free, or being filled.
         if id == 0 {

@@ -1,5 +1,6 @@
 //! Atomics and zeroed memory; under `--cfg taskscope_loom` those of loom, so that the model tests run the real code.
 
+pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 #[cfg(not(taskscope_loom))]
@@ -13,10 +14,13 @@ pub(crate) use bytemuck::Zeroable as Zeroed;
 #[cfg(taskscope_loom)]
 pub(crate) use std::default::Default as Zeroed;
 
-/// `count` elements of zero bytes, for as long as the process lives: pages that are never written take no memory, and
-/// memory that is never given back can be read and written late without harm.
+/// `count` elements of zero bytes, for as long as the process lives.
 #[cfg(not(taskscope_loom))]
 pub(crate) fn zeroed<T: Zeroed>(count: usize) -> &'static [T] {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if let Some(mapped) = super::arena::map(count) {
+        return mapped;
+    }
     Box::leak(bytemuck::allocation::zeroed_slice_box(count))
 }
 
