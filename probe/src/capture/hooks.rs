@@ -200,7 +200,7 @@ struct Watched {
 }
 
 /// Every branch but the likeliest leaves for [`before_any_poll`], which does the whole of it: so this needs no stack.
-#[inline]
+#[inline(always)]
 fn before_poll<S: Source>(watched: &Watched, meta: &TaskMeta<'_>) {
     let line = mine::line();
     let id = task_id(meta.id());
@@ -236,7 +236,7 @@ fn before_any_poll(Watched { registry, hook, runtime, .. }: &Watched, id: TaskId
 }
 
 /// As [`before_poll`]: what is not a short poll of a task that lives on is for [`after_any_poll`].
-#[inline]
+#[inline(always)]
 fn after_poll<S: Source>(watched: &Watched) {
     let line = mine::line();
     let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(watched) };
