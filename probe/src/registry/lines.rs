@@ -52,6 +52,8 @@ struct Stretches {
 struct Place(u64);
 
 impl Place {
+    /// A slot's position is kept as its offset in the arena, which the hook has at hand.
+    const SLOT_SHIFT: u32 = size_of::<super::slots::Slot>().ilog2();
     /// A bracket lies below this one.
     const NESTED: u64 = 1 << 48;
     /// A label was set in it.
@@ -63,7 +65,7 @@ impl Place {
 
     #[inline]
     fn of(slot: Option<SlotIndex>) -> Self {
-        Self(slot.map_or(0, |slot| slot.0.into()))
+        Self(slot.map_or(0, |slot| u64::from(slot.0) << Self::SLOT_SHIFT))
     }
 
     fn has(self, mark: u64) -> bool {
@@ -72,7 +74,7 @@ impl Place {
 
     #[inline]
     fn slot(self) -> Option<SlotIndex> {
-        Some(SlotIndex(self.0 as u32)).filter(|slot| slot.0 != 0)
+        Some(SlotIndex(self.0 as u32 >> Self::SLOT_SHIFT)).filter(|slot| slot.0 != 0)
     }
 
     fn label(self) -> Option<LabelIndex> {
