@@ -31,6 +31,8 @@ pub(crate) use workers::Workers;
 
 /// Between two looks at the thread lines.
 pub(crate) const TICK_NS: u64 = 50_000_000;
+/// The same while nothing runs: a poll that begins just after a look is then seen as it passes a threshold this long.
+const IDLE_TICK_NS: u64 = 2 * TICK_NS;
 /// A live poll is looked at in /proc from this age on.
 const LOOK_AFTER_NS: u64 = 20_000_000;
 /// After its threshold, a poll that is still running is an event again at these ages.
@@ -66,6 +68,8 @@ pub(crate) struct Sampler {
     /// Threads with a line that were not to be found a second ago.
     missing: HashSet<u32>,
     sampled_at_ns: u64,
+    /// Polls finished at the last look.
+    polls_seen: u64,
     own_cpu: OwnCpu,
     pauses: Pauses,
     excused: Excused,
@@ -186,6 +190,7 @@ impl Sampler {
             cpu_ratio: None,
             missing: HashSet::new(),
             sampled_at_ns: 0,
+            polls_seen: 0,
             own_cpu: OwnCpu::of_this_thread(),
             pauses: Pauses::new(std::thread::available_parallelism().map_or(1, usize::from)),
             excused: Excused::default(),
@@ -234,6 +239,11 @@ impl Sampler {
         self.look_at_process(now_ns);
         if second_is_over {
             self.every_second(now_ns, &runtimes);
+        }
+        let polls = self.engine.registry.lines.polls();
+        let is_idle = self.live.is_empty() && std::mem::replace(&mut self.polls_seen, polls) == polls;
+        if is_idle && self.engine.registry.slow_poll_threshold_ns >= IDLE_TICK_NS {
+            next_ns = now_ns + IDLE_TICK_NS;
         }
         self.pauses.expect(next_ns);
         next_ns
