@@ -35,7 +35,8 @@ pub(crate) struct Memory {
 }
 
 impl Cgroup {
-    /// Reads where the process is, once. `folder` stands in for all of it: a folder with the files of a cgroup, for tests.
+    /// Reads where the process is, once. `folder` (TASKSCOPE_CGROUP_DIR, for tests) stands in for all of it: a folder with
+    /// the files of a cgroup of either version.
     pub(crate) fn of_this_process(folder: Option<PathBuf>) -> Self {
         let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
         let (cpu, memory) = match folder {

@@ -16,7 +16,7 @@ use crate::say::say;
 
 /// Between two rounds, unless somebody asks for a fresh one.
 const EVERY: Duration = Duration::from_secs(1);
-/// Rounds are not made more often than this, however many ask.
+/// A wanted round comes this much later, so that many who want one get one.
 const NOT_BEFORE: Duration = Duration::from_millis(100);
 /// A closure that takes longer blocks.
 pub(crate) const BLOCKED_NS: u64 = 1_000_000_000;
@@ -96,9 +96,10 @@ impl Askers {
                     return;
                 }
             }
-            let state = self.wait(NOT_BEFORE, self.state(), |_| true);
-            let mut state = self.wait(EVERY - NOT_BEFORE, state, |state| !state.wanted);
-            state.wanted = false;
+            let mut state = self.wait(EVERY, self.state(), |state| !state.wanted);
+            if std::mem::take(&mut state.wanted) {
+                drop(self.wait(NOT_BEFORE, state, |_| true));
+            }
         }
     }
 
