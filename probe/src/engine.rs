@@ -12,6 +12,7 @@ use crate::runtimes::{RuntimeEntry, worker_index};
 use crate::settings::Settings;
 
 pub(crate) mod activity;
+pub(crate) mod alarm;
 pub(crate) mod capabilities;
 pub(crate) mod cpu;
 pub(crate) mod credit;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod absences;
+mod bench;
 mod cargo;
 mod check;
 mod evidence;
@@ -36,6 +37,9 @@ enum Command {
     },
     /// The end-to-end promises at their stated sizes, in release builds; writes docs/evidence.md
     Verify,
+    /// What watching costs, measured
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 /// The workspace's root folder.
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(&root),
         Command::Test { only } => test::run(&root, &only),
         Command::Verify => verify::run(&root),
+        Command::Bench(bench) => bench::run(&root, &bench),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
