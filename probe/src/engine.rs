@@ -13,6 +13,7 @@ use crate::say::say;
 use crate::settings::Settings;
 
 pub(crate) mod activity;
+pub(crate) mod alarm;
 pub(crate) mod askers;
 pub(crate) mod capabilities;
 pub(crate) mod cpu;

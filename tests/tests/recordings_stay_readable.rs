@@ -4,6 +4,7 @@
 use taskscope_tests::agent::Agent;
 use taskscope_tests::json::{list, text};
 use taskscope_tests::root;
+use taskscope_tests::target::Target;
 
 fn recording() -> String {
     root().join("tests/data/revision-1-stuck-poll.tskscop").display().to_string()
@@ -43,4 +44,22 @@ fn a_recording_of_revision_1_has_its_workers_and_pools() {
     }
     let names: Vec<&str> = list(&status, "pools").iter().map(|pool| text(pool, "name")).collect();
     assert_eq!(names, ["blocking", "db"]);
+}
+
+/// Most of its frames hold only what changed; read to the end it has every row, as old as it was then.
+#[test]
+fn a_recording_made_now_has_every_row_as_of_its_end() {
+    let target = Target::program("target-plain").args(["--idle", "40"]).start();
+    target.said("{\"second\":1,");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("now.tskscop").display().to_string();
+    Agent::with(["save", &target.address, &file, "--for", "3s"]).run().expect_code(0);
+    let rows = Agent::with(["tasks", &file, "--json"]).run().expect_code(0).json_lines();
+    let idle: Vec<_> = rows.iter().filter(|row| text(row, "name") == "idle-plain").collect();
+    assert_eq!(idle.len(), 40, "{rows:?}");
+    // They were saved once, at the beginning, some 2.5 s before the last frame.
+    let ages: Vec<f64> = idle.iter().filter_map(|row| row["age_ns"].as_f64()).collect();
+    assert!(ages.len() == 40 && ages.iter().all(|&age| age > 3e9), "{idle:?}");
+    let polls = rows.iter().find(|row| text(row, "name") == "work").and_then(|row| row["polls"].as_u64());
+    assert!(polls > Some(1_000), "{rows:?}");
 }

@@ -14,6 +14,7 @@ mod overhead;
 mod page;
 mod process;
 mod sample;
+mod scale;
 mod table;
 mod targets;
 
@@ -21,11 +22,14 @@ mod targets;
 pub(crate) enum Bench {
     /// Polls, messages, spawns, requests and idle tasks: bare, with the probe, and with its peers
     Overhead(overhead::Overhead),
+    /// A hundred thousand and a million live tasks with a watcher; ten million short ones
+    Scale(scale::Scale),
 }
 
-/// True: everything was measured.
+/// True: everything was measured, and no limit was passed.
 pub(crate) fn run(root: &Path, bench: &Bench) -> anyhow::Result<bool> {
     match bench {
         Bench::Overhead(overhead) => overhead::run(root, overhead),
+        Bench::Scale(scale) => scale::run(root, scale),
     }
 }

@@ -16,7 +16,7 @@ use super::askers::{Answer, Answers};
 use super::defects::Defects;
 use super::history::{GroupTotals, History, STEP_NS, Second};
 use super::pauses::{Pauses, Tick};
-use super::tick::{TICK_NS, Ticks as Tempo};
+use super::tick::{self, Seen, TICK_NS};
 use super::windows::{SNAPSHOT_EVERY_NS, Size, Window};
 use crate::cgroup::Throttling;
 use crate::clock::Ticks;
@@ -68,7 +68,8 @@ pub(crate) struct Sampler {
     pub(crate) history: History,
     defects: Defects,
     second: LastSecond,
-    tempo: Tempo,
+    tempo: tick::Ticks,
+    pub(crate) watched_by: u32,
     snapshot_at_ns: u64,
     pub(crate) cpu_ratio: Option<f64>,
     /// Threads with a line that were not to be found a second ago.
@@ -217,7 +218,8 @@ impl Sampler {
             history: History::with_bytes(engine.registry.history_bytes),
             defects: Defects::default(),
             second: LastSecond::default(),
-            tempo: Tempo::default(),
+            tempo: tick::Ticks::default(),
+            watched_by: 0,
             snapshot_at_ns: 0,
             cpu_ratio: None,
             missing: HashSet::new(),
@@ -319,9 +321,13 @@ impl Sampler {
 
     /// Time until the next tick, as the lines show it; a second's end is not slept through.
     fn tempo(&mut self, now_ns: u64) -> u64 {
-        let open = self.lines.iter().any(|line| line.bracket.is_some());
-        let ends = self.lines.iter().fold(0u64, |sum, line| sum.wrapping_add(line.active));
-        let tick_ns = self.tempo.next_ns(open, ends, self.engine.registry.slow_poll_threshold_ns);
+        let tick_ns = self.tempo.next_ns(Seen {
+            watched: self.watched_by > 0,
+            open: self.lines.iter().any(|line| line.bracket.is_some()),
+            long: self.live.iter().any(|live| live.is_poll() && live.poll.since_ns >= LOOK_AFTER_NS),
+            ends: self.lines.iter().fold(0u64, |sum, line| sum.wrapping_add(line.active)),
+            threshold_ns: self.engine.registry.slow_poll_threshold_ns,
+        });
         tick_ns.min(SECOND_NS - now_ns % SECOND_NS).max(1)
     }
 

@@ -98,6 +98,7 @@ impl Shared {
     /// One tick; returns how long until the next.
     pub(crate) fn sample(&self) -> Duration {
         let mut sampler = self.sampler();
+        sampler.watched_by = self.watchers.load(Relaxed);
         let now_ns = sampler.now_ns();
         let next_ns = sampler.sample(now_ns);
         let events = sampler.events_total();

@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use super::alarm::Alarm;
 use super::capabilities::missing_hooks;
 use super::server::{self, Shared};
 use super::{Engine, listen};
@@ -56,9 +57,18 @@ fn run(engine: &'static Engine) {
                 return;
             }
         }
-        loop {
-            let pause = shared.sample();
-            tokio::time::sleep(pause).await;
+        // In a task of its own: waking the outermost future costs a system call and another look at the driver each.
+        let ticks = tokio::spawn(async move {
+            let alarm = Alarm::new();
+            loop {
+                let pause = shared.sample();
+                alarm.sleep(pause).await;
+            }
+        });
+        if let Err(panic) = ticks.await.map_err(tokio::task::JoinError::try_into_panic)
+            && let Ok(panic) = panic
+        {
+            std::panic::resume_unwind(panic);
         }
     });
 }
