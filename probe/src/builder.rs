@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use taskscope_proto::v1::TaskKind;
+use taskscope_proto::v1::{TaskClass, TaskKind};
 #[cfg(tokio_unstable)]
 use tokio::runtime::TaskMeta;
 
 use crate::callbacks::Callbacks;
 use crate::capture::handle::{AbortHandle, JoinHandle};
+use crate::capture::task::Class;
 use crate::capture::wrapper::{self, Said};
 use crate::engine::{self, Engine};
 use crate::pool::{PoolSample, UserPool};
@@ -25,6 +26,8 @@ use crate::settings::Settings;
 pub struct Builder {
     name: Option<String>,
     slow_poll_threshold: Duration,
+    thresholds_of_names: Vec<(String, u64)>,
+    thresholds_of_classes: Vec<(TaskClass, u64)>,
     blocking_capacity: u32,
     callbacks: Callbacks,
 }
@@ -41,7 +44,28 @@ impl Builder {
 
     /// A poll that runs at least this long is an event, also while it still runs. Default 100 ms; at least 1 ms.
     pub fn slow_poll_threshold(mut self, threshold: Duration) -> Self {
-        self.slow_poll_threshold = threshold.max(Duration::from_millis(1));
+        self.slow_poll_threshold = at_least_a_millisecond(threshold);
+        self
+    }
+
+    /// The same for tasks spawned under `name`, whatever their class.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use taskscope_probe::{Class, Probe};
+    /// let builder = Probe::builder()
+    ///     .slow_poll_threshold_of("report", Duration::from_secs(2))
+    ///     .slow_poll_threshold_of_class(Class::Critical, Duration::from_millis(20));
+    /// ```
+    pub fn slow_poll_threshold_of(mut self, name: impl Into<String>, threshold: Duration) -> Self {
+        self.thresholds_of_names.push((name.into(), at_least_a_millisecond(threshold).as_nanos() as u64));
+        self
+    }
+
+    /// The same for tasks of a class that have no threshold by name.
+    pub fn slow_poll_threshold_of_class(mut self, class: Class, threshold: Duration) -> Self {
+        let threshold_ns = at_least_a_millisecond(threshold).as_nanos() as u64;
+        self.thresholds_of_classes.push((class.into(), threshold_ns));
         self
     }
 
@@ -175,7 +199,11 @@ impl Builder {
     }
 
     fn start_engine(self) -> Option<&'static Engine> {
-        engine::start(|| Settings::new(self.name, self.slow_poll_threshold, |name| std::env::var(name).ok()))
+        engine::start(|| Settings {
+            thresholds_of_names: self.thresholds_of_names,
+            thresholds_of_classes: self.thresholds_of_classes,
+            ..Settings::new(self.name, self.slow_poll_threshold, |name| std::env::var(name).ok())
+        })
     }
 }
 
@@ -212,6 +240,11 @@ fn install_park(
     };
 }
 
+/// Below that a threshold would make an event of every poll that the system interrupts.
+fn at_least_a_millisecond(threshold: Duration) -> Duration {
+    threshold.max(Duration::from_millis(1))
+}
+
 /// The probe of this process. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Copy)]
 pub struct Probe {
@@ -232,6 +265,8 @@ impl Probe {
         Builder {
             name: None,
             slow_poll_threshold: Duration::from_millis(100),
+            thresholds_of_names: Vec::new(),
+            thresholds_of_classes: Vec::new(),
             blocking_capacity: 0,
             callbacks: Callbacks::default(),
         }

@@ -93,22 +93,23 @@ impl Registry {
     /// Counts the poll of a closed bracket, whatever it was and however long it took.
     fn count_bracket(&self, line: &Line, open: &Open, label: LongestLabel, now: Ticks) {
         let ns = self.clock.between(open.start, now);
-        let slow = ns >= self.slow_poll_threshold_ns;
         let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) else {
             // A labelled stretch outside every followed task is a poll only on a worker.
-            if slow && line.is_worker() && open.slot.is_none() && !line.is_excused(open.start) {
+            let slow = ns >= self.thresholds.all_ns && !line.is_excused(open.start);
+            if slow && line.is_worker() && open.slot.is_none() {
                 self.push_slow(open, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
             }
             return;
         };
+        let (group, flags) = (GroupId(slot.group().into()), slot.flags());
+        let slow = ns >= self.threshold_ns(group, flags);
         if slow && line.is_excused(open.start) {
             slot.end_poll(now, ns);
             return;
         }
         self.count_poll(line, slot, now, ns);
-        let kind = slot.flags().kind();
-        if slow && kind != TaskKind::Blocking {
-            self.push_slow(open, ns, GroupId(slot.group().into()), label.of(ns), kind, line);
+        if slow && flags.kind() != TaskKind::Blocking {
+            self.push_slow(open, ns, group, label.of(ns), flags.kind(), line);
         }
     }
 

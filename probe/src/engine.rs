@@ -71,7 +71,8 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 settings.memory_bytes,
                 clock,
                 settings.slow_poll_threshold.as_nanos() as u64,
-            );
+            )
+            .with_thresholds(&settings.thresholds_of_names, &settings.thresholds_of_classes);
             Some(Engine {
                 registry,
                 settings,

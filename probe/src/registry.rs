@@ -25,6 +25,7 @@ pub(crate) mod slots;
 pub(crate) mod stamp;
 pub(crate) mod sync;
 pub(crate) mod text;
+pub(crate) mod thresholds;
 pub(crate) mod unsorted;
 pub(crate) mod wakes;
 
@@ -38,6 +39,7 @@ use ring::Ring;
 use slots::Slots;
 use sync::Relaxed;
 use text::Texts;
+use thresholds::Thresholds;
 
 const SLOW_POLLS: usize = 512;
 const ENDED_TASKS: usize = 1024;
@@ -53,9 +55,9 @@ pub(crate) const SLOW_WORDS: usize = 5;
 
 pub(crate) struct Registry {
     pub(crate) clock: Clock,
-    /// A finished poll at least this long goes to [`Registry::slow_polls`].
-    pub(crate) slow_poll_threshold_ns: u64,
-    /// The same in ticks, and short enough for [`Clock::short_ns`].
+    /// A finished poll past its threshold goes to [`Registry::slow_polls`].
+    pub(crate) thresholds: Thresholds,
+    /// The least of them in ticks, and short enough for [`Clock::short_ns`].
     pub(crate) slow_poll_ticks: Ticks,
     pub(crate) slots: Slots,
     pub(crate) index: Index,
@@ -185,7 +187,7 @@ impl Registry {
         Self {
             slow_poll_ticks: clock.short_ticks(slow_poll_threshold_ns),
             clock,
-            slow_poll_threshold_ns,
+            thresholds: Thresholds::of_all(slow_poll_threshold_ns),
             slots,
             index,
             lines: Lines::with_capacity(shares.lines),
@@ -203,6 +205,29 @@ impl Registry {
             history_bytes: shares.history,
             bytes,
         }
+    }
+
+    /// With other thresholds for polls of tasks with a name, or of a class.
+    pub(crate) fn with_thresholds(
+        mut self,
+        names: &[(String, u64)],
+        classes: &[(taskscope_proto::v1::TaskClass, u64)],
+    ) -> Self {
+        for (name, ns) in names {
+            if let Some(name) = self.texts.intern_parts(&[name]) {
+                self.thresholds = self.thresholds.with_name(name, *ns);
+            }
+        }
+        for &(class, ns) in classes {
+            self.thresholds = self.thresholds.with_class(class, ns);
+        }
+        self.slow_poll_ticks = self.clock.short_ticks(self.thresholds.least());
+        self
+    }
+
+    /// The threshold of a poll of the task in a slot.
+    pub(crate) fn threshold_ns(&self, group: taskscope_proto::ids::GroupId, flags: slots::Flags) -> u64 {
+        self.thresholds.of(self.groups.entry(group).name(), flags.class())
     }
 
     /// Bytes reserved for data, the history's share included.

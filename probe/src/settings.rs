@@ -14,6 +14,9 @@ pub(crate) struct Settings {
     /// `None`: the first folder that can be written.
     pub(crate) listen: Option<Listen>,
     pub(crate) slow_poll_threshold: Duration,
+    /// Other thresholds, ns.
+    pub(crate) thresholds_of_names: Vec<(String, u64)>,
+    pub(crate) thresholds_of_classes: Vec<(taskscope_proto::v1::TaskClass, u64)>,
     pub(crate) memory_bytes: usize,
     pub(crate) disabled: bool,
     /// Of this process, or the folder that TASKSCOPE_CGROUP_DIR names instead: simulated files, for tests.
@@ -76,6 +79,8 @@ impl Settings {
             name: clean_name(&name),
             listen,
             slow_poll_threshold,
+            thresholds_of_names: Vec::new(),
+            thresholds_of_classes: Vec::new(),
             memory_bytes,
             disabled,
             cgroup,

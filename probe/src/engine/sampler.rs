@@ -166,6 +166,8 @@ struct Watched {
 /// One poll, job or labelled stretch that runs now.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
+    /// A poll this long is an event.
+    threshold_ns: u64,
     pub(crate) tid: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) word: u64,
@@ -326,7 +328,7 @@ impl Sampler {
             open: self.lines.iter().any(|line| line.bracket.is_some()),
             long: self.live.iter().any(|live| live.is_poll() && live.poll.since_ns >= LOOK_AFTER_NS),
             ends: self.lines.iter().fold(0u64, |sum, line| sum.wrapping_add(line.active)),
-            threshold_ns: self.engine.registry.slow_poll_threshold_ns,
+            threshold_ns: self.engine.registry.thresholds.least(),
         });
         tick_ns.min(SECOND_NS - now_ns % SECOND_NS).max(1)
     }
@@ -388,7 +390,6 @@ impl Sampler {
 
     fn look_at_lines(&mut self, now_ns: u64, next_ns: &mut u64) {
         let registry = &self.engine.registry;
-        let threshold_ns = registry.slow_poll_threshold_ns;
         let awake_ns = self.pauses.awake(now_ns);
         self.live.clear();
         self.lines.clear();
@@ -427,7 +428,10 @@ impl Sampler {
             if moved_on {
                 registry.lines.excuse(position, bracket.start);
             }
+            let threshold_ns =
+                slot.map_or(registry.thresholds.all_ns, |slot| registry.threshold_ns(slot.group, slot.flags));
             let live = Live {
+                threshold_ns,
                 tid: line.tid,
                 worker: line.worker,
                 word: bracket.start,
@@ -501,7 +505,7 @@ impl Sampler {
                     at(&mut self.labels, label.0 as usize).excuse(now_ns, ns, paused_ns, &polls.histogram);
                 }
                 self.excused.add(id, ns, awake_ns);
-                if awake_ns < registry.slow_poll_threshold_ns {
+                if awake_ns < registry.thresholds.least() {
                     continue;
                 }
             }
@@ -714,9 +718,8 @@ impl Sampler {
     }
 
     fn stuck_workers(&self) -> u32 {
-        let threshold_ns = self.engine.registry.slow_poll_threshold_ns;
         let stuck =
-            |live: &&Live| live.is_poll() && live.worker.is_some() && live.poll.since_ns >= threshold_ns;
+            |live: &&Live| live.is_poll() && live.worker.is_some() && live.poll.since_ns >= live.threshold_ns;
         self.live.iter().filter(stuck).count() as u32
     }
 

@@ -1,7 +1,7 @@
 //! The groups and labels that a watcher sees, the busiest first.
 
 use taskscope_proto::ids::GroupId;
-use taskscope_proto::v1;
+use taskscope_proto::v1::{self, TaskClass};
 
 use crate::engine::sampler::Sampler;
 use crate::engine::windows::Window;
@@ -17,7 +17,7 @@ pub(super) const EVERY_NS: u64 = 500_000_000;
 pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v1::GroupWindow {
     let limit = if query.limit == 0 { DEFAULT_GROUPS } else { (query.limit as usize).min(MAX_GROUPS) };
     let registry = &sampler.engine.registry;
-    let threshold_ns = registry.slow_poll_threshold_ns;
+    let threshold_ns = registry.thresholds.all_ns;
     let mut groups: Vec<v1::Group> = Vec::new();
     for (id, group) in registry.groups.iter() {
         let (spawned, ended, panicked) = group.counts();
@@ -25,9 +25,10 @@ pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery)
             continue;
         }
         let windows = crate::engine::sampler::at(&mut sampler.groups, id.0 as usize);
-        let polls = registry
-            .polls_of_group(id)
-            .map(|polls| poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms));
+        let polls = registry.polls_of_group(id).map(|polls| {
+            let threshold_ns = registry.thresholds.of(group.name(), TaskClass::Unspecified);
+            poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms)
+        });
         groups.push(v1::Group {
             id: id.0,
             name_sid: group.name().0,

@@ -89,7 +89,7 @@ impl Engine {
                 .map(|host| host.trim().to_owned()),
             arch: std::env::consts::ARCH.to_owned(),
             capabilities: self.capabilities(),
-            slow_poll_threshold_ns: self.registry.slow_poll_threshold_ns,
+            slow_poll_threshold_ns: self.registry.thresholds.all_ns,
         }
     }
 }
