@@ -173,18 +173,21 @@ impl Registry {
         let outcome = view.flags.outcome();
         let died = matches!(outcome, Outcome::Panicked | Outcome::Failed);
         // What it died of was noted on the thread that ends it.
-        let line = if died { self.my_line() } else { None };
-        let view = SlotView { reason: line.map_or(Sid(0), |line| line.reason_of(id)), ..view };
+        let line = self.my_line();
+        let reason = line.filter(|_| died).map_or(Sid(0), |line| line.reason_of(id));
+        let view = SlotView { reason, ..view };
         self.count_end(view.group, outcome == Outcome::Panicked);
         if view.flags.is_asked() {
             self.cancellations.forget(id);
         }
-        self.totals.followed.fetch_sub(1, Relaxed);
+        self.totals.followed.subtract(line);
         if !id.is_tokio() && view.flags.kind() == TaskKind::Wrapped {
             self.totals.wrapped_alone.fetch_sub(1, Relaxed);
         }
         let words = view.to_ended(now);
-        self.ended.push(words);
+        if !self.ended.push_if_room(words) {
+            self.totals.unkept.add(line);
+        }
         if died {
             self.died.push(words);
         }

@@ -21,6 +21,7 @@ pub(crate) mod lines;
 #[cfg(all(test, taskscope_loom))]
 mod model;
 pub(crate) mod ring;
+pub(crate) mod sharded;
 pub(crate) mod slots;
 pub(crate) mod stamp;
 pub(crate) mod sync;
@@ -36,6 +37,7 @@ use index::Index;
 use labels::Labels;
 use lines::Lines;
 use ring::Ring;
+use sharded::Sharded;
 use slots::Slots;
 use sync::Relaxed;
 use text::Texts;
@@ -84,7 +86,9 @@ pub(crate) struct Totals {
     /// Distinct reasons (of panics and errors) that were stored as texts.
     pub(crate) reasons: AtomicU64,
     /// Tasks that have a slot now.
-    pub(crate) followed: AtomicU64,
+    pub(crate) followed: Sharded,
+    /// Ended tasks that the ring had no room for: it keeps the first of each tick.
+    pub(crate) unkept: Sharded,
     /// Of these, tasks that the wrapper follows without hooks.
     pub(crate) wrapped_alone: AtomicU64,
     /// Blocking jobs that the wrapper saw submitted, started and finished.

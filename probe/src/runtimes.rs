@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+use crate::registry::sharded::Sharded;
+
 #[derive(Debug)]
 pub(crate) struct RuntimeEntry {
     /// Never 0.
@@ -35,7 +37,7 @@ pub(crate) struct RuntimeEntry {
     pinned: AtomicBool,
     facts: Mutex<Option<Facts>>,
     /// Tasks with a row.
-    pub(crate) followed: AtomicU64,
+    pub(crate) followed: Sharded,
     /// Ends of tasks that were never spawned here: closures of the blocking pool, and workers.
     pub(crate) foreign_ended: AtomicU64,
 }
@@ -128,7 +130,7 @@ impl RuntimeEntry {
             stays: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: Mutex::new(None),
-            followed: AtomicU64::new(0),
+            followed: Sharded::default(),
             foreign_ended: AtomicU64::new(0),
         }
     }

@@ -180,8 +180,8 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
         wakes.ready(spawned, id);
     }
     if registry.index.insert(id, index) {
-        registry.totals.followed.fetch_add(1, Relaxed);
-        runtime.followed.fetch_add(1, Relaxed);
+        registry.totals.followed.add(Some(line));
+        runtime.followed.add(Some(line));
     } else {
         registry.losses.add(Reason::EvictedTasks, 1);
         if registry.slots.retire(index, id) {
@@ -274,7 +274,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
             if line.has_panicked() && slot.flags().outcome() == Outcome::Unspecified {
                 slot.set_outcome(Outcome::Panicked);
             }
-            runtime.followed.fetch_sub(1, Relaxed);
+            runtime.followed.subtract(Some(line));
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
@@ -290,7 +290,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
                 slot.set_outcome(Outcome::Shutdown);
             }
             registry.free(index, id, registry.clock.now());
-            runtime.followed.fetch_sub(1, Relaxed);
+            runtime.followed.subtract(line);
         }
         (None, None) => {
             runtime.foreign_ended.fetch_add(1, Relaxed);

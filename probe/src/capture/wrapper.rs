@@ -195,7 +195,7 @@ fn alone(registry: &'static Registry, said: Said, kind: TaskKind) -> Seen {
         registry.losses.add(Reason::EvictedTasks, 1);
         return Seen::Counted(group);
     };
-    registry.totals.followed.fetch_add(1, Relaxed);
+    registry.totals.followed.add(registry.my_line());
     if kind == TaskKind::Wrapped {
         registry.totals.wrapped_alone.fetch_add(1, Relaxed);
     }

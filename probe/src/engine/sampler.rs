@@ -57,6 +57,7 @@ pub(crate) struct Sampler {
     slow_polls_read: u64,
     ended_read: u64,
     died_read: u64,
+    unkept_told: u64,
     /// With the instant of their end, ns.
     pub(crate) ended: VecDeque<(SlotView, u64)>,
     pub(crate) groups: Vec<GroupWindows>,
@@ -210,6 +211,7 @@ impl Sampler {
             slow_polls_read: 0,
             ended_read: 0,
             died_read: 0,
+            unkept_told: 0,
             ended: VecDeque::new(),
             groups: Vec::new(),
             labels: Vec::new(),
@@ -580,7 +582,9 @@ impl Sampler {
             });
         }
         let ended = self.engine.registry.ended.take(&mut self.ended_read);
-        self.engine.registry.losses.add(Reason::LostEndings, ended.lost);
+        let unkept = self.engine.registry.totals.unkept.sum();
+        let fresh = unkept.saturating_sub(std::mem::replace(&mut self.unkept_told, unkept));
+        self.engine.registry.losses.add(Reason::LostEndings, ended.lost + fresh);
         for words in ended.items {
             let (view, at) = SlotView::from_ended(words);
             if self.ended.len() == ENDED_KEPT {
@@ -731,7 +735,7 @@ impl Sampler {
 
     /// Tasks with a row.
     pub(crate) fn followed(&self) -> u64 {
-        self.engine.registry.totals.followed.load(Relaxed)
+        self.engine.registry.totals.followed.sum()
     }
 
     /// Tasks alive as Tokio counts them; `None` where no runtime could be asked.

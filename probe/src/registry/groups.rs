@@ -20,11 +20,16 @@ pub(crate) const BYTES: usize = CAP * size_of::<Group>() + TABLE * 16 + PLACES *
 
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
 #[cfg_attr(taskscope_loom, derive(Default))]
+#[repr(align(64))]
 pub(crate) struct Group {
     name: AtomicU32,
     site: AtomicU32,
     peak: AtomicU64,
     spawned: AtomicU64,
+    /// What `ended` was when the peak was last looked at.
+    ended_seen: AtomicU64,
+    /// Written by those who spawn, above; by those who end, below, on a line of its own.
+    _apart: [AtomicU64; 4],
     ended: AtomicU64,
     panicked: AtomicU64,
     /// Jobs of the blocking pool that have started, and how long they waited for a thread.
@@ -206,15 +211,23 @@ impl Group {
 
     pub(crate) fn add_spawned(&self) {
         let spawned = self.spawned.fetch_add(1, Relaxed) + 1;
-        let live = spawned.saturating_sub(self.ended.load(Relaxed));
-        if live > self.peak.load(Relaxed) {
-            self.peak.fetch_max(live, Relaxed);
+        // `ended` is on a cache line that other threads write; no more live than that are there as long as it only grows.
+        let most = spawned.saturating_sub(self.ended_seen.load(Relaxed));
+        if most > self.peak.load(Relaxed) {
+            self.raise_peak(spawned);
         }
     }
 
     /// A task that was counted as spawned here belongs elsewhere.
     pub(crate) fn take_back_spawned(&self) {
         let _ = self.spawned.fetch_update(Relaxed, Relaxed, |spawned| spawned.checked_sub(1));
+    }
+
+    #[cold]
+    fn raise_peak(&self, spawned: u64) {
+        let ended = self.ended.load(Relaxed);
+        self.ended_seen.store(ended, Relaxed);
+        self.peak.fetch_max(spawned.saturating_sub(ended), Relaxed);
     }
 
     pub(crate) fn add_ended(&self, panicked: bool) {

@@ -25,6 +25,8 @@ pub(crate) const fn entry_bytes<const WORDS: usize>() -> usize {
 pub(crate) struct Ring<const WORDS: usize> {
     entries: &'static [Entry<WORDS>],
     written: AtomicU64,
+    /// Taken out, as of the last look.
+    taken: AtomicU64,
 }
 
 /// What a reader took out.
@@ -36,7 +38,18 @@ pub(crate) struct Taken<const WORDS: usize> {
 
 impl<const WORDS: usize> Ring<WORDS> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { entries: zeroed(capacity), written: AtomicU64::new(0) }
+        Self { entries: zeroed(capacity), written: AtomicU64::new(0), taken: AtomicU64::new(0) }
+    }
+
+    /// As [`Ring::push`], but nothing that was not taken out yet is overwritten. False: there is no room. Writers that come
+    /// too late then only read.
+    pub(crate) fn push_if_room(&self, words: [u64; WORDS]) -> bool {
+        let waiting = self.written.load(Relaxed).wrapping_sub(self.taken.load(Relaxed));
+        let room = waiting < self.entries.len() as u64;
+        if room {
+            self.push(words);
+        }
+        room
     }
 
     pub(crate) fn push(&self, words: [u64; WORDS]) {
@@ -75,6 +88,7 @@ impl<const WORDS: usize> Ring<WORDS> {
             }
             *next += 1;
         }
+        self.taken.store(*next, Relaxed);
         taken
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn losses(sampler: &Sampler) -> Vec<v1::Loss> {
 /// all count to the first runtime.
 fn followed_on(engine: &Engine, runtime: &RuntimeEntry) -> u64 {
     if runtime.has_hooks() {
-        return runtime.followed.load(Relaxed);
+        return runtime.followed.sum();
     }
     if runtime.id == current_runtime_id() { engine.registry.totals.wrapped_alone.load(Relaxed) } else { 0 }
 }

@@ -294,7 +294,7 @@ impl Observed {
         let moved = in_bracket || active != self.active;
         self.active = active;
         let Some(facts) = &self.facts else {
-            if moved || runtime.followed.load(Relaxed) > 0 || !runtime.lost_hooks().is_empty() {
+            if moved || runtime.followed.sum() > 0 || !runtime.lost_hooks().is_empty() {
                 runtime.want_metrics();
             }
             return;
