@@ -136,7 +136,8 @@ const FOREIGN: u32 = u32::MAX >> 1;
 #[inline]
 pub(crate) fn adopt_current_runtime(line: &Line) {
     let Some(runtime) = get().and_then(|engine| engine.first_runtime.get()) else { return };
-    if line.runtime() == 0 {
+    let known = line.runtime();
+    if known == 0 || known == runtime.id && !line.knows(runtime.id) {
         adopt(line, runtime);
     }
     if line.runtime() == runtime.id {

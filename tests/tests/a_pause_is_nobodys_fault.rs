@@ -60,7 +60,7 @@ fn a_stopped_process_is_told_once_and_no_poll_is_blamed() {
     });
     let paused = Duration::from_nanos(paused_ns);
     // When in a tick it began is not known.
-    assert!(paused + Duration::from_millis(60) >= length && paused <= length * 2, "{paused:?}");
+    assert!(paused + Duration::from_millis(200) >= length && paused <= length * 2, "{paused:?}");
     always(Duration::from_secs(2), || {
         let [pauses, slow, stuck] =
             [Kind::ProcessPaused, Kind::PollSlow, Kind::PollStuck].map(|kind| watcher.events(kind));

@@ -26,17 +26,18 @@ fn it_is_served_and_its_own_panic_aborts_it() {
 }
 
 #[test]
-fn a_pool_closure_that_panics_stops_the_probe_and_not_the_service() {
-    let (mut process, _folder) = TargetBuilder::of(Build::Abort, "aborting").arg("--pool").start_unheard();
+fn a_pool_closure_that_panics_costs_its_pool_and_neither_the_probe_nor_the_service() {
+    let mut target = TargetBuilder::of(Build::Abort, "aborting").arg("--pool").start();
     eventually(SOON, || {
-        let log = process.stderr.text();
-        let said =
-            log.contains("this pool is broken on purpose") && log.contains("the service runs on unobserved");
+        let log = target.process.stderr.text();
+        let said = log.contains("this pool is broken on purpose")
+            && log.contains("the closure of pool `broken` panicked; it is not asked again");
         if said { Ok(()) } else { Err(log) }
     });
+    assert_eq!(text(&status(&target.address), "name"), "aborting", "the probe answers");
     // The service is there to be told something.
-    assert!(process.ended().is_none());
-    process.say("panic");
-    assert_eq!(process.wait(SOON).signal(), Some(Signal::ABORT.as_raw()));
-    assert!(process.stderr.text().contains("the service panics on purpose"));
+    assert!(target.process.ended().is_none());
+    target.process.say("panic");
+    assert_eq!(target.process.wait(SOON).signal(), Some(Signal::ABORT.as_raw()));
+    assert!(target.process.stderr.text().contains("the service panics on purpose"));
 }

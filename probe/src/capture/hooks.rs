@@ -227,7 +227,7 @@ fn before_any_poll(Watched { registry, hook, runtime, .. }: &Watched, id: TaskId
         registry.losses.add(Reason::UnlinedThreads, 1);
         return;
     };
-    if line.runtime() != runtime.id {
+    if !line.knows(runtime.id) {
         line.set_runtime(runtime.id, worker_index());
         line.mark_polls();
         runtime.offer_metrics();

@@ -3,7 +3,6 @@
 //! but reading /proc.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use taskscope_proto::ids::{GroupId, TaskId};

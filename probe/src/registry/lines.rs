@@ -19,8 +19,10 @@ use crate::clock::Ticks;
 const DEPTH: usize = 3;
 #[cfg(taskscope_loom)]
 const DEPTH: usize = 1;
-/// Mark in the word that says for which runtime a thread works.
+/// Marks in the word that says for which runtime a thread works: its polls are not seen; it is to look the runtime up
+/// anew.
 const WITHOUT_HOOKS: u32 = 1 << 31;
+const ANEW: u32 = 1 << 30;
 pub(crate) const BYTES_PER_LINE: usize = size_of::<Line>();
 
 /// One bracket: a poll, or a labelled stretch outside every poll.
@@ -93,7 +95,7 @@ impl Place {
 #[repr(align(128))]
 pub(crate) struct Line {
     current: Bracket,
-    /// Runtime that this thread works for, 0: none seen yet, or the probe's thread wants it to be looked up anew.
+    /// Runtime that this thread works for, and marks; 0: none seen yet.
     runtime: AtomicU32,
     /// Changes when a bracket is saved or restored.
     nesting: AtomicU32,
@@ -235,17 +237,13 @@ impl Lines {
     pub(crate) fn excuse(&self, position: usize, start: Ticks) {
         if let Some(line) = self.lines.get(position) {
             line.excused.store(start, Relaxed);
-            line.runtime.store(0, Relaxed);
+            line.ask_anew();
         }
     }
 
     /// Makes the threads of a runtime look it up anew with their next poll.
     pub(crate) fn ask_anew(&self, runtime: u32) {
-        for line in self.in_use() {
-            if line.runtime() == runtime {
-                line.runtime.store(0, Relaxed);
-            }
-        }
+        self.in_use().iter().filter(|line| line.runtime() == runtime).for_each(Line::ask_anew);
     }
 
     /// Frees the lines of threads that are not in `alive`. For the probe's thread.
@@ -476,7 +474,18 @@ impl Line {
     }
 
     pub(crate) fn runtime(&self) -> u32 {
-        self.runtime.load(Relaxed) & !WITHOUT_HOOKS
+        self.runtime.load(Relaxed) & !(WITHOUT_HOOKS | ANEW)
+    }
+
+    /// Whether it is known that this thread works for `runtime`, and nobody asked since.
+    pub(crate) fn knows(&self, runtime: u32) -> bool {
+        self.runtime.load(Relaxed) == runtime
+    }
+
+    fn ask_anew(&self) {
+        let known = self.runtime.load(Relaxed);
+        // Fails where the thread is just looking it up.
+        let _ = self.runtime.compare_exchange(known, known | ANEW, Relaxed, Relaxed);
     }
 
     /// As [`Line::set_runtime`], for a runtime whose polls are not seen: the thread is never idle on it.

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use taskscope_proto::v1::pool::Kind;
 use taskscope_proto::v1::{self, thread_activity, worker};
