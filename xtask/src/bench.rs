@@ -26,7 +26,7 @@ pub(crate) enum Bench {
     Scale(scale::Scale),
 }
 
-/// True: everything was measured, and no limit was passed.
+/// True: everything was measured, and no limit is exceeded.
 pub(crate) fn run(root: &Path, bench: &Bench) -> anyhow::Result<bool> {
     match bench {
         Bench::Overhead(overhead) => overhead::run(root, overhead),

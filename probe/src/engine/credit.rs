@@ -1,10 +1,10 @@
-//! What looking through the tasks may cost: a credit of CPU time that all watchers share. 10 ms accrue each second, less
+//! What looking through the tasks may cost: a credit of CPU time that all watchers share. 9 ms accrue each second, less
 //! what the probe's thread does otherwise; 150 ms are saved at most, nearly all of them for first answers. A walk runs in
 //! slices while there is credit and waits where there is none.
 
 const SECOND_NS: i64 = 1_000_000_000;
-/// CPU time that accrues each second.
-const RATE_NS: i64 = 10_000_000;
+/// CPU time that accrues each second. The whole thread is to stay below 10 ms: the rest is for what is not foreseen.
+const RATE_NS: i64 = 9_000_000;
 const MOST_NS: i64 = 150_000_000;
 /// Answers that are made again leave this to first ones.
 const RESERVE_NS: i64 = 140_000_000;
@@ -99,25 +99,25 @@ mod tests {
     }
 
     #[test]
-    fn a_first_answer_may_use_all_that_was_saved_at_once_and_then_one_percent() {
+    fn a_first_answer_may_use_all_that_was_saved_at_once_and_then_less_than_one_percent() {
         let (mut credit, mut cpu_ns) = (Credit::full(0, 0), 0);
         assert_eq!(run(&mut credit, 0, 150 * MS, Purpose::First, &mut cpu_ns), 150 * MS);
         let spent_ns = run(&mut credit, 150 * MS, 100 * S, Purpose::First, &mut cpu_ns);
-        assert!((990 * MS..=1_010 * MS).contains(&spent_ns), "{spent_ns}");
+        assert!((890 * MS..=910 * MS).contains(&spent_ns), "{spent_ns}");
     }
 
     #[test]
     fn answers_made_again_leave_what_was_saved_for_a_first_one() {
         let (mut credit, mut cpu_ns) = (Credit::full(0, 0), 0);
         let spent_ns = run(&mut credit, 0, 60 * S, Purpose::Again, &mut cpu_ns);
-        assert!((600 * MS..=615 * MS).contains(&spent_ns), "{spent_ns}");
+        assert!((545 * MS..=560 * MS).contains(&spent_ns), "{spent_ns}");
         let burst_ns = run(&mut credit, 60 * S, 130 * MS, Purpose::First, &mut cpu_ns);
         assert_eq!(burst_ns, 130 * MS);
     }
 
     #[test]
     fn what_the_thread_does_otherwise_is_taken_off_but_walks_never_stand_still() {
-        // The thread uses 6 of the 10 ms itself: 4 are left.
+        // The thread uses 5 of the 9 ms itself: 4 are left.
         let (mut credit, mut cpu_ns) = (Credit::full(0, 0), 0);
         run(&mut credit, 0, 160 * MS, Purpose::First, &mut cpu_ns);
         let mut others = |each_ns: u64| {
@@ -128,9 +128,9 @@ mod tests {
             }
             spent_ns
         };
-        let left_ns = others(6 * MS);
+        let left_ns = others(5 * MS);
         assert!((70 * MS..=90 * MS).contains(&left_ns), "{left_ns}");
-        // It uses more than there is: two are left all the same.
+        // It uses more than there is: a fifth is left all the same.
         let mut credit = Credit::full(0, 0);
         let mut cpu_ns = 0;
         run(&mut credit, 0, 160 * MS, Purpose::First, &mut cpu_ns);
@@ -139,7 +139,7 @@ mod tests {
             cpu_ns += 3 * MS;
             spent_ns += run(&mut credit, 160 * MS + tick * 50 * MS, 50 * MS, Purpose::First, &mut cpu_ns);
         }
-        assert!((35 * MS..=45 * MS).contains(&spent_ns), "{spent_ns}");
+        assert!((30 * MS..=40 * MS).contains(&spent_ns), "{spent_ns}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Figure {
     }
 }
 
-/// True: no limit was passed.
+/// True: no limit is exceeded.
 pub(crate) fn run(root: &Path, asked: &Scale) -> anyhow::Result<bool> {
     eprintln!("building");
     let mut build = cargo(root, Flags::Hooks);
@@ -225,7 +225,7 @@ fn table(figures: &[Figure]) -> String {
         let words = |value: Option<f64>| value.map_or("–".to_owned(), |value| figure.unit.words(value));
         let verdict = match (figure.holds(), figure.value) {
             (Some(true), _) => "holds",
-            (Some(false), _) => "**passed**",
+            (Some(false), _) => "**over**",
             (None, Some(_)) => "",
             (None, None) => "not measured",
         };
@@ -259,13 +259,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_limit_that_is_passed_is_said_to_be_and_what_is_absent_is_not_zero() {
+    fn a_limit_that_is_exceeded_is_said_to_be_and_what_is_absent_is_not_zero() {
         let said = json!({ "what": "live", "tasks": 1_000_000, "cpu": 0.03, "bytes_per_second": 900.0, "rows_found": 999_999 });
         let figures = figures(&said);
         let table = table(&figures);
         assert!(
             table.contains(
-                "| 1 000 000 tasks: CPU of the probe, one watcher | 3.000 % | 2.000 % | **passed** |"
+                "| 1 000 000 tasks: CPU of the probe, one watcher | 3.000 % | 2.000 % | **over** |"
             ),
             "{table}"
         );
@@ -277,6 +277,6 @@ mod tests {
             table.contains("| 1 000 000 tasks: memory added | – | +96.0 MiB | not measured |"),
             "{table}"
         );
-        assert!(table.contains("tasks not found by the first frame | 1 | 0 | **passed** |"), "{table}");
+        assert!(table.contains("tasks not found by the first frame | 1 | 0 | **over** |"), "{table}");
     }
 }
