@@ -14,7 +14,8 @@ fn top(screen: &Screen, address: &str) {
 
 /// The command's exit code is printed on a line of its own; what was typed holds the same words.
 fn has_ended(text: &str) -> bool {
-    text.lines().any(|line| line.starts_with("ended: "))
+    // What was typed has `$?` there.
+    text.split("ended: ").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// The shell again: its own screen, its cursor, and what is typed shows.

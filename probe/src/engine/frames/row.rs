@@ -1,5 +1,7 @@
 //! One slot as filters, sorts and the wire see it. What a filter does not ask for is not worked out.
 
+use std::cell::OnceCell;
+
 use taskscope_proto::columns::RawRow;
 use taskscope_proto::ids::{RuntimeId, Sid, TaskId};
 use taskscope_proto::row::{CancelRequest, NumberField, Row, TextField, Wakes};
@@ -41,12 +43,12 @@ impl<'a> Eye<'a> {
         // A poll that ended after its line was read is counted in the slot already.
         let poll = poll.filter(|&&(_, _, start)| view.poll_end < start);
         let running_ns = poll.map(|&(_, _, start)| self.since(start));
-        SlotRow { eye: self, view, ended_ns: None, running_ns }
+        SlotRow { eye: self, view, ended_ns: None, running_ns, fields: OnceCell::new() }
     }
 
     /// A task that ended at `ended_ns`.
     pub(super) fn ended(&self, view: SlotView, ended_ns: u64) -> SlotRow<'_> {
-        SlotRow { eye: self, view, ended_ns: Some(ended_ns), running_ns: None }
+        SlotRow { eye: self, view, ended_ns: Some(ended_ns), running_ns: None, fields: OnceCell::new() }
     }
 
     /// Time since then in which the process did not stand still.
@@ -64,6 +66,8 @@ pub(super) struct SlotRow<'a> {
     view: SlotView,
     ended_ns: Option<u64>,
     running_ns: Option<u64>,
+    /// Read when a filter asks for it.
+    fields: OnceCell<String>,
 }
 
 /// What two numbers are worked out of.
@@ -238,7 +242,7 @@ impl Row for SlotRow<'_> {
     fn text(&self, field: TextField) -> &str {
         // Names, sites and labels are asked for once a group and a label (`Filter::into_parts`), not once a row.
         debug_assert_eq!(field, TextField::Fields, "a filter that was not taken apart");
-        ""
+        self.fields.get_or_init(|| self.eye.registry.texts.read(self.view.fields))
     }
 }
 
