@@ -40,6 +40,9 @@ pub(crate) fn replaced(runtime: &RuntimeEntry) -> Option<Replaced> {
     })
 }
 
+const CANCELLATIONS: &str =
+    "only requests through the handles that the wrapper returns, and tokens handed to it, are seen";
+
 impl Engine {
     pub(crate) fn capabilities(&self) -> Vec<Capability> {
         let runtimes = self.runtimes();
@@ -105,6 +108,7 @@ impl Engine {
             threads,
             full(Kind::History),
             full(Kind::StandingQueries),
+            capability(Kind::Cancellations, Coverage::Partial, CANCELLATIONS, USE_WRAPPER),
             throttling,
             self.process_pools(),
         ]
