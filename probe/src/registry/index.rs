@@ -11,7 +11,10 @@ use taskscope_proto::ids::TaskId;
 use super::slots::{Slot, SlotIndex, Slots};
 use super::sync::{AcqRel, Acquire, AtomicU32, Relaxed, Release, zeroed};
 
+#[cfg(not(taskscope_loom))]
 const WAYS: usize = 8;
+#[cfg(taskscope_loom)]
+const WAYS: usize = 2;
 /// Reserved at most for each slot: entries are 1.25 times the slots, rounded up to a power of two.
 pub(crate) const BYTES_PER_SLOT: usize = 10;
 
@@ -44,7 +47,7 @@ impl Index {
         let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let sets = [from, (hash >> 40) as usize, (hash >> 16) as usize];
         sets.into_iter().flat_map(move |set| {
-            (0..WAYS).map(move |way| &entries[set & mask & !(WAYS - 1) | (from + way) % WAYS])
+            (0..WAYS).map(move |way| &entries[(set & mask & !(WAYS - 1)) | ((from + way) % WAYS)])
         })
     }
 
@@ -83,6 +86,11 @@ impl Index {
         if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == slot.0) {
             place.store(0, Release);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.iter().all(|entry| entry.load(Relaxed) == 0)
     }
 }
 

@@ -60,8 +60,9 @@ impl Flags {
     const WAKES: u32 = 1 << 8;
     const CLASS: u32 = 9;
 
+    /// A runtime past the 65 535th is not known, rather than taken for another.
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
-        Self(kind as u32 & 0xF | (runtime & 0xFFFF) << 16)
+        Self(kind as u32 & 0xF | u16::try_from(runtime).map_or(0, u32::from) << 16)
     }
     pub(crate) fn kind(self) -> TaskKind {
         TaskKind::try_from((self.0 & 0xF) as i32).unwrap_or_default()
@@ -271,6 +272,7 @@ impl Slots {
 impl Slot {
     /// A slot in which no task lives.
     #[cfg(not(taskscope_loom))]
+    #[allow(clippy::declare_interior_mutable_const, reason = "it begins a static")]
     pub(crate) const NOTHING: Self = Self {
         id: AtomicU64::new(u64::MAX),
         spawned: AtomicU64::new(0),
@@ -360,6 +362,7 @@ mod tests {
             (TaskKind::Main, 40_000, Outcome::Panicked)
         );
         assert!(flags.sees_wakes() && flags.class() == TaskClass::Critical);
+        assert_eq!(Flags::new(TaskKind::Task, 65_537).runtime(), 0, "not the first");
     }
 
     #[test]
