@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use taskscope_proto::ids::{Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
-use tokio::runtime::{Builder, TaskMeta};
+use tokio::runtime::Builder;
 
 use super::mine;
 use super::task_id;
@@ -53,14 +53,18 @@ pub(super) fn wrapping<T>(wrapped: Wrapped, spawn: impl FnOnce() -> T) -> T {
 /// Puts the four hooks on `builder`.
 pub(crate) fn install(registry: &'static Registry, runtime: &Arc<RuntimeEntry>, builder: &mut Builder) {
     let entry = Arc::clone(runtime);
-    builder.on_task_spawn(move |meta| spawned(registry, &entry, meta));
+    builder.on_task_spawn(move |meta| {
+        spawned(registry, &entry, task_id(meta.id()), WRAPPING.take(), meta.spawned_at());
+    });
     if registry.clock.is_counter() {
         install_polls::<Counter>(registry, runtime, builder);
     } else {
         install_polls::<Any>(registry, runtime, builder);
     }
     let entry = Arc::clone(runtime);
-    builder.on_task_terminate(move |meta| terminated(registry, &entry, meta));
+    builder.on_task_terminate(move |meta| {
+        terminated(registry, &entry, task_id(meta.id()), meta.spawned_at());
+    });
 }
 
 fn install_polls<S: Source + 'static>(
@@ -69,16 +73,21 @@ fn install_polls<S: Source + 'static>(
     builder: &mut Builder,
 ) {
     let watched = Watched { registry, id: runtime.id, entry: Arc::clone(runtime) };
-    builder.on_before_task_poll(move |meta| before_poll::<S>(&watched, meta));
+    builder.on_before_task_poll(move |meta| before_poll::<S>(&watched, task_id(meta.id())));
     builder.on_after_task_poll(move |_| after_poll::<S>(registry));
 }
 
-fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let id = task_id(meta.id());
-    let wrapped = WRAPPING.take();
+/// `spawned_at` is of a line of the wrapper where `wrapped` tells another.
+pub(super) fn spawned(
+    registry: &Registry,
+    runtime: &RuntimeEntry,
+    id: TaskId,
+    wrapped: Option<Wrapped>,
+    spawned_at: &'static Location<'static>,
+) {
     let group = match wrapped {
         Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.spawned_at),
-        None => registry.count_spawn(Sid(0), meta.spawned_at()),
+        None => registry.count_spawn(Sid(0), spawned_at),
     };
     let Some(line) = registry.my_line() else {
         // Whether it has ended already (on a closed runtime) cannot be known here: a row could stay for ever.
@@ -117,18 +126,17 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
 }
 
 /// What the hooks of one runtime have at hand.
-struct Watched {
-    registry: &'static Registry,
+pub(super) struct Watched {
+    pub(super) registry: &'static Registry,
     /// That of `entry`.
-    id: u32,
-    entry: Arc<RuntimeEntry>,
+    pub(super) id: u32,
+    pub(super) entry: Arc<RuntimeEntry>,
 }
 
 /// Every branch but the likeliest leaves for [`before_any_poll`], which does the whole of it: so this needs no stack.
 #[inline]
-fn before_poll<S: Source>(watched: &Watched, meta: &TaskMeta<'_>) {
+pub(super) fn before_poll<S: Source>(watched: &Watched, id: TaskId) {
     let line = mine::line();
-    let id = task_id(meta.id());
     if !line.is_idle_on(watched.id) {
         return before_any_poll(watched, id);
     }
@@ -158,7 +166,7 @@ fn before_any_poll(Watched { registry, entry: runtime, .. }: &Watched, id: TaskI
 
 /// As [`before_poll`]: what is not a short poll of a task that lives on is for [`after_any_poll`].
 #[inline]
-fn after_poll<S: Source>(registry: &'static Registry) {
+pub(super) fn after_poll<S: Source>(registry: &'static Registry) {
     let line = mine::line();
     let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(registry) };
     let now = S::now(&registry.clock);
@@ -179,8 +187,12 @@ fn after_any_poll(registry: &'static Registry) {
     }
 }
 
-fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let id = task_id(meta.id());
+pub(super) fn terminated(
+    registry: &Registry,
+    runtime: &RuntimeEntry,
+    id: TaskId,
+    spawned_at: &'static Location<'static>,
+) {
     let line = registry.my_line();
     let in_bracket = line.filter(|line| line.open().is_some_and(|open| open.id == id));
     match (in_bracket, registry.index.find(id)) {
@@ -195,9 +207,8 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
-            if !super::wrapper::is_its_own(meta.spawned_at()) {
-                let (texts, losses) = (&registry.texts, &registry.losses);
-                let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
+            if !super::wrapper::is_its_own(spawned_at) {
+                let group = registry.group_of_counted(Sid(0), spawned_at);
                 registry.count_end(group, line.panic().is_some());
             }
         }
