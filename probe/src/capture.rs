@@ -10,12 +10,16 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskKind};
 
 use crate::clock::Ticks;
+#[cfg(tokio_unstable)]
+use crate::registry::Losses;
 use crate::registry::Registry;
 use crate::registry::cancellations::Asked;
 use crate::registry::labels::LabelIndex;
 use crate::registry::lines::{Left, Line, LongestLabel, Open};
 use crate::registry::slots::{Slot, SlotIndex, SlotView};
 
+#[cfg(all(test, tokio_unstable))]
+mod books;
 pub(crate) mod handle;
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
@@ -94,9 +98,15 @@ impl Registry {
     fn count_bracket(&self, line: &Line, open: &Open, label: LongestLabel, now: Ticks) {
         let ns = self.clock.between(open.start, now);
         let Some(slot) = open.slot.and_then(|index| self.slots.tenant(index, open.id)) else {
+            let has_ended = open.slot.is_some();
+            if has_ended {
+                // Another thread was faster to poll it to its end: its row is gone, its group not known any more.
+                self.losses.add(Reason::UnsortedPolls, 1);
+                self.groups.entry(GroupId(0)).unsorted.add(ns);
+            }
             // A labelled stretch outside every followed task is a poll only on a worker.
             let slow = ns >= self.thresholds.all_ns && !line.is_excused(open.start);
-            if slow && line.is_worker() && open.slot.is_none() {
+            if slow && (has_ended || line.is_worker()) {
                 self.push_slow(open, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
             }
             return;
@@ -215,6 +225,12 @@ impl Registry {
     /// Counts the end of a task, followed or not.
     pub(crate) fn count_end(&self, group: GroupId, panicked: bool) {
         self.groups.entry(group).add_ended(panicked);
+    }
+
+    /// The group of a task that was counted in it before: what was lost then is not lost again.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn group_of_counted(&self, name: Sid, at: &'static std::panic::Location<'static>) -> GroupId {
+        self.groups.of(name, at, &self.texts, &Losses::default())
     }
 
     /// The group of a new task, which is counted in it.

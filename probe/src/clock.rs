@@ -54,6 +54,14 @@ impl Clock {
         Self { source, zero, scale, counter }
     }
 
+    /// A clock that only tests move, of one nanosecond a tick. As a system's clock does, it begins long before the probe.
+    #[cfg(test)]
+    pub(crate) fn driven() -> (Self, std::sync::Arc<quanta::Mock>) {
+        let (source, hand) = quanta::Clock::mock();
+        hand.increment(1u64 << 40);
+        (Self { source, zero: 1 << 40, scale: 1 << 32, counter: false }, hand)
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Ticks {
         if self.counter { native::counter() } else { self.source.raw() }
@@ -92,11 +100,26 @@ impl Clock {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(taskscope_loom)))]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_tick_of_a_clock_that_counts_nanoseconds_is_one() {
+        let (clock, hand) = Clock::driven();
+        let start = clock.now();
+        hand.increment(4_000_000_000u64);
+        let ticks = clock.now() - start;
+        assert_eq!(
+            (clock.between(start, clock.now()), clock.short_ns(ticks)),
+            (4_000_000_000, 4_000_000_000)
+        );
+        assert_eq!((clock.short_ticks(1000), clock.at(clock.now())), (1000, 4_000_000_000));
+        assert_eq!(clock.between(clock.now(), start), 0);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the processor what it can")]
     fn short_times_are_what_long_ones_say() {
         let clock = Clock::start();
         for ticks in [0, 1, 1000, 3_000_000, clock.most_short_ticks()] {

@@ -24,6 +24,8 @@
 //! - [`label`], [`labelled`] and (feature `axum`) `axum::LabelLayer`: what a poll is doing for whom;
 //! - [`Probe::pool`]: a pool of your own on the dashboard.
 
+// The model tests take the registry in by themselves: see model.rs.
+#![cfg(not(taskscope_loom))]
 #![cfg_attr(
     not(tokio_unstable),
     allow(dead_code, reason = "on stable Tokio what serves the task hooks has no user")

@@ -24,6 +24,8 @@ pub(crate) mod ring;
 pub(crate) mod sharded;
 pub(crate) mod slots;
 pub(crate) mod stamp;
+#[cfg(all(test, not(taskscope_loom)))]
+mod stress;
 pub(crate) mod sync;
 pub(crate) mod text;
 pub(crate) mod thresholds;
@@ -171,7 +173,19 @@ impl Registry {
     /// Takes all memory at once, as zero pages that cost nothing until they are written. `budget` below [`MIN_BUDGET`]
     /// is raised to it.
     pub(crate) fn with_budget(budget: usize, clock: Clock, slow_poll_threshold_ns: u64) -> Self {
-        let shares = Shares::of(budget.max(MIN_BUDGET));
+        Self::with_shares(Shares::of(budget.max(MIN_BUDGET)), clock, slow_poll_threshold_ns)
+    }
+
+    /// With room for so few that tests run out of everything: tasks, threads, and bytes of either kind of histograms.
+    #[cfg(test)]
+    pub(crate) fn tiny(tasks: usize, lines: usize, polls: usize, clock: Clock, threshold_ns: u64) -> Self {
+        let tasks = (tasks + 1) * (slots::BYTES_PER_SLOT + index::BYTES_PER_SLOT);
+        let shares =
+            Shares { lines, texts: 16 << 10, group_polls: polls, label_polls: polls, history: 0, tasks };
+        Self::with_shares(shares, clock, threshold_ns)
+    }
+
+    fn with_shares(shares: Shares, clock: Clock, slow_poll_threshold_ns: u64) -> Self {
         let slots = Slots::with_capacity(shares.slots());
         let index = Index::of(&slots);
         let group_polls = Histograms::with_budget(shares.group_polls);

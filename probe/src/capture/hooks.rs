@@ -5,6 +5,7 @@
 //! for closures of the blocking pool and for workers, and before the spawn hook on a closed runtime.
 
 use std::cell::Cell;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -53,7 +54,7 @@ pub(crate) fn install(
 ) {
     let hook = Held::new(runtime, Hook::Spawn);
     let spawn = move |meta: &TaskMeta<'_>| match hook.is_whole() {
-        true => spawned(registry, &hook.runtime, meta),
+        true => spawned(registry, &hook.runtime, task_id(meta.id()), WRAPPING.take(), meta.spawned_at()),
         false => hook.runtime.notice_lost_hooks(),
     };
     match callbacks.spawn {
@@ -73,7 +74,7 @@ pub(crate) fn install(
 
     let hook = Held::new(runtime, Hook::Terminate);
     let terminate = move |meta: &TaskMeta<'_>| match hook.is_whole() {
-        true => terminated(registry, &hook.runtime, meta),
+        true => terminated(registry, &hook.runtime, task_id(meta.id()), meta.spawned_at()),
         // It also fires for jobs of the blocking pool, which may outlive their runtime and with it the other hooks.
         false if worker_index().is_some() => hook.runtime.notice_lost_hooks(),
         false => {}
@@ -105,9 +106,9 @@ fn install_polls<S: Source + 'static>(
     };
     let ours = watched(Hook::BeforePoll);
     match before {
-        None => builder.on_before_task_poll(move |meta| before_poll::<S>(&ours, meta)),
+        None => builder.on_before_task_poll(move |meta| before_poll::<S>(&ours, task_id(meta.id()))),
         Some(callback) => builder.on_before_task_poll(move |meta| {
-            before_poll::<S>(&ours, meta);
+            before_poll::<S>(&ours, task_id(meta.id()));
             // No after-hook follows a poll that never began.
             let close = OnDrop(|| after_any_poll(&ours));
             callback(meta);
@@ -147,12 +148,17 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let id = task_id(meta.id());
-    let wrapped = WRAPPING.take();
+/// `spawned_at` is of a line of the wrapper where `wrapped` tells another.
+pub(super) fn spawned(
+    registry: &Registry,
+    runtime: &RuntimeEntry,
+    id: TaskId,
+    wrapped: Option<Said>,
+    spawned_at: &'static Location<'static>,
+) {
     let group = match wrapped {
         Some(wrapped) => registry.count_spawn(wrapped.name, wrapped.at),
-        None => registry.count_spawn(Sid(0), meta.spawned_at()),
+        None => registry.count_spawn(Sid(0), spawned_at),
     };
     let Some(line) = registry.my_line() else {
         // Whether it has ended already (on a closed runtime) cannot be known here: a row could stay for ever.
@@ -191,19 +197,18 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
 }
 
 /// What the hooks around a poll have at hand.
-struct Watched {
-    registry: &'static Registry,
+pub(super) struct Watched {
+    pub(super) registry: &'static Registry,
     /// That of `runtime`.
-    id: u32,
-    hook: Held,
-    runtime: Arc<RuntimeEntry>,
+    pub(super) id: u32,
+    pub(super) hook: Held,
+    pub(super) runtime: Arc<RuntimeEntry>,
 }
 
 /// Every branch but the likeliest leaves for [`before_any_poll`], which does the whole of it: so this needs no stack.
 #[inline(always)]
-fn before_poll<S: Source>(watched: &Watched, meta: &TaskMeta<'_>) {
+pub(super) fn before_poll<S: Source>(watched: &Watched, id: TaskId) {
     let line = mine::line();
-    let id = task_id(meta.id());
     if !line.is_idle_on(watched.id) {
         return before_any_poll(watched, id);
     }
@@ -237,7 +242,7 @@ fn before_any_poll(Watched { registry, hook, runtime, .. }: &Watched, id: TaskId
 
 /// As [`before_poll`]: what is not a short poll of a task that lives on is for [`after_any_poll`].
 #[inline(always)]
-fn after_poll<S: Source>(watched: &Watched) {
+pub(super) fn after_poll<S: Source>(watched: &Watched) {
     let line = mine::line();
     let Some(slot) = mine::slot_of(line.task()) else { return after_any_poll(watched) };
     let registry = watched.registry;
@@ -262,8 +267,12 @@ fn after_any_poll(Watched { registry, hook, runtime, .. }: &Watched) {
     }
 }
 
-fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
-    let id = task_id(meta.id());
+pub(super) fn terminated(
+    registry: &Registry,
+    runtime: &RuntimeEntry,
+    id: TaskId,
+    spawned_at: &'static Location<'static>,
+) {
     let line = registry.my_line();
     let in_bracket = line.filter(|line| line.open().is_some_and(|open| open.id == id));
     match (in_bracket, registry.index.find(id)) {
@@ -278,9 +287,8 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
-            if !super::task::is_its_own(meta.spawned_at()) {
-                let (texts, losses) = (&registry.texts, &registry.losses);
-                let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
+            if !super::task::is_its_own(spawned_at) {
+                let group = registry.group_of_counted(Sid(0), spawned_at);
                 registry.count_end(group, line.has_panicked());
             }
         }

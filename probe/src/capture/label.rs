@@ -58,7 +58,7 @@ pub struct LabelGuard {
 }
 
 #[derive(Debug)]
-struct Stretch {
+pub(super) struct Stretch {
     label: LabelIndex,
     start: Ticks,
     before: (Option<LabelIndex>, Ticks),
@@ -88,7 +88,7 @@ pub(crate) fn find_parts(registry: &Registry, parts: &[&str]) -> Option<LabelInd
     Some(LabelIndex(0))
 }
 
-fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
+pub(super) fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
     let line = registry.my_line()?;
     let start = registry.clock.now();
     let own_bracket = line.open().is_none();
@@ -109,32 +109,38 @@ fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {
     Some(Stretch { label, start, before, bracket: open.start })
 }
 
+pub(super) fn close(registry: &Registry, stretch: Stretch) {
+    let Some(line) = registry.my_line() else { return };
+    // A guard that was held over an `await` is of a bracket that has ended.
+    let Some(open) = line.open().filter(|open| open.start == stretch.bracket) else { return };
+    let ns = registry.clock.between(stretch.start, registry.clock.now());
+    let entry = registry.labels.entry(stretch.label);
+    entry.unsorted.note_length(ns);
+    let label = stretch.label.0 as u8;
+    if !registry.label_polls.add(&line.labels, label, ns)
+        && !registry.label_polls.add_first(&line.labels, label, ns)
+    {
+        registry.losses.add(Reason::UnsortedPolls, 1);
+        entry.unsorted.add(ns);
+    }
+    line.note_stretch(stretch.label, ns);
+    let last = line.remove_label();
+    if last {
+        line.set_label(None, 0);
+    } else if line.label() == Some(stretch.label) {
+        line.set_label(stretch.before.0, stretch.before.1);
+    }
+    if last && open.own {
+        registry.end_poll(line);
+    }
+}
+
 impl Drop for LabelGuard {
     fn drop(&mut self) {
-        let Some(stretch) = self.open.take() else { return };
-        let Some(registry) = engine::registry() else { return };
-        let Some(line) = registry.my_line() else { return };
-        // A guard that was held over an `await` is of a bracket that has ended.
-        let Some(open) = line.open().filter(|open| open.start == stretch.bracket) else { return };
-        let ns = registry.clock.between(stretch.start, registry.clock.now());
-        let entry = registry.labels.entry(stretch.label);
-        entry.unsorted.note_length(ns);
-        let label = stretch.label.0 as u8;
-        if !registry.label_polls.add(&line.labels, label, ns)
-            && !registry.label_polls.add_first(&line.labels, label, ns)
+        if let Some(stretch) = self.open.take()
+            && let Some(registry) = engine::registry()
         {
-            registry.losses.add(Reason::UnsortedPolls, 1);
-            entry.unsorted.add(ns);
-        }
-        line.note_stretch(stretch.label, ns);
-        let last = line.remove_label();
-        if last {
-            line.set_label(None, 0);
-        } else if line.label() == Some(stretch.label) {
-            line.set_label(stretch.before.0, stretch.before.1);
-        }
-        if last && open.own {
-            registry.end_poll(line);
+            close(registry, stretch);
         }
     }
 }

@@ -37,6 +37,14 @@ impl Polls {
             longest_ns: unsorted.longest_ns(),
         }
     }
+
+    /// Adds what no histogram counts of a group, or label, whose histogram went to that of `other`.
+    fn add_unsorted(&mut self, folded: &Unsorted) {
+        let (polls, busy_ns) = folded.totals();
+        self.polls += polls;
+        self.busy_ns += busy_ns;
+        self.longest_ns = self.longest_ns.max(folded.longest_ns());
+    }
 }
 
 impl Registry {
@@ -55,7 +63,12 @@ impl Registry {
     /// `None`: counted under `other`, the memory of histograms being used up.
     pub(crate) fn polls_of_group(&self, id: GroupId) -> Option<Polls> {
         let counted = self.group_polls.read(self.lines.groups(), u8::try_from(id.0).ok()?)?;
-        Some(Polls::of(counted, &self.groups.entry(id).unsorted))
+        let mut polls = Polls::of(counted, &self.groups.entry(id).unsorted);
+        if id == GroupId(0) {
+            let folded = self.groups.iter().filter(|(id, _)| self.group_polls.is_folded(id.0 as u8));
+            folded.for_each(|(_, group)| polls.add_unsorted(&group.unsorted));
+        }
+        Some(polls)
     }
 
     /// Number and time of a group's polls since the probe began, without their histogram; of a folded one what was counted
@@ -70,6 +83,11 @@ impl Registry {
     /// As [`Registry::polls_of_group`].
     pub(crate) fn polls_of_label(&self, index: LabelIndex) -> Option<Polls> {
         let counted = self.label_polls.read(self.lines.labels(), u8::try_from(index.0).ok()?)?;
-        Some(Polls::of(counted, &self.labels.entry(index).unsorted))
+        let mut polls = Polls::of(counted, &self.labels.entry(index).unsorted);
+        if index == LabelIndex(0) {
+            let folded = self.labels.iter().filter(|(index, _)| self.label_polls.is_folded(index.0 as u8));
+            folded.for_each(|(_, label)| polls.add_unsorted(&label.unsorted));
+        }
+        Some(polls)
     }
 }

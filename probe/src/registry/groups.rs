@@ -231,7 +231,7 @@ impl Group {
     }
 
     pub(crate) fn add_ended(&self, panicked: bool) {
-        self.ended.fetch_add(1, Relaxed);
+        self.ended.fetch_add(1, Release);
         if panicked {
             self.panicked.fetch_add(1, Relaxed);
         }
@@ -254,7 +254,8 @@ impl Group {
 
     /// Spawned, ended, panicked.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        // Ended first: a task that ends between the two loads must not make `live` negative.
+        // Ended first, and with all that came before it: a task that ends between the two loads must not make `live`
+        // negative.
         let ended = self.ended.load(Acquire);
         (self.spawned.load(Acquire), ended, self.panicked.load(Relaxed))
     }

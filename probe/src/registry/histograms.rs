@@ -7,15 +7,23 @@
 use taskscope_proto::histogram::{self, Sparse};
 
 use super::free_list::FreeList;
-use super::sync::{AcqRel, Acquire, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Relaxed, Release, zeroed};
+use super::sync::{
+    AcqRel, Acquire, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Relaxed, Release, SeqCst, fence, zeroed,
+};
 
 /// Groups, or labels, that are counted apart.
 #[cfg(not(taskscope_loom))]
 const CAP: usize = 256;
 #[cfg(taskscope_loom)]
 const CAP: usize = 2;
+#[cfg(not(taskscope_loom))]
 const SUB_BUCKETS: usize = histogram::SUB_BUCKETS;
+#[cfg(taskscope_loom)]
+const SUB_BUCKETS: usize = 2;
+#[cfg(not(taskscope_loom))]
 const OCTAVES: usize = 64;
+#[cfg(taskscope_loom)]
+const OCTAVES: usize = 2;
 /// Records and blocks have a position for every number of sixteen bits, which needs no check; what is past the budget is
 /// never given out, and so never takes memory.
 #[cfg(not(taskscope_loom))]
@@ -79,6 +87,8 @@ pub(crate) struct Histograms {
     /// What was counted before it was folded.
     before: &'static [Block],
     polls_before: AtomicU64,
+    /// Taken away from their threads and not added to those before yet.
+    polls_folding: AtomicU64,
     busy_before_ns: AtomicU64,
     /// Somebody found no memory since the last look.
     is_short: AtomicU32,
@@ -143,8 +153,9 @@ impl Histograms {
             free_records: FreeList::new(1, records),
             free_blocks: FreeList::new(1, blocks),
             folded: std::array::from_fn(|_| AtomicU8::new(0)),
-            before: zeroed(if cfg!(taskscope_loom) { 0 } else { OCTAVES }),
+            before: zeroed(OCTAVES),
             polls_before: AtomicU64::new(0),
+            polls_folding: AtomicU64::new(0),
             busy_before_ns: AtomicU64::new(0),
             is_short: AtomicU32::new(0),
         }
@@ -204,7 +215,7 @@ impl Histograms {
         let place = &tally.0[usize::from(position) % CAP];
         let mut known = place.load(Acquire);
         if known == 0 {
-            if self.folded[usize::from(position) % CAP].load(Acquire) != 0 {
+            if self.is_folded(position) {
                 known = FOLDED;
             } else {
                 let taken =
@@ -231,9 +242,14 @@ impl Histograms {
             .put_back(position, |next| self.records[position as usize].next_free.store(next, Relaxed));
     }
 
+    /// Whether `position` is counted under `other`.
+    pub(crate) fn is_folded(&self, position: u8) -> bool {
+        self.folded[usize::from(position) % CAP].load(Acquire) != 0
+    }
+
     /// What all threads have counted under `position`; `None` where that is counted under `other`.
     pub(crate) fn read<'a>(&self, tallies: impl Iterator<Item = &'a Tally>, position: u8) -> Option<Counted> {
-        if self.folded[usize::from(position) % CAP].load(Acquire) != 0 {
+        if self.is_folded(position) {
             return None;
         }
         let mut counts = Counts::default();
@@ -277,9 +293,10 @@ impl Histograms {
         }
     }
 
-    /// Everything that was counted under any position.
+    /// Everything that was counted under any position. Never falls.
     pub(crate) fn polls<'a>(&self, tallies: impl Iterator<Item = &'a Tally>) -> u64 {
-        self.polls_before.load(Acquire) + tallies.map(|tally| self.polls_of(tally)).sum::<u64>()
+        let folded = self.polls_before.load(Acquire) + self.polls_folding.load(Relaxed);
+        folded + tallies.map(|tally| self.polls_of(tally)).sum::<u64>()
     }
 
     /// What one thread has counted under any position (and has not been folded).
@@ -298,8 +315,13 @@ impl Histograms {
     /// given out anew before [`Histograms::finish`].
     pub(crate) fn fold<'a>(&self, tallies: impl Iterator<Item = &'a Tally>, position: u8) -> Folding {
         self.folded[usize::from(position) % CAP].store(1, Release);
+        // A thread that gets its line now is among `tallies`, or sees by this fence and its own that the position is folded.
+        fence(SeqCst);
         let taken = tallies.map(|tally| tally.0[usize::from(position) % CAP].swap(FOLDED, AcqRel));
-        Folding { records: taken.filter(|&record| record != 0 && record != FOLDED).collect() }
+        let records: Vec<u16> = taken.filter(|&record| record != 0 && record != FOLDED).collect();
+        let polls = records.iter().map(|&record| self.records[usize::from(record)].polls.load(Relaxed)).sum();
+        self.polls_folding.store(polls, Relaxed);
+        Folding { records }
     }
 
     /// Adds what was folded to `other` and gives its memory out anew. The caller waits a second between the two: a thread
@@ -323,6 +345,7 @@ impl Histograms {
             }
             self.release_record(position.into());
         }
+        self.polls_folding.store(0, Relaxed);
     }
 }
 

@@ -11,7 +11,10 @@ use super::arena::{Arena, Position, SharedPosition};
 use super::slots::{Slot, SlotIndex, Slots};
 use super::sync::{Acquire, Relaxed, Release};
 
+#[cfg(not(taskscope_loom))]
 const WAYS: usize = 8;
+#[cfg(taskscope_loom)]
+const WAYS: usize = 2;
 /// Reserved at most for each slot: entries are 1.25 times the slots, rounded up to a power of two.
 pub(crate) const BYTES_PER_SLOT: usize = 10;
 
@@ -78,6 +81,12 @@ impl Index {
         if let Some(place) = self.places(id).find(|place| place.load(Relaxed) == slot) {
             place.store(none, Release);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let none = self.none();
+        (0..self.entries.len()).all(|at| Some(self.entries.at_masked(at).load(Relaxed)) == none)
     }
 }
 

@@ -11,7 +11,7 @@ use taskscope_proto::ids::{Sid, TaskId};
 use super::histograms::Tally;
 use super::labels::LabelIndex;
 use super::slots::SlotIndex;
-use super::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, fence, zeroed};
+use super::sync::{AcqRel, Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst, fence, zeroed};
 use crate::clock::Ticks;
 
 /// Brackets kept below the innermost one.
@@ -19,6 +19,8 @@ use crate::clock::Ticks;
 const DEPTH: usize = 3;
 #[cfg(taskscope_loom)]
 const DEPTH: usize = 1;
+/// How often a reader tries before it leaves a line for the next time.
+const ATTEMPTS: usize = if cfg!(taskscope_loom) { 1 } else { 2 };
 /// Marks in the word that says for which runtime a thread works: its polls are not seen; it is to look the runtime up
 /// anew.
 const WITHOUT_HOOKS: u32 = 1 << 31;
@@ -99,8 +101,9 @@ pub(crate) struct Line {
     runtime: AtomicU32,
     /// Changes when a bracket is saved or restored.
     nesting: AtomicU32,
-    /// Operating-system thread id; 0: free.
-    tid: AtomicU32,
+    /// Operating-system thread id, 0: free; in the upper half a count of the threads that had it, which tells a thread from
+    /// a former one whose id the system gave out again.
+    owner: AtomicU64,
     /// Worker index plus one; 0: not known.
     worker_plus1: AtomicU32,
     /// Brackets that are saved, and those inside that were not.
@@ -190,21 +193,18 @@ impl Lines {
     /// A line for the thread `tid`; `None` where all are taken.
     pub(crate) fn claim(&self, tid: u32) -> Option<&'static Line> {
         let used = self.used.load(Acquire) as usize;
-        // A line with our id is left from a thread that has ended: the system gave its id out again.
-        let left = self.lines[..used].iter().position(|line| line.tid.load(Acquire) == tid);
-        let free = || {
-            self.lines[..used]
-                .iter()
-                .position(|line| line.tid.compare_exchange(0, tid, AcqRel, Relaxed).is_ok())
-        };
+        let take = |from: u32| self.lines[..used].iter().position(|line| line.change_owner(from, tid));
         let fresh = || {
             let room = |used: u32| ((used as usize) < self.lines.len()).then_some(used + 1);
             // Between the two steps another thread may take the new line for a free one.
             std::iter::from_fn(|| self.used.fetch_update(AcqRel, Relaxed, room).ok())
                 .map(|position| position as usize)
-                .find(|&position| self.lines[position].tid.compare_exchange(0, tid, AcqRel, Relaxed).is_ok())
+                .find(|&position| self.lines[position].change_owner(0, tid))
         };
-        let line = &self.lines[left.or_else(free).or_else(fresh)?];
+        // A line with our id is left from a thread that has ended: the system gave its id out again.
+        let line = &self.lines[take(tid).or_else(|| take(0)).or_else(fresh)?];
+        // Whoever looked at all lines before this one was there has its say heard: see `Histograms::fold`.
+        fence(SeqCst);
         line.reset();
         Some(line)
     }
@@ -224,12 +224,17 @@ impl Lines {
 
     /// The polls by group of every thread that ever had a line.
     pub(crate) fn groups(&self) -> impl Iterator<Item = &'static Tally> {
-        self.in_use().iter().map(|line| &line.groups)
+        self.all().map(|line| &line.groups)
     }
 
     /// The stretches by label of every thread that ever had a line.
     pub(crate) fn labels(&self) -> impl Iterator<Item = &'static Tally> {
-        self.in_use().iter().map(|line| &line.labels)
+        self.all().map(|line| &line.labels)
+    }
+
+    /// All lines that are in use when the first is asked for.
+    fn all(&self) -> impl Iterator<Item = &'static Line> {
+        std::iter::once_with(|| self.in_use()).flatten()
     }
 
     /// Says that the bracket begun at `start` of a line blocks nobody; its thread's worker index is looked up anew with its next
@@ -249,10 +254,11 @@ impl Lines {
     /// Frees the lines of threads that are not in `alive`. For the probe's thread.
     pub(crate) fn retain(&self, mut alive: impl FnMut(u32) -> bool) {
         for line in self.in_use() {
-            let tid = line.tid.load(Acquire);
+            let owner = line.owner.load(Acquire);
+            let tid = owner as u32;
             if tid != 0 && !alive(tid) {
                 // Fails where a new thread with the same id has just taken it over.
-                let _ = line.tid.compare_exchange(tid, 0, AcqRel, Relaxed);
+                let _ = line.owner.compare_exchange(owner, owner & !u64::from(u32::MAX), AcqRel, Relaxed);
             }
         }
     }
@@ -266,7 +272,7 @@ impl Line {
             current: Bracket::none(),
             runtime: AtomicU32::new(0),
             nesting: AtomicU32::new(0),
-            tid: AtomicU32::new(0),
+            owner: AtomicU64::new(0),
             worker_plus1: AtomicU32::new(0),
             depth: AtomicU32::new(0),
             unkept: AtomicU32::new(0),
@@ -281,6 +287,14 @@ impl Line {
             groups: Tally::empty(),
             labels: Tally::empty(),
         }
+    }
+
+    /// Gives the line to `tid` if it is `from`'s (0: nobody's).
+    fn change_owner(&self, from: u32, tid: u32) -> bool {
+        let owner = self.owner.load(Acquire);
+        let count = (owner >> 32).wrapping_add(1);
+        owner as u32 == from
+            && self.owner.compare_exchange(owner, count << 32 | u64::from(tid), AcqRel, Relaxed).is_ok()
     }
 
     fn reset(&self) {
@@ -430,8 +444,11 @@ impl Line {
     pub(crate) fn set_label(&self, label: Option<LabelIndex>, start: Ticks) -> (Option<LabelIndex>, Ticks) {
         let place = Place(self.current.place.load(Relaxed));
         let before = (place.label(), self.stretches.start.load(Relaxed));
+        // Emptied first and filled last, as a bracket is: a label must not be seen with another's start.
+        self.current.place.store(place.with_label(None).0, Relaxed);
+        fence(Release);
         self.stretches.start.store(start, Relaxed);
-        self.current.place.store(place.with_label(label).0, Relaxed);
+        self.current.place.store(place.with_label(label).0, Release);
         before
     }
 
@@ -448,7 +465,7 @@ impl Line {
     }
 
     pub(crate) fn tid(&self) -> u32 {
-        self.tid.load(Relaxed)
+        self.owner.load(Relaxed) as u32
     }
 
     pub(crate) fn set_runtime(&self, runtime: u32, worker: Option<usize>) {
@@ -528,7 +545,7 @@ impl Line {
     }
 
     fn view(&self) -> Option<LineView> {
-        let tid = self.tid.load(Acquire);
+        let tid = self.owner.load(Acquire) as u32;
         if tid == 0 {
             return None;
         }
@@ -542,22 +559,30 @@ impl Line {
         })
     }
 
-    /// An untorn copy; a writer that is faster than two attempts is read the next time.
+    /// An untorn copy; a writer that is faster than two attempts is read the next time. A label that is just being changed is
+    /// absent.
     pub(crate) fn bracket(&self) -> Option<BracketView> {
-        (0..2).find_map(|_| {
+        (0..ATTEMPTS).find_map(|_| {
             let nesting = self.nesting.load(Acquire);
             let start = self.current.start.load(Acquire);
-            let place = Place(self.current.place.load(Relaxed));
-            let view = BracketView {
+            let place = Place(self.current.place.load(Acquire));
+            let label_start = self.stretches.start.load(Relaxed);
+            let mut view = BracketView {
                 start,
                 id: TaskId(self.current.id.load(Relaxed)),
                 slot: place.slot(),
                 label: place.label(),
-                label_start: self.stretches.start.load(Relaxed),
+                label_start,
                 own: place.has(Place::OWN),
             };
             fence(Acquire);
-            let same = self.start() == start && self.nesting.load(Relaxed) == nesting;
+            let label = Place(self.current.place.load(Acquire)).label();
+            // Both: a label may have gone and come back.
+            if label != view.label || self.stretches.start.load(Relaxed) != label_start {
+                view.label = None;
+            }
+            // A restored bracket has its start from before, and the nesting that is seen after it is that of now.
+            let same = self.current.start.load(Acquire) == start && self.nesting.load(Relaxed) == nesting;
             (same && start != 0).then_some(view)
         })
     }

@@ -1,25 +1,32 @@
 //! A bounded ring that any application thread writes to without waiting and the probe's thread reads. Entries that were
 //! overwritten before they were read are counted, never torn: each carries the number of its write, checked before and
-//! after its words are read.
+//! after its words are read. One thread at a time writes to an entry: a writer that finds another there (one of them is a
+//! whole round behind) gives its own words up, and they are counted as overwritten.
 
 use super::sync::{Acquire, AtomicU64, Relaxed, Release, fence, zeroed};
 
+/// The version of an entry that is being written.
+const WRITING: u64 = u64::MAX;
+
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
 struct Entry<const WORDS: usize> {
-    /// 0 while it is being written, else the number of the write plus one.
+    /// The number of the write plus one, or [`WRITING`]; 0: never written.
     version: AtomicU64,
+    /// The number plus one of the last write that was given up.
+    given_up: AtomicU64,
     words: [AtomicU64; WORDS],
 }
 
 #[cfg(taskscope_loom)]
 impl<const WORDS: usize> Default for Entry<WORDS> {
     fn default() -> Self {
-        Self { version: AtomicU64::default(), words: std::array::from_fn(|_| AtomicU64::default()) }
+        let words = std::array::from_fn(|_| AtomicU64::default());
+        Self { version: AtomicU64::default(), given_up: AtomicU64::default(), words }
     }
 }
 
 pub(crate) const fn entry_bytes<const WORDS: usize>() -> usize {
-    (WORDS + 1) * 8
+    (WORDS + 2) * 8
 }
 
 pub(crate) struct Ring<const WORDS: usize> {
@@ -55,7 +62,14 @@ impl<const WORDS: usize> Ring<WORDS> {
     pub(crate) fn push(&self, words: [u64; WORDS]) {
         let number = self.written.fetch_add(1, Relaxed);
         let entry = &self.entries[(number % self.entries.len() as u64) as usize];
-        entry.version.store(0, Relaxed);
+        let before = entry.version.load(Relaxed);
+        // `WRITING` is above every number: so is what a thread wrote that overtook this one.
+        let free =
+            before <= number && entry.version.compare_exchange(before, WRITING, Acquire, Relaxed).is_ok();
+        if !free {
+            entry.given_up.fetch_max(number + 1, Relaxed);
+            return;
+        }
         fence(Release);
         for (cell, word) in entry.words.iter().zip(words) {
             cell.store(word, Relaxed);
@@ -73,8 +87,13 @@ impl<const WORDS: usize> Ring<WORDS> {
         while *next < written {
             let entry = &self.entries[(*next % self.entries.len() as u64) as usize];
             let before = entry.version.load(Acquire);
-            if before < *next + 1 {
-                break;
+            if before == WRITING || before < *next + 1 {
+                if entry.given_up.load(Relaxed) < *next + 1 {
+                    break;
+                }
+                taken.lost += 1;
+                *next += 1;
+                continue;
             }
             let mut words = [0; WORDS];
             for (word, cell) in words.iter_mut().zip(&entry.words) {

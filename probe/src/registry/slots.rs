@@ -64,8 +64,9 @@ impl Flags {
     const ASKED: u32 = 1 << 13;
     const ABORTED: u32 = 1 << 14;
 
+    /// A runtime past the 65 535th is not known, rather than taken for another.
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
-        Self(kind as u32 & 0xF | (runtime & 0xFFFF) << 16)
+        Self(kind as u32 & 0xF | u16::try_from(runtime).map_or(0, u32::from) << 16)
     }
     pub(crate) fn kind(self) -> TaskKind {
         TaskKind::try_from((self.0 & 0xF) as i32).unwrap_or_default()
@@ -416,6 +417,7 @@ mod tests {
             (TaskKind::Main, 40_000, Outcome::Panicked)
         );
         assert!(flags.sees_wakes() && flags.class() == TaskClass::Critical);
+        assert_eq!(Flags::new(TaskKind::Task, 65_537).runtime(), 0, "not the first");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Atomics and zeroed memory; under `--cfg taskscope_loom` those of loom, so that the model tests run the real code.
 
 pub(crate) use std::sync::atomic::Ordering;
-pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 #[cfg(not(taskscope_loom))]
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
