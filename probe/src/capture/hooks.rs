@@ -164,9 +164,7 @@ fn spawned(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) {
         return;
     }
     let (flags, fields) = match wrapped {
-        Some(wrapped) => {
-            (Flags::new(TaskKind::Wrapped, runtime.id).with_wakes().with_class(wrapped.class), wrapped.fields)
-        }
+        Some(wrapped) => (wrapped.flags(TaskKind::Wrapped, runtime.id), wrapped.fields),
         None => (Flags::new(TaskKind::Task, runtime.id), Sid(0)),
     };
     let spawned = registry.clock.now();
@@ -278,7 +276,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
-            if !super::task::is_its_own(meta.spawned_at()) {
+            if !super::is_wrappers_own(meta.spawned_at()) {
                 let (texts, losses) = (&registry.texts, &registry.losses);
                 let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
                 registry.count_end(group, line.has_panicked());
