@@ -23,11 +23,14 @@ mod books;
 pub(crate) mod handle;
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
+pub(crate) mod join_set;
 pub(crate) mod label;
 pub(crate) mod mine;
 pub(crate) mod panics;
 pub(crate) mod reason;
 pub(crate) mod task;
+#[cfg(feature = "tokio-util")]
+pub(crate) mod task_tracker;
 #[cfg(feature = "tokio-util")]
 pub(crate) mod token;
 pub(crate) mod waker;
@@ -37,6 +40,18 @@ pub(crate) mod wrapper;
 #[inline]
 pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
     TaskId(hashed(&id))
+}
+
+/// Whether `at` is a line of the files that spawn wrapped tasks.
+#[cfg(tokio_unstable)]
+fn is_wrappers_own(at: &std::panic::Location<'_>) -> bool {
+    [
+        task::FILE,
+        join_set::FILE,
+        #[cfg(feature = "tokio-util")]
+        task_tracker::FILE,
+    ]
+    .contains(&at.file())
 }
 
 /// The number that an opaque id of Tokio's shows only to a hasher.
@@ -191,7 +206,7 @@ impl Registry {
             self.cancellations.forget(id);
         }
         self.totals.followed.subtract(line);
-        if !id.is_tokio() && view.flags.kind() == TaskKind::Wrapped {
+        if view.flags.is_alone() && view.flags.kind() == TaskKind::Wrapped {
             self.totals.wrapped_alone.fetch_sub(1, Relaxed);
         }
         let words = view.to_ended(now);

@@ -21,6 +21,7 @@
 //! - [`Probe::builder`] and [`Builder::install`]: for your own `tokio::runtime::Builder`;
 //! - [`Builder::start`]: inside a runtime that somebody else built; only the wrapper and labels then see tasks;
 //! - [`spawn`], [`spawn_blocking`]: a name, wakes and the exact outcome for a task;
+//! - [`task`]: class, fields and cancellation token of a task, too; [`JoinSet`] and (feature `tokio-util`) `TaskTracker`;
 //! - [`label`], [`labelled`] and (feature `axum`) `axum::LabelLayer`: what a poll is doing for whom;
 //! - [`Probe::pool`]: a pool of your own on the dashboard.
 
@@ -51,8 +52,11 @@ pub mod axum;
 
 pub use builder::{Builder, Probe};
 pub use capture::handle::{AbortHandle, JoinHandle};
+pub use capture::join_set::JoinSet;
 pub use capture::label::{LabelGuard, Labelled, label, labelled};
 pub use capture::task::{Class, InstrumentTask, Task};
+#[cfg(feature = "tokio-util")]
+pub use capture::task_tracker::TaskTracker;
 pub use capture::wrapper::Instrumented;
 pub use pool::PoolSample;
 pub use taskscope_probe_macros::main;

@@ -406,7 +406,7 @@ impl Books {
             let wrapped = name.map(|name| {
                 let name = registry.texts.intern_parts(&["task ", ["a", "b", "c", "d"][usize::from(name)]]);
                 let name = name.expect("there is room for four");
-                Said { name, class: TaskClass::Work, fields: Sid(9), at }
+                Said { name, class: TaskClass::Work, fields: Sid(9), at, detached: false }
             });
             hooks::spawned(registry, &runtime, TaskId(id), wrapped, at);
         });

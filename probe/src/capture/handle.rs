@@ -44,7 +44,7 @@ impl Whereabouts {
         }
     }
 
-    fn note_detached(self) {
+    pub(super) fn note_detached(self) {
         if let Some((registry, index, id)) = self.find()
             && let Some(slot) = registry.slots.tenant(index, id)
         {
@@ -110,7 +110,12 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.inner).poll(cx)
+        let polled = Pin::new(&mut self.inner).poll(cx);
+        if polled.is_ready() {
+            // It was awaited: what is left of the task at this moment is not detached.
+            self.held.0 = Whereabouts::Nowhere;
+        }
+        polled
     }
 }
 
@@ -134,6 +139,10 @@ pub struct AbortHandle {
 }
 
 impl AbortHandle {
+    pub(super) fn new(inner: tokio::task::AbortHandle, whereabouts: Whereabouts) -> Self {
+        Self { inner, whereabouts }
+    }
+
     /// As `tokio::task::AbortHandle::abort`.
     pub fn abort(&self) {
         self.whereabouts.note_cancel(true);

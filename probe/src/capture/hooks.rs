@@ -170,9 +170,7 @@ pub(super) fn spawned(
         return;
     }
     let (flags, fields) = match wrapped {
-        Some(wrapped) => {
-            (Flags::new(TaskKind::Wrapped, runtime.id).with_wakes().with_class(wrapped.class), wrapped.fields)
-        }
+        Some(wrapped) => (wrapped.flags(TaskKind::Wrapped, runtime.id), wrapped.fields),
         None => (Flags::new(TaskKind::Task, runtime.id), Sid(0)),
     };
     let spawned = registry.clock.now();
@@ -287,7 +285,7 @@ pub(super) fn terminated(
         }
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
-            if !super::task::is_its_own(spawned_at) {
+            if !super::is_wrappers_own(spawned_at) {
                 let group = registry.group_of_counted(Sid(0), spawned_at);
                 registry.count_end(group, line.has_panicked());
             }

@@ -53,11 +53,9 @@ pub struct Task {
     token: Option<tokio_util::sync::CancellationToken>,
 }
 
-/// Whether `at` is a line of this file: those that spawn wrapped tasks.
+/// This file, as the spawn site of what it spawns.
 #[cfg(tokio_unstable)]
-pub(super) fn is_its_own(at: &std::panic::Location<'_>) -> bool {
-    at.file() == file!()
-}
+pub(super) const FILE: &str = file!();
 
 impl Task {
     #[track_caller]
@@ -158,16 +156,19 @@ impl Task {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        wrapper::spawn_blocking(self.said(), job)
+        let (handle, whereabouts) =
+            wrapper::spawn_blocking(self.said(), job, |job| tokio::task::spawn_blocking(move || job.run()));
+        JoinHandle::new(handle, whereabouts)
     }
 
     /// As [`crate::spawn_detached`].
     #[track_caller]
-    pub fn spawn_detached<F>(self, future: F) -> AbortHandle
+    pub fn spawn_detached<F>(mut self, future: F) -> AbortHandle
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        self.said.detached = true;
         self.spawn(future).abort_handle()
     }
 

@@ -4,7 +4,7 @@
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
@@ -33,6 +33,8 @@ pub(crate) struct Said {
     pub(crate) name: Sid,
     pub(crate) class: TaskClass,
     pub(crate) fields: Sid,
+    /// Nobody will ever hold a handle to await it by.
+    pub(crate) detached: bool,
     pub(crate) at: &'static Location<'static>,
 }
 
@@ -40,7 +42,13 @@ impl Said {
     #[track_caller]
     pub(crate) fn new(name: &str) -> Self {
         let name = engine::registry().map_or(Sid(0), |registry| intern_name(registry, name));
-        Self { name, class: TaskClass::Unspecified, fields: Sid(0), at: Location::caller() }
+        Self { name, class: TaskClass::Unspecified, fields: Sid(0), detached: false, at: Location::caller() }
+    }
+
+    /// Of a task whose wakes are seen.
+    pub(super) fn flags(&self, kind: TaskKind, runtime: u32) -> Flags {
+        let flags = Flags::new(kind, runtime).with_wakes().with_class(self.class);
+        if self.detached { flags.with_detached() } else { flags }
     }
 }
 
@@ -61,10 +69,29 @@ enum Seen {
     /// Not at all: no probe runs, or the task has its row by another future.
     Not,
     /// Counted in its group without a slot: the budget is full.
-    Counted(GroupId),
+    Counted(Counted),
     /// Not polled yet on a build with hooks: the first poll shows whether its runtime has them.
-    Undecided(Said),
+    Undecided(Undecided),
     Followed(Followed),
+}
+
+#[derive(Debug)]
+struct Counted {
+    group: GroupId,
+    panicked: AtomicBool,
+}
+
+impl Counted {
+    fn in_group(group: GroupId) -> Seen {
+        Seen::Counted(Self { group, panicked: AtomicBool::new(false) })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Undecided {
+    said: Said,
+    /// It was spawned by us and is the whole of its task; else it may be polled anywhere, or never.
+    is_task: bool,
 }
 
 #[derive(Debug)]
@@ -83,65 +110,89 @@ pub(super) fn spawn<F: Future>(
     future: F,
     spawn: impl FnOnce(Instrumented<F>) -> tokio::task::JoinHandle<F::Output>,
 ) -> JoinHandle<F::Output> {
+    let (handle, whereabouts) = spawn_into(said, future, spawn, tokio::task::JoinHandle::id);
+    JoinHandle::new(handle, whereabouts)
+}
+
+/// As [`spawn`], for what gives handles of another type; `id` reads the task's out of one.
+#[cfg_attr(
+    not(tokio_unstable),
+    allow(unused_variables, reason = "without hooks nobody else knows the task by its id")
+)]
+pub(super) fn spawn_into<F: Future, H>(
+    said: Said,
+    future: F,
+    spawn: impl FnOnce(Instrumented<F>) -> H,
+    id: impl FnOnce(&H) -> tokio::task::Id,
+) -> (H, Whereabouts) {
     let Some(registry) = engine::registry() else {
-        return JoinHandle::new(spawn(Instrumented { future, seen: Seen::Not }), Whereabouts::Nowhere);
+        return (spawn(Instrumented { future, seen: Seen::Not }), Whereabouts::Nowhere);
     };
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        let instrumented = Instrumented { future, seen: Seen::Undecided(said) };
-        let handle = super::hooks::wrapping(said, || spawn(instrumented));
-        let whereabouts = Whereabouts::indexed(handle.id());
-        return JoinHandle::new(handle, whereabouts);
+        let seen = Seen::Undecided(Undecided { said, is_task: true });
+        let handle = super::hooks::wrapping(said, || spawn(Instrumented { future, seen }));
+        let whereabouts = Whereabouts::indexed(id(&handle));
+        return (handle, whereabouts);
     }
-    let seen = alone(registry, said, TaskKind::Wrapped);
+    let seen = alone(registry, said, TaskKind::Wrapped, None);
     let whereabouts = seen.whereabouts();
-    JoinHandle::new(spawn(Instrumented { future, seen }), whereabouts)
+    (spawn(Instrumented { future, seen }), whereabouts)
 }
 
 /// Follows a future wherever it is spawned, or polled.
 pub(super) fn instrument<F: Future>(said: Said, future: F) -> Instrumented<F> {
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        return Instrumented { future, seen: Seen::Undecided(said) };
+        return Instrumented { future, seen: Seen::Undecided(Undecided { said, is_task: false }) };
     }
     instrument_alone(said, TaskKind::Wrapped, future)
 }
 
 /// Follows a future that no runtime hook sees, such as the body of `main`.
 pub(crate) fn instrument_alone<F: Future>(said: Said, kind: TaskKind, future: F) -> Instrumented<F> {
-    let seen = engine::registry().map_or(Seen::Not, |registry| alone(registry, said, kind));
+    let seen = engine::registry().map_or(Seen::Not, |registry| alone(registry, said, kind, None));
     Instrumented { future, seen }
 }
 
-/// As `tokio::task::spawn_blocking`; the job has a row from its submission to its end.
-pub(super) fn spawn_blocking<F, T>(said: Said, job: F) -> JoinHandle<T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
+/// Submits what `submit` is given to the blocking pool; the job has a row from then to its end.
+pub(super) fn spawn_blocking<F, H>(said: Said, job: F, submit: impl FnOnce(Job<F>) -> H) -> (H, Whereabouts) {
     let Some(registry) = engine::registry() else {
-        return JoinHandle::new(tokio::task::spawn_blocking(job), Whereabouts::Nowhere);
+        return (submit(Job { job, followed: None }), Whereabouts::Nowhere);
     };
-    let seen = alone(registry, said, TaskKind::Blocking);
+    let seen = alone(registry, said, TaskKind::Blocking, None);
     let whereabouts = seen.whereabouts();
-    let counted = CountedJob::submit(registry);
-    let handle = tokio::task::spawn_blocking(move || {
+    let followed = Some((registry, CountedJob::submit(registry), seen));
+    (submit(Job { job, followed }), whereabouts)
+}
+
+/// A closure for the blocking pool.
+pub(super) struct Job<F> {
+    job: F,
+    followed: Option<(&'static Registry, CountedJob, Seen)>,
+}
+
+impl<F> Job<F> {
+    pub(super) fn run<T>(self) -> T
+    where
+        F: FnOnce() -> T,
+    {
+        let Self { job, followed } = self;
+        let Some((registry, counted, seen)) = followed else { return job() };
         let _counted = counted.start();
-        let running = match &seen {
+        let _running = match &seen {
             Seen::Followed(task) => {
                 task.note_wait(registry);
                 registry.my_line().map(|line| Running::begin(registry, task, line))
             }
             _ => None,
         };
+        let unwound = Unwound { registry, seen: &seen };
         let result = job();
-        drop(running);
-        if let Seen::Followed(task) = &seen {
-            task.set_outcome(registry, Outcome::Completed);
-        }
+        std::mem::forget(unwound);
+        seen.complete(registry);
         result
-    });
-    JoinHandle::new(handle, whereabouts)
+    }
 }
 
 /// Counts a blocking job, whichever way it goes.
@@ -186,15 +237,23 @@ fn intern_name(registry: &Registry, name: &str) -> Sid {
 }
 
 /// A slot for a task that is ready to run from now on.
-fn alone(registry: &'static Registry, said: Said, kind: TaskKind) -> Seen {
+/// `known_as` is the id by which its handle will look for it.
+fn alone(registry: &'static Registry, said: Said, kind: TaskKind, known_as: Option<TaskId>) -> Seen {
     let group = registry.count_spawn(said.name, said.at);
-    let id = own_id();
+    let id = known_as.unwrap_or_else(own_id);
     let spawned = registry.clock.now();
-    let flags = Flags::new(kind, engine::current_runtime_id()).with_wakes().with_class(said.class);
+    let flags = said.flags(kind, engine::current_runtime_id()).with_alone();
     let Some(slot) = registry.slots.claim(Tenancy { id, spawned, group, flags, fields: said.fields }) else {
         registry.losses.add(Reason::EvictedTasks, 1);
-        return Seen::Counted(group);
+        return Counted::in_group(group);
     };
+    if known_as.is_some() && !registry.index.insert(id, slot) {
+        registry.losses.add(Reason::EvictedTasks, 1);
+        if registry.slots.retire(slot, id) {
+            registry.slots.release(slot);
+        }
+        return Counted::in_group(group);
+    }
     registry.totals.followed.add(registry.my_line());
     if kind == TaskKind::Wrapped {
         registry.totals.wrapped_alone.fetch_add(1, Relaxed);
@@ -206,18 +265,11 @@ fn alone(registry: &'static Registry, said: Said, kind: TaskKind) -> Seen {
 }
 
 impl Followed {
-    /// The future goes without having been told to be complete: it panicked, or it was dropped.
+    /// The future goes, whether or not it has been told to be complete.
     fn set_dropped(&self, registry: &'static Registry) {
         let Some(slot) = registry.slots.tenant(self.slot, self.id) else { return };
-        // A task that was never polled did not panic, whatever unwinds around it.
-        let outcome = if std::thread::panicking() && slot.polls() > 0 {
-            Outcome::Panicked
-        } else if slot.flags().is_aborted() {
-            Outcome::Aborted
-        } else {
-            Outcome::Cancelled
-        };
-        self.set_outcome(registry, outcome);
+        let aborted = slot.flags().is_aborted();
+        self.set_outcome(registry, if aborted { Outcome::Aborted } else { Outcome::Cancelled });
     }
 
     /// Unless it is known already.
@@ -245,12 +297,11 @@ impl Followed {
         }
     }
 
-    fn recording(&mut self, waker: &Waker) -> &Arc<Recording> {
-        if self.recording.as_ref().is_some_and(|recording| !recording.is_for(waker)) {
-            self.recording = None;
+    /// Has a recording for this waker of the runtime, from now on.
+    fn record_for(&mut self, waker: &Waker) {
+        if !self.recording.as_ref().is_some_and(|recording| recording.is_for(waker)) {
+            self.recording = Some(Recording::new(waker.clone(), self.slot, self.id));
         }
-        let (slot, id) = (self.slot, self.id);
-        self.recording.get_or_insert_with(|| Recording::new(waker.clone(), slot, id))
     }
 }
 
@@ -278,57 +329,95 @@ impl Drop for Running {
     }
 }
 
+/// Says of a poll that is left by a panic that it was; forgotten where the poll returned. (That the thread unwinds says less:
+/// the panic of one task drops others.)
+struct Unwound<'a> {
+    registry: &'static Registry,
+    seen: &'a Seen,
+}
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        match self.seen {
+            Seen::Followed(task) => task.set_outcome(self.registry, Outcome::Panicked),
+            Seen::Counted(task) => task.panicked.store(true, Relaxed),
+            Seen::Not | Seen::Undecided(_) => {}
+        }
+    }
+}
+
 impl<F: Future> Future for Instrumented<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let Some(registry) = engine::registry() else { return this.future.poll(cx) };
-        if let Seen::Undecided(said) = *this.seen {
+        if let Seen::Undecided(undecided) = *this.seen {
             // Not dropped: that would say that the task goes before its first poll.
-            std::mem::forget(std::mem::replace(this.seen, decide(registry, said)));
+            std::mem::forget(std::mem::replace(this.seen, decide(registry, undecided)));
         }
-        let Seen::Followed(task) = this.seen else { return this.future.poll(cx) };
-        task.answer_wake(registry);
-        let line = if task.alone { registry.my_line() } else { None };
-        let _running = line.map(|line| Running::begin(registry, task, line));
-        let future = this.future;
-        let polled = task.recording(cx.waker()).lend(|waker| future.poll(&mut Context::from_waker(waker)));
+        let (future, seen) = (this.future, this.seen);
+        if matches!(seen, Seen::Not) {
+            return future.poll(cx);
+        }
+        let mut _running = None;
+        if let Seen::Followed(task) = seen {
+            task.answer_wake(registry);
+            let line = if task.alone { registry.my_line() } else { None };
+            _running = line.map(|line| Running::begin(registry, task, line));
+            task.record_for(cx.waker());
+        }
+        let seen: &Seen = seen;
+        let unwound = Unwound { registry, seen };
+        let polled = match seen {
+            Seen::Followed(Followed { recording: Some(recording), .. }) => {
+                recording.lend(|waker| future.poll(&mut Context::from_waker(waker)))
+            }
+            _ => future.poll(cx),
+        };
+        std::mem::forget(unwound);
         if polled.is_ready() {
-            task.set_outcome(registry, Outcome::Completed);
+            seen.complete(registry);
         }
         polled
     }
 }
 
-/// At the first poll: by the hooks, if their bracket is open around it; else alone.
-fn decide(registry: &'static Registry, said: Said) -> Seen {
-    let Some((slot, id)) = bracket_of_this_task(registry) else {
-        return alone(registry, said, TaskKind::Wrapped);
+/// At the first poll: by the hooks, if they have seen its task; else alone.
+fn decide(registry: &'static Registry, Undecided { said, is_task }: Undecided) -> Seen {
+    let group = || registry.groups.of(said.name, said.at, &registry.texts, &registry.losses);
+    let tokio_id = tokio::task::try_id().map(task_id);
+    let Some((slot, id)) = hooked(registry, tokio_id) else {
+        // Several futures that are no task of their own may be polled in one.
+        return alone(registry, said, TaskKind::Wrapped, tokio_id.filter(|_| is_task));
     };
     let Some(index) = slot else {
-        // The hooks have counted its spawn, and leave its end to us.
-        return Seen::Counted(registry.groups.of(said.name, said.at, &registry.texts, &registry.losses));
+        // The hooks have counted its spawn. Of a task that we spawned they leave the end to us.
+        return if is_task { Counted::in_group(group()) } else { Seen::Not };
     };
-    let followed = Seen::Followed(Followed { id, slot: index, alone: false, recording: None });
-    match registry.slots.tenant(index, id) {
-        Some(slot) if slot.flags().kind() == TaskKind::Wrapped => {
-            // Spawned through the wrapper: this is its future, unless that has been polled already.
-            if slot.polls() <= 1 { followed } else { Seen::Not }
-        }
+    let Some(slot) = registry.slots.tenant(index, id) else { return Seen::Not };
+    // Another such future has named the task already.
+    if !slot.mark_attached() {
+        return Seen::Not;
+    }
+    if slot.flags().kind() != TaskKind::Wrapped {
         // Spawned by other means: its row gets what is known now.
-        Some(slot) => {
-            let (from, to) = (
-                GroupId(slot.group().into()),
-                registry.groups.of(said.name, said.at, &registry.texts, &registry.losses),
-            );
-            registry.groups.entry(from).take_back_spawned();
-            registry.groups.entry(to).add_spawned();
-            slot.set_group(to);
-            registry.slots.see_wakes(index, said.class, said.fields);
-            followed
-        }
-        None => Seen::Not,
+        let (from, to) = (GroupId(slot.group().into()), group());
+        registry.groups.entry(from).take_back_spawned();
+        registry.groups.entry(to).add_spawned();
+        slot.set_group(to);
+        registry.slots.see_wakes(index, said.class, said.fields);
+    }
+    Seen::Followed(Followed { id, slot: index, alone: false, recording: None })
+}
+
+/// The task `id`, which Tokio says is running here, as the hooks know it. Its slot is missing past the budget.
+fn hooked(registry: &Registry, id: Option<TaskId>) -> Option<(Option<SlotIndex>, TaskId)> {
+    let id = id?;
+    match bracket_of_this_task(registry) {
+        Some(found) => Some(found),
+        // Its bracket may be nested too deep to be kept.
+        None => registry.index.find(id).map(|(index, _)| (Some(index), id)),
     }
 }
 
@@ -340,6 +429,13 @@ fn bracket_of_this_task(registry: &Registry) -> Option<(Option<SlotIndex>, TaskI
 }
 
 impl Seen {
+    /// The future has returned its result.
+    fn complete(&self, registry: &'static Registry) {
+        if let Self::Followed(task) = self {
+            task.set_outcome(registry, Outcome::Completed);
+        }
+    }
+
     fn whereabouts(&self) -> Whereabouts {
         match self {
             Self::Followed(task) => Whereabouts::Slot(task.slot, task.id),
@@ -347,19 +443,13 @@ impl Seen {
         }
     }
 }
-
 impl Drop for Seen {
     fn drop(&mut self) {
         let Some(registry) = engine::registry() else { return };
         match self {
             Self::Not => {}
-            // Dropped before its first poll: in the bracket of an abort the hooks' slot can be told so.
-            Self::Undecided(_) => {
-                if let Some((Some(slot), id)) = bracket_of_this_task(registry) {
-                    Followed { id, slot, alone: false, recording: None }.set_dropped(registry);
-                }
-            }
-            Self::Counted(group) => registry.count_end(*group, std::thread::panicking()),
+            Self::Undecided(undecided) => undecided.set_dropped(registry),
+            Self::Counted(task) => registry.count_end(task.group, task.panicked.load(Relaxed)),
             Self::Followed(task) => {
                 task.set_dropped(registry);
                 // The hooks free their own; only they do not know how it ended.
@@ -367,6 +457,34 @@ impl Drop for Seen {
                     registry.free(task.slot, task.id, registry.clock.now());
                 }
             }
+        }
+    }
+}
+
+impl Undecided {
+    /// Dropped before its first poll: in the bracket of an abort the hooks' slot can be told so. A future that is no task
+    /// of its own may be dropped anywhere, and says nothing about whose bracket that is.
+    fn set_dropped(&self, registry: &'static Registry) {
+        if !self.is_task {
+            return;
+        }
+        match bracket_of_this_task(registry) {
+            Some((Some(slot), id)) => {
+                // Where another future is attached the spawn has failed, and this is the spawner's bracket.
+                let own = registry
+                    .slots
+                    .tenant(slot, id)
+                    .is_some_and(|task| task.flags().kind() == TaskKind::Wrapped && task.mark_attached());
+                if own {
+                    Followed { id, slot, alone: false, recording: None }.set_dropped(registry);
+                }
+            }
+            Some((None, _)) => {
+                let said = &self.said;
+                let group = registry.groups.of(said.name, said.at, &registry.texts, &registry.losses);
+                registry.count_end(group, false);
+            }
+            None => {}
         }
     }
 }

@@ -63,13 +63,16 @@ impl Flags {
     const DETACHED: u32 = 1 << 12;
     const ASKED: u32 = 1 << 13;
     const ABORTED: u32 = 1 << 14;
+    const ATTACHED: u32 = 1 << 15;
+    /// The bit above the kind's.
+    const ALONE: u32 = 1 << 3;
 
     /// A runtime past the 65 535th is not known, rather than taken for another.
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
-        Self(kind as u32 & 0xF | u16::try_from(runtime).map_or(0, u32::from) << 16)
+        Self(kind as u32 & 7 | u16::try_from(runtime).map_or(0, u32::from) << 16)
     }
     pub(crate) fn kind(self) -> TaskKind {
-        TaskKind::try_from((self.0 & 0xF) as i32).unwrap_or_default()
+        TaskKind::try_from((self.0 & 7) as i32).unwrap_or_default()
     }
     pub(crate) fn outcome(self) -> Outcome {
         Outcome::try_from((self.0 >> 4 & 0xF) as i32).unwrap_or_default()
@@ -83,6 +86,16 @@ impl Flags {
     }
     pub(crate) fn with_wakes(self) -> Self {
         Self(self.0 | Self::WAKES)
+    }
+    pub(crate) fn with_detached(self) -> Self {
+        Self(self.0 | Self::DETACHED)
+    }
+    /// Whether only the wrapper sees it, and no hook.
+    pub(crate) fn is_alone(self) -> bool {
+        self.0 & Self::ALONE != 0
+    }
+    pub(crate) fn with_alone(self) -> Self {
+        Self(self.0 | Self::ALONE)
     }
     /// Whether nobody holds its handle: nobody can await it.
     pub(crate) fn is_detached(self) -> bool {
@@ -359,6 +372,11 @@ impl Slot {
     /// Nobody holds its handle any more.
     pub(crate) fn mark_detached(&self) {
         self.flags.fetch_or(Flags::DETACHED, Relaxed);
+    }
+
+    /// A future of the wrapper tells of this task from now on. True: the first one.
+    pub(crate) fn mark_attached(&self) -> bool {
+        self.flags.fetch_or(Flags::ATTACHED, Relaxed) & Flags::ATTACHED == 0
     }
 
     /// It was asked to stop, by an abort or otherwise. True: for the first time.
