@@ -10,8 +10,6 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskKind};
 
 use crate::clock::Ticks;
-#[cfg(tokio_unstable)]
-use crate::registry::Losses;
 use crate::registry::Registry;
 use crate::registry::cancellations::Asked;
 use crate::registry::labels::LabelIndex;
@@ -240,12 +238,6 @@ impl Registry {
     /// Counts the end of a task, followed or not.
     pub(crate) fn count_end(&self, group: GroupId, panicked: bool) {
         self.groups.entry(group).add_ended(panicked);
-    }
-
-    /// The group of a task that was counted in it before: what was lost then is not lost again.
-    #[cfg(tokio_unstable)]
-    pub(crate) fn group_of_counted(&self, name: Sid, at: &'static std::panic::Location<'static>) -> GroupId {
-        self.groups.of(name, at, &self.texts, &Losses::default())
     }
 
     /// The group of a new task, which is counted in it.

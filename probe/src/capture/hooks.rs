@@ -286,7 +286,7 @@ pub(super) fn terminated(
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
             if !super::is_wrappers_own(spawned_at) {
-                let group = registry.group_of_counted(Sid(0), spawned_at);
+                let group = registry.groups.again(Sid(0), spawned_at, &registry.texts);
                 registry.count_end(group, line.has_panicked());
             }
         }

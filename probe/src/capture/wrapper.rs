@@ -17,6 +17,7 @@ use super::waker::Recording;
 use super::{reason, task_id};
 use crate::engine;
 use crate::registry::Registry;
+use crate::registry::groups::NO_GROUPS_NAME;
 use crate::registry::lines::Line;
 use crate::registry::slots::{Flags, SlotIndex, Tenancy};
 
@@ -183,7 +184,7 @@ impl<F> Job<F> {
         let _running = match &seen {
             Seen::Followed(task) => {
                 task.note_wait(registry);
-                registry.my_line().map(|line| Running::begin(registry, task, line))
+                line_of_poll(registry).map(|line| Running::begin(registry, task, line))
             }
             _ => None,
         };
@@ -224,16 +225,21 @@ impl Drop for CountedJob {
     }
 }
 
-/// Past the limit of groups a new name leads nowhere, and is not stored.
+/// Past the limit of groups a new name leads nowhere, and is not stored: its tasks are counted as folded.
 fn intern_name(registry: &Registry, name: &str) -> Sid {
     if registry.groups.is_full() {
-        let found = registry.texts.find_parts(&[name]);
-        return found.unwrap_or_else(|| {
-            registry.losses.add(Reason::LostStrings, 1);
-            Sid(0)
-        });
+        return reason::find_clean(registry, &[name]).unwrap_or(NO_GROUPS_NAME);
     }
-    reason::intern_clean(registry, name)
+    reason::intern_clean(registry, &[name]).unwrap_or(Sid(0))
+}
+
+/// This thread's line, for a poll: without one the poll is counted as not seen.
+fn line_of_poll(registry: &Registry) -> Option<&'static Line> {
+    let line = registry.my_line();
+    if line.is_none() {
+        registry.losses.add(Reason::UnlinedThreads, 1);
+    }
+    line
 }
 
 /// A slot for a task that is ready to run from now on.
@@ -363,7 +369,7 @@ impl<F: Future> Future for Instrumented<F> {
         let mut _running = None;
         if let Seen::Followed(task) = seen {
             task.answer_wake(registry);
-            let line = if task.alone { registry.my_line() } else { None };
+            let line = if task.alone { line_of_poll(registry) } else { None };
             _running = line.map(|line| Running::begin(registry, task, line));
             task.record_for(cx.waker());
         }
@@ -385,7 +391,7 @@ impl<F: Future> Future for Instrumented<F> {
 
 /// At the first poll: by the hooks, if they have seen its task; else alone.
 fn decide(registry: &'static Registry, Undecided { said, is_task }: Undecided) -> Seen {
-    let group = || registry.groups.of(said.name, said.at, &registry.texts, &registry.losses);
+    let group = || registry.groups.again(said.name, said.at, &registry.texts);
     let tokio_id = tokio::task::try_id().map(task_id);
     let Some((slot, id)) = hooked(registry, tokio_id) else {
         // Several futures that are no task of their own may be polled in one.
