@@ -40,6 +40,14 @@ const ONE_FILE_TOUCHES_TONIC: [&str; 4] = ["probe", "agent", "tui", "demo"];
 /// Where the dashboard's state and update live, each a file and a folder; only its view knows ratatui.
 const STATE_AND_UPDATE: [&str; 3] = ["tui/src/app", "tui/src/model", "tui/src/table"];
 
+/// The files that may lift the ban on `unsafe`. Those of the probe are also run under Miri, by `cargo xtask verify`.
+pub(crate) const UNSAFE: [&str; 4] = [
+    "probe/src/capture/mine.rs",
+    "probe/src/clock/counter.rs",
+    "probe/src/registry/index.rs",
+    "tests/src/process.rs",
+];
+
 /// One file of the workspace.
 pub(crate) struct Source {
     /// From the root, with `/`.
@@ -112,6 +120,7 @@ fn in_sources(sources: &[Source]) -> Vec<String> {
                 format!("{at}; the probe's public API names no wire type: each of their releases would break users")
             }));
         }
+        found.extend(unsafe_code(source));
         if path.starts_with("tests/tests/") {
             found.extend(
                 mentions(source, &["thread::sleep", "time::sleep", "#[ignore"])
@@ -143,6 +152,41 @@ fn in_sources(sources: &[Source]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Unsafe code that is not in one of the few files for it, or that does not say why it is sound.
+fn unsafe_code(source: &Source) -> Vec<String> {
+    let Source { path, text } = source;
+    let may = UNSAFE.contains(&path.as_str());
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        // What lies between two quotes is a text.
+        let code: String = code.split('"').step_by(2).collect();
+        let lifts = ["allow(", "expect(", "warn("].iter().any(|lift| code.contains(lift));
+        if lifts && code.contains("unsafe_code") && !may {
+            found.push(format!(
+                "{path}:{}: lifts the ban on unsafe code; hint: do without, or add it to UNSAFE in xtask/src/absences.rs",
+                at + 1
+            ));
+        }
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if may && words.any(|word| matches!(word, "unsafe" | "global_asm")) && !has_proof(&lines[..at]) {
+            found.push(format!(
+                "{path}:{}: unsafe code without its proof; hint: a comment above it that begins with `// SAFETY`",
+                at + 1
+            ));
+        }
+    }
+    found
+}
+
+/// Whether the comment that ends these lines begins with `SAFETY`. Attributes may stand between.
+fn has_proof(above: &[&str]) -> bool {
+    let mut comment =
+        above.iter().rev().map(|line| line.trim_start()).skip_while(|line| line.starts_with("#["));
+    comment.by_ref().take_while(|line| line.starts_with("//")).any(|line| line.starts_with("// SAFETY"))
 }
 
 /// Where code (no comment, no unit test) has one of these words, as `path:line: word`.
@@ -308,6 +352,29 @@ mod tests {
     fn a_sleep_in_a_promise_is_found() {
         one(found_in("tests/tests/attach.rs", "std::thread::sleep(second);"), "eventually");
         assert_eq!(found_in("tests/src/eventually.rs", "std::thread::sleep(second);"), [""; 0]);
+    }
+
+    #[test]
+    fn unsafe_code_is_found_where_it_may_not_be_and_where_nothing_proves_it() {
+        one(found_in("probe/src/pool.rs", "#![allow(unsafe_code)]"), "probe/src/pool.rs:1: lifts the ban");
+        one(
+            found_in("probe/src/pool.rs", "#[expect(unsafe_code, reason = \"x\")]"),
+            "pool.rs:1: lifts the ban",
+        );
+        let index = |text| found_in("probe/src/registry/index.rs", text);
+        assert_eq!(
+            index("#![allow(unsafe_code)]\n// SAFETY: it is so,\n// indeed.\nunsafe { f() }"),
+            [""; 0]
+        );
+        assert_eq!(index("// SAFETY: it is so.\n#[cfg(x)]\nreturn unsafe { f() };"), [""; 0]);
+        one(
+            index("let a = 1;\n// It is so.\nlet b = unsafe { f() };"),
+            "index.rs:3: unsafe code without its proof",
+        );
+        one(index("// SAFETY: of another.\nlet a = 1;\nunsafe impl Send for A {}"), "index.rs:3");
+        assert_eq!(index("// unsafe\nlet unsafely = \"unsafe\";"), [""; 0]);
+        // None of the last ones makes a check where it may not be.
+        assert_eq!(found_in("probe/src/pool.rs", "// allow(unsafe_code)"), [""; 0]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Starts cargo with the flags of one of the project's two builds, whatever RUSTFLAGS the caller has.
+//! Starts cargo with the flags of one of the project's builds, whatever RUSTFLAGS the caller has.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,8 @@ pub(crate) enum Flags {
     Hooks,
     /// As if a RUSTFLAGS of the user had replaced the project's: no hooks, and warnings are errors.
     Stable,
+    /// The probe's registry with loom's atomics, and nothing else of the probe.
+    Loom,
 }
 
 /// Optimised or not.
@@ -55,17 +57,21 @@ pub(crate) fn cargo(root: &Path, flags: Flags) -> Command {
             .env("CARGO_ENCODED_RUSTFLAGS", "--cfg\u{1f}tokio_unstable")
             .env("RUSTDOCFLAGS", "--cfg tokio_unstable"),
         Flags::Stable => command.env("CARGO_ENCODED_RUSTFLAGS", "-Dwarnings").env_remove("RUSTDOCFLAGS"),
+        Flags::Loom => command
+            .env("CARGO_ENCODED_RUSTFLAGS", "--cfg\u{1f}taskscope_loom\u{1f}-Dwarnings")
+            .env_remove("RUSTDOCFLAGS"),
     };
     command
 }
 
-/// The folder for builds: `target`, or the caller's CARGO_TARGET_DIR; stable builds lie in a folder inside it.
+/// The folder for builds: `target`, or the caller's CARGO_TARGET_DIR; other builds lie in folders inside it.
 pub(crate) fn target_folder(root: &Path, flags: Flags) -> anyhow::Result<PathBuf> {
     let metadata = metadata(root)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
     Ok(match flags {
         Flags::Hooks => PathBuf::from(target),
         Flags::Stable => Path::new(target).join("stable"),
+        Flags::Loom => Path::new(target).join("loom"),
     })
 }
 

@@ -12,6 +12,7 @@ mod check;
 mod evidence;
 mod generate;
 mod peers;
+mod proofs;
 mod summary;
 mod test;
 mod verify;

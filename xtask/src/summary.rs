@@ -16,6 +16,14 @@ pub(crate) struct Suite {
     ended: bool,
 }
 
+impl Suite {
+    /// The same tests, run in another way.
+    pub(crate) fn under(mut self, way: &str) -> Self {
+        self.name.push_str(&format!(" under {way}"));
+        self
+    }
+}
+
 /// Collects the lines of one `cargo test`, standard output and standard error in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use crate::cargo::{Flags, Profile, binaries, cargo, target_folder};
 use crate::peers;
+use crate::proofs::{self, Miri};
 use crate::summary::{Reader, Summary};
 
 /// The sizes at which the promises are tested.
@@ -96,11 +97,46 @@ pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String])
         Ok(worked)
     })?;
     summary.suites = suites;
+    if only.is_empty() {
+        prove(root, size, &mut summary)?;
+    }
     let report = std::fs::read_to_string(&report).context("the tests' report is gone")?;
     summary
         .not_run
         .extend(report.lines().filter_map(|line| line.strip_prefix("not run: ")).map(str::to_owned));
     Ok(summary)
+}
+
+/// What no single run of a test shows: every interleaving of the registry's threads, and at full size, its unsafe code
+/// under an interpreter that knows what is undefined.
+fn prove(root: &Path, size: Size, summary: &mut Summary) -> anyhow::Result<()> {
+    let mut suites = Vec::new();
+    let built = phase(summary, "build for loom", || ends_well(proofs::loom(root, size)?.arg("--no-run")))?;
+    if built {
+        phase(summary, "run under loom", || {
+            let (read, worked) = watched(&mut proofs::loom(root, size)?)?;
+            suites.extend(read.finish());
+            Ok(worked)
+        })?;
+    }
+    if size == Size::Full {
+        let mut missing = None;
+        phase(summary, "run under Miri", || {
+            let miri = match Miri::prepare(root)? {
+                Ok(miri) => miri,
+                Err(why) => {
+                    missing = Some(why);
+                    return Ok(true);
+                }
+            };
+            let (read, worked) = watched(&mut miri.tests(root)?)?;
+            suites.extend(read.finish().into_iter().map(|suite| suite.under("Miri")));
+            Ok(worked)
+        })?;
+        summary.not_run.extend(missing.map(|why| format!("the probe's unsafe code under Miri: {why}")));
+    }
+    summary.suites.extend(suites);
+    Ok(())
 }
 
 /// Does one thing, says so before, and notes how long it took.
