@@ -59,8 +59,8 @@ impl Recording {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
 
-/// SAFETY (of all four): called by `Waker` only, with the data of a waker made from `VTABLE`: a pointer from
-/// `Arc::into_raw` or `Arc::as_ptr` of an `Arc<Recording>` that is alive during the call.
+// SAFETY: called by `Waker` only, as the three below, with the data of a waker made from `VTABLE`: a pointer from
+// `Arc::into_raw` or `Arc::as_ptr` of an `Arc<Recording>` that is alive during the call.
 unsafe fn clone(data: *const ()) -> RawWaker {
     let data = data.cast::<Recording>();
     // SAFETY: see above; the new waker owns the count that is added here.
@@ -70,6 +70,7 @@ unsafe fn clone(data: *const ()) -> RawWaker {
     RawWaker::new(data.cast(), &VTABLE)
 }
 
+// SAFETY: as of `clone`.
 unsafe fn wake(data: *const ()) {
     // SAFETY: see `clone`; waking by value takes the waker, so that its count is given back.
     unsafe {
@@ -78,11 +79,13 @@ unsafe fn wake(data: *const ()) {
     }
 }
 
+// SAFETY: as of `clone`.
 unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: see `clone`.
     unsafe { &*data.cast::<Recording>() }.wake();
 }
 
+// SAFETY: as of `clone`.
 unsafe fn drop(data: *const ()) {
     let data = data.cast::<Recording>();
     // SAFETY: see `clone`.
