@@ -11,6 +11,7 @@ use taskscope_proto::v1::event::Kind;
 use taskscope_proto::v1::{Outcome, TaskState};
 use tokio::runtime::Runtime;
 
+#[path = "asking/probe.rs"]
 mod asking;
 
 fn runtime() -> &'static Runtime {

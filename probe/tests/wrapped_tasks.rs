@@ -14,6 +14,7 @@ use taskscope_proto::v1::{Outcome, TaskClass, TaskKind, TaskState};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
 
+#[path = "asking/probe.rs"]
 mod asking;
 
 /// The runtime of all tests here: one process has one probe.
