@@ -130,28 +130,53 @@ fn unseen(model: &Model) -> Option<String> {
 
 /// A loss in words.
 pub(crate) fn loss_words(loss: &v1::Loss) -> String {
-    let n = words::count(loss.count);
-    match loss.reason() {
-        Reason::Unspecified => format!("{n} of a kind that this version does not know"),
-        Reason::DroppedEvents => format!("{n} events were dropped"),
-        Reason::EvictedTasks => format!("{n} tasks were past the memory budget (TASKSCOPE_MEMORY)"),
-        Reason::FoldedGroups => format!("{n} tasks count in `other`, their groups being past the limit"),
-        Reason::LostStrings => format!("{n} names were past the text budget"),
-        Reason::DeepBrackets => format!("{n} polls were nested too deep"),
-        Reason::UnlinedThreads => format!("{n} polls ran on threads past the limit"),
-        Reason::UninstrumentedTasks => format!("not instrumented: {n} tasks"),
-        Reason::PoolPanics => format!("{n} pool closures panicked"),
-        Reason::PoolNonsense => format!("{n} pool samples cannot be (busy above capacity)"),
-        Reason::FoldedLabels => format!("{n} stretches count in the label `other`"),
-        Reason::FoldedHistograms => format!("{n} histograms were folded into that of `other`"),
-        Reason::UnsortedPolls => format!("{n} polls are in no histogram"),
-        Reason::CutStrings => format!("{n} names were cut or cleaned"),
-        Reason::UnpairedHooks => format!("{n} hooks fired without their counterpart"),
-        Reason::PoolBlocked => format!("{n} pool closures do not return"),
-        Reason::LostEndings => format!("{n} tasks ended faster than their rows could be kept"),
-        Reason::LostCancellations => format!("{n} cancellation requests were not remembered"),
-        Reason::LostHistory => format!("{n} parts of the history did not fit"),
-    }
+    let (one, many) = match loss.reason() {
+        Reason::Unspecified => (
+            "# loss of a kind that this version does not know",
+            "# losses of a kind that this version does not know",
+        ),
+        Reason::DroppedEvents => ("# event was dropped", "# events were dropped"),
+        Reason::EvictedTasks => (
+            "# task was past the memory budget (TASKSCOPE_MEMORY)",
+            "# tasks were past the memory budget (TASKSCOPE_MEMORY)",
+        ),
+        Reason::FoldedGroups => (
+            "# task counts in `other`, its group being past the limit",
+            "# tasks count in `other`, their groups being past the limit",
+        ),
+        Reason::LostStrings => ("# text was past the text budget", "# texts were past the text budget"),
+        Reason::DeepBrackets => ("# poll was nested too deep", "# polls were nested too deep"),
+        Reason::UnlinedThreads => {
+            ("# poll ran on a thread past the limit", "# polls ran on threads past the limit")
+        }
+        Reason::UninstrumentedTasks => ("not instrumented: # task", "not instrumented: # tasks"),
+        Reason::PoolPanics => ("# pool closure panicked", "# pool closures panicked"),
+        Reason::PoolNonsense => (
+            "# pool says what cannot be (busy above capacity)",
+            "# pools say what cannot be (busy above capacity)",
+        ),
+        Reason::FoldedLabels => {
+            ("# stretch counts in the label `other`", "# stretches count in the label `other`")
+        }
+        Reason::FoldedHistograms => {
+            ("# histogram was folded into that of `other`", "# histograms were folded into that of `other`")
+        }
+        Reason::UnsortedPolls => ("# poll is in no histogram", "# polls are in no histogram"),
+        Reason::CutStrings => ("# text was cut or cleaned", "# texts were cut or cleaned"),
+        Reason::UnpairedHooks => {
+            ("# hook fired without its counterpart", "# hooks fired without their counterpart")
+        }
+        Reason::PoolBlocked => ("# pool closure did not return", "# pool closures did not return"),
+        Reason::LostEndings => (
+            "# task ended faster than its row could be kept",
+            "# tasks ended faster than their rows could be kept",
+        ),
+        Reason::LostCancellations => {
+            ("# cancellation request was not remembered", "# cancellation requests were not remembered")
+        }
+        Reason::LostHistory => ("# part of the history did not fit", "# parts of the history did not fit"),
+    };
+    if loss.count == 1 { one } else { many }.replace('#', &words::count(loss.count))
 }
 
 #[cfg(test)]

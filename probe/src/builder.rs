@@ -10,6 +10,7 @@ use tokio::runtime::TaskMeta;
 
 use crate::callbacks::Callbacks;
 use crate::capture::handle::{AbortHandle, JoinHandle};
+use crate::capture::reason;
 use crate::capture::task::Class;
 use crate::capture::wrapper::{self, Said};
 use crate::engine::{self, Engine};
@@ -324,7 +325,7 @@ impl Probe {
     }
 
     /// Shows a pool of the application's: anything with a capacity that work queues for. A pool of the same name is
-    /// replaced.
+    /// replaced; a name is cut at 255 bytes.
     ///
     /// `sample` is called about once a second, and somewhat more often while somebody watches, on a thread
     /// `taskscope-pools` that the first pool starts. What is wrong with it is counted and said once on standard error, and
@@ -346,7 +347,8 @@ impl Probe {
     /// ```
     pub fn pool(&self, name: impl Into<String>, sample: impl Fn() -> PoolSample + Send + Sync + 'static) {
         if let Some(engine) = self.engine.filter(|engine| engine.is_of_this_process()) {
-            engine.add_pool(UserPool::new(name.into(), sample));
+            let name = reason::cut(&engine.registry, name.into());
+            engine.add_pool(UserPool::new(name, sample));
         }
     }
 }

@@ -279,8 +279,7 @@ fn terminated(registry: &Registry, runtime: &RuntimeEntry, meta: &TaskMeta<'_>) 
         // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
         (Some(line), None) => {
             if !super::task::is_its_own(meta.spawned_at()) {
-                let (texts, losses) = (&registry.texts, &registry.losses);
-                let group = registry.groups.of(Sid(0), meta.spawned_at(), texts, losses);
+                let group = registry.groups.again(Sid(0), meta.spawned_at(), &registry.texts);
                 registry.count_end(group, line.has_panicked());
             }
         }

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use taskscope_proto::ids::TaskId;
+use taskscope_proto::ids::{Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 
-use super::mine;
+use super::{mine, reason};
 use crate::clock::Ticks;
 use crate::engine;
 use crate::registry::Registry;
@@ -72,20 +72,25 @@ pub(crate) fn find(registry: &Registry, text: &str) -> Option<LabelIndex> {
 
 /// The label of the parts joined. Past the limit it is `other`, and a new text is not stored.
 pub(crate) fn find_parts(registry: &Registry, parts: &[&str]) -> Option<LabelIndex> {
-    let full = registry.labels.is_full();
-    let sid = if full { registry.texts.find_parts(parts) } else { registry.texts.intern_parts(parts) };
-    match sid {
-        Some(sid) if sid.0 == 0 => return None,
-        Some(sid) => {
-            if let Some(label) = registry.labels.find(sid) {
-                return Some(label);
-            }
-        }
-        None if !full => registry.losses.add(Reason::LostStrings, 1),
-        None => {}
+    // One that is stored is clean: only a new one has to be looked at.
+    let known = if reason::fits(parts) { registry.texts.find_parts(parts) } else { None };
+    let sid = known.or_else(|| intern_new(registry, parts));
+    if sid == Some(Sid(0)) {
+        return None;
     }
-    registry.losses.add(Reason::FoldedLabels, 1);
-    Some(LabelIndex(0))
+    sid.and_then(|sid| registry.labels.find(sid)).or_else(|| {
+        registry.losses.add(Reason::FoldedLabels, 1);
+        Some(LabelIndex(0))
+    })
+}
+
+#[cold]
+fn intern_new(registry: &Registry, parts: &[&str]) -> Option<Sid> {
+    if registry.labels.is_full() {
+        reason::find_clean(registry, parts)
+    } else {
+        reason::intern_clean(registry, parts)
+    }
 }
 
 fn open(registry: &Registry, label: LabelIndex) -> Option<Stretch> {

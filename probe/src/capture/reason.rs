@@ -49,22 +49,57 @@ pub(crate) fn intern(registry: &Registry, message: impl fmt::Display, place: Opt
     })
 }
 
-/// A name or fields, as the application gave them: cut at 255 bytes, control characters replaced (counted); 0 where there
-/// is no room (counted).
-pub(crate) fn intern_clean(registry: &Registry, text: &str) -> Sid {
-    let is_clean = text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
-    let stored = if is_clean {
-        registry.texts.intern_parts(&[text])
+/// The parts of a name, a label or fields, as the application gave them: together cut at 255 bytes, control characters
+/// replaced (counted); `None` where there is no room (counted).
+pub(crate) fn intern_clean(registry: &Registry, parts: &[&str]) -> Option<Sid> {
+    let stored = if is_clean(parts) {
+        registry.texts.intern_parts(parts)
     } else {
         registry.losses.add(Reason::CutStrings, 1);
-        let mut clean = Text::<MAX_TEXT>::default();
-        let _ = write!(clean, "{text}");
-        registry.texts.intern_parts(&[clean.as_str()])
+        registry.texts.intern_parts(&[clean(parts).as_str()])
     };
-    stored.unwrap_or_else(|| {
+    if stored.is_none() {
         registry.losses.add(Reason::LostStrings, 1);
-        Sid(0)
-    })
+    }
+    stored
+}
+
+/// As [`intern_clean`], of texts that are stored already: a new one is neither stored nor counted.
+pub(crate) fn find_clean(registry: &Registry, parts: &[&str]) -> Option<Sid> {
+    if is_clean(parts) {
+        return registry.texts.find_parts(parts);
+    }
+    let found = registry.texts.find_parts(&[clean(parts).as_str()]);
+    if found.is_some() {
+        registry.losses.add(Reason::CutStrings, 1);
+    }
+    found
+}
+
+/// The name of a pool, which is in every frame: cut at 255 bytes, control characters replaced (counted). For what may
+/// allocate.
+pub(crate) fn cut(registry: &Registry, name: String) -> String {
+    if is_clean(&[&name]) {
+        return name;
+    }
+    registry.losses.add(Reason::CutStrings, 1);
+    clean(&[&name]).as_str().to_owned()
+}
+
+fn is_clean(parts: &[&str]) -> bool {
+    fits(parts) && !parts.iter().any(|part| part.chars().any(char::is_control))
+}
+
+/// Whether the parts joined need not be cut.
+pub(crate) fn fits(parts: &[&str]) -> bool {
+    parts.iter().map(|part| part.len()).sum::<usize>() <= MAX_TEXT
+}
+
+fn clean(parts: &[&str]) -> Text<MAX_TEXT> {
+    let mut clean = Text::default();
+    // It ends with an error where nothing more fits.
+    let _ = parts.iter().try_for_each(|part| clean.write_str(part));
+    clean
 }
 
 /// A text on the stack, of at most `CAP` bytes.

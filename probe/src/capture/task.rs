@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use taskscope_proto::ids::Sid;
 use taskscope_proto::v1::TaskClass;
 
 use super::handle::{AbortHandle, JoinHandle};
@@ -89,7 +90,8 @@ impl Task {
     fn said(&self) -> Said {
         match engine::registry() {
             Some(registry) if !self.fields.is_empty() => {
-                Said { fields: reason::intern_clean(registry, &self.fields), ..self.said }
+                let fields = reason::intern_clean(registry, &[&self.fields]).unwrap_or(Sid(0));
+                Said { fields, ..self.said }
             }
             _ => self.said,
         }

@@ -17,6 +17,7 @@ use super::waker::Recording;
 use super::{reason, task_id};
 use crate::engine;
 use crate::registry::Registry;
+use crate::registry::groups::NO_GROUPS_NAME;
 use crate::registry::lines::Line;
 use crate::registry::slots::{Flags, SlotIndex, Tenancy};
 
@@ -130,7 +131,7 @@ where
         let running = match &seen {
             Seen::Followed(task) => {
                 task.note_wait(registry);
-                registry.my_line().map(|line| Running::begin(registry, task, line))
+                line_of_poll(registry).map(|line| Running::begin(registry, task, line))
             }
             _ => None,
         };
@@ -173,16 +174,21 @@ impl Drop for CountedJob {
     }
 }
 
-/// Past the limit of groups a new name leads nowhere, and is not stored.
+/// Past the limit of groups a new name leads nowhere, and is not stored: its tasks are counted as folded.
 fn intern_name(registry: &Registry, name: &str) -> Sid {
     if registry.groups.is_full() {
-        let found = registry.texts.find_parts(&[name]);
-        return found.unwrap_or_else(|| {
-            registry.losses.add(Reason::LostStrings, 1);
-            Sid(0)
-        });
+        return reason::find_clean(registry, &[name]).unwrap_or(NO_GROUPS_NAME);
     }
-    reason::intern_clean(registry, name)
+    reason::intern_clean(registry, &[name]).unwrap_or(Sid(0))
+}
+
+/// This thread's line, for a poll: without one the poll is counted as not seen.
+fn line_of_poll(registry: &Registry) -> Option<&'static Line> {
+    let line = registry.my_line();
+    if line.is_none() {
+        registry.losses.add(Reason::UnlinedThreads, 1);
+    }
+    line
 }
 
 /// A slot for a task that is ready to run from now on.
@@ -290,7 +296,7 @@ impl<F: Future> Future for Instrumented<F> {
         }
         let Seen::Followed(task) = this.seen else { return this.future.poll(cx) };
         task.answer_wake(registry);
-        let line = if task.alone { registry.my_line() } else { None };
+        let line = if task.alone { line_of_poll(registry) } else { None };
         let _running = line.map(|line| Running::begin(registry, task, line));
         let future = this.future;
         let polled = task.recording(cx.waker()).lend(|waker| future.poll(&mut Context::from_waker(waker)));
@@ -308,7 +314,7 @@ fn decide(registry: &'static Registry, said: Said) -> Seen {
     };
     let Some(index) = slot else {
         // The hooks have counted its spawn, and leave its end to us.
-        return Seen::Counted(registry.groups.of(said.name, said.at, &registry.texts, &registry.losses));
+        return Seen::Counted(registry.groups.again(said.name, said.at, &registry.texts));
     };
     let followed = Seen::Followed(Followed { id, slot: index, alone: false, recording: None });
     match registry.slots.tenant(index, id) {
@@ -318,10 +324,12 @@ fn decide(registry: &'static Registry, said: Said) -> Seen {
         }
         // Spawned by other means: its row gets what is known now.
         Some(slot) => {
-            let (from, to) = (
-                GroupId(slot.group().into()),
-                registry.groups.of(said.name, said.at, &registry.texts, &registry.losses),
-            );
+            let from = GroupId(slot.group().into());
+            let to = match from {
+                // Where its spawn had no room it is counted as such.
+                GroupId(0) => registry.groups.again(said.name, said.at, &registry.texts),
+                _ => registry.groups.of(said.name, said.at, &registry.texts, &registry.losses),
+            };
             registry.groups.entry(from).take_back_spawned();
             registry.groups.entry(to).add_spawned();
             slot.set_group(to);

@@ -231,7 +231,7 @@ impl Watcher {
     fn new_events(&mut self, sampler: &Sampler) -> Vec<v1::Event> {
         let oldest = sampler.events.front().map_or(sampler.events_total() + 1, |event| event.seq);
         // At its first frame a watcher has missed nothing: it is sent what is remembered.
-        if self.events_sent > 0 && oldest > self.events_sent + 1 {
+        if self.seq > 1 && oldest > self.events_sent + 1 {
             let lost = oldest - self.events_sent - 1;
             sampler.engine.registry.losses.add(Reason::DroppedEvents, lost);
         }

@@ -16,6 +16,9 @@ const CAP: usize = 256;
 const TABLE: usize = 512;
 const PLACES: usize = 1024;
 const PROBES: usize = 32;
+/// In place of a name that is not stored, because no group is left that could have it: what is spawned under it is in
+/// `other`. No text has this id.
+pub(crate) const NO_GROUPS_NAME: Sid = Sid(u16::MAX as u32);
 pub(crate) const BYTES: usize = CAP * size_of::<Group>() + TABLE * 16 + PLACES * 16;
 
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]
@@ -69,14 +72,29 @@ impl Groups {
         Self { entries: zeroed(CAP), used: AtomicU32::new(1), table: zeroed(TABLE), places: zeroed(PLACES) }
     }
 
-    /// The group of tasks spawned at `at` under `name` (0: unnamed), remembered by the address of the location, so that a
-    /// site is written out once.
+    /// The group of a new task, spawned at `at` under `name` (0: unnamed), remembered by the address of the location, so
+    /// that a site is written out once. What has no room is counted: once a task.
     pub(crate) fn of(
         &self,
         name: Sid,
         at: &'static Location<'static>,
         texts: &Texts,
         losses: &Losses,
+    ) -> GroupId {
+        self.search(name, at, texts, Some(losses))
+    }
+
+    /// As [`Groups::of`], for a task that is counted already, and so is what had no room.
+    pub(crate) fn again(&self, name: Sid, at: &'static Location<'static>, texts: &Texts) -> GroupId {
+        self.search(name, at, texts, None)
+    }
+
+    fn search(
+        &self,
+        name: Sid,
+        at: &'static Location<'static>,
+        texts: &Texts,
+        losses: Option<&Losses>,
     ) -> GroupId {
         let address = std::ptr::from_ref(at).addr() as u64;
         let key = address | u64::from(name.0) << 48;
@@ -113,14 +131,19 @@ impl Groups {
         name: Sid,
         at: &'static Location<'static>,
         texts: &Texts,
-        losses: &Losses,
+        losses: Option<&Losses>,
     ) -> GroupId {
+        let count = |reason| {
+            if let Some(losses) = losses {
+                losses.add(reason, 1);
+            }
+        };
         let site = write_site(at, texts).unwrap_or_else(|| {
-            losses.add(Reason::LostStrings, 1);
+            count(Reason::LostStrings);
             Sid(0)
         });
         self.find(name, site).unwrap_or_else(|| {
-            losses.add(Reason::FoldedGroups, 1);
+            count(Reason::FoldedGroups);
             GroupId(0)
         })
     }
@@ -286,6 +309,8 @@ mod tests {
         let here = Location::caller();
         assert_eq!([(); 3].map(|()| groups.of(Sid(0), here, &texts, &losses)), [GroupId(0); 3]);
         assert_eq!(losses.count(Reason::FoldedGroups), 3);
+        assert_eq!(groups.again(Sid(0), here, &texts), GroupId(0));
+        assert_eq!(losses.count(Reason::FoldedGroups), 3, "it was counted when it was spawned");
     }
 
     #[test]

@@ -50,17 +50,20 @@ pub(super) fn losses(sampler: &Sampler) -> Vec<v1::Loss> {
         .map(|reason| v1::Loss { reason: reason.into(), count: counted.count(reason) })
         .filter(|loss| loss.count > 0)
         .collect();
+    // Where hooks follow a runtime's tasks and some were past the budget, these are what is missing.
+    let told_already =
+        |runtime: &RuntimeEntry| runtime.has_hooks() && counted.count(Reason::EvictedTasks) > 0;
     let uninstrumented: u64 = sampler
         .engine
         .runtimes()
         .iter()
+        .filter(|runtime| !told_already(runtime))
         .filter_map(|runtime| {
             let alive = runtime.facts()?.metrics.num_alive_tasks() as u64;
             Some(alive.saturating_sub(followed_on(sampler.engine, runtime)))
         })
         .sum();
-    let evicted = counted.count(Reason::EvictedTasks);
-    if uninstrumented > 0 && evicted == 0 {
+    if uninstrumented > 0 {
         losses.push(v1::Loss { reason: Reason::UninstrumentedTasks.into(), count: uninstrumented });
     }
     losses
