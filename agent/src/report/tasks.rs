@@ -1,7 +1,7 @@
 //! `taskscope tasks` and `taskscope pending`.
 
 use serde::Serialize;
-use taskscope_proto::row::{TaskRow, kind_word, outcome_word, state_word};
+use taskscope_proto::row::{TaskRow, class_word, kind_word, outcome_word, state_word};
 use taskscope_proto::v1::{self, SortKey};
 use taskscope_proto::words;
 
@@ -31,9 +31,38 @@ struct Task<'a> {
     longest_poll_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
+    /// These four only where its wakes are seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes: Option<u64>,
+    /// By the task itself, inside its own polls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_wakes: Option<u64>,
+    /// The task whose poll woke it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    woken_by: Option<u64>,
+    /// Held somewhere; 0 on an idle task: nothing can wake it any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakers: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel: Option<Cancel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    fields: &'a str,
     /// Of an ended task: message and place of its panic, or the text of its error.
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
+}
+
+/// It was asked to stop.
+#[derive(Serialize)]
+struct Cancel {
+    since_ns: u64,
+    /// Since then, as the wakes.
+    polls: u64,
+    /// Where its wakes are seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes: Option<u64>,
 }
 
 /// Terms that leave only what waits.
@@ -67,28 +96,39 @@ fn group(row: &TaskRow) -> &str {
 }
 
 pub(crate) fn json(model: &Model) -> anyhow::Result<String> {
-    let rows = model.rows()?;
-    let line = |row: &TaskRow| {
-        json_line(&Task {
-            id: row.id.0,
-            name: &row.name,
-            label: &row.label,
-            kind: kind_word(row.kind),
-            group: group(row),
-            spawned_at: &row.spawned_at,
-            state: state_word(row.state),
-            polls: row.polls,
-            busy_ns: row.busy_ns,
-            scheduled_ns: row.scheduled_ns,
-            idle_ns: row.idle_ns,
-            age_ns: row.age_ns,
-            since_ns: row.since_ns,
-            longest_poll_ns: row.longest_poll_ns,
-            outcome: outcome_word(row.outcome),
-            reason: &row.reason,
-        })
-    };
-    rows.into_iter().map(line).collect()
+    model.rows()?.into_iter().map(json_row).collect()
+}
+
+fn json_row(row: &TaskRow) -> anyhow::Result<String> {
+    json_line(&Task {
+        id: row.id.0,
+        name: &row.name,
+        label: &row.label,
+        kind: kind_word(row.kind),
+        group: group(row),
+        spawned_at: &row.spawned_at,
+        state: state_word(row.state),
+        polls: row.polls,
+        busy_ns: row.busy_ns,
+        scheduled_ns: row.scheduled_ns,
+        idle_ns: row.idle_ns,
+        age_ns: row.age_ns,
+        since_ns: row.since_ns,
+        longest_poll_ns: row.longest_poll_ns,
+        outcome: outcome_word(row.outcome),
+        wakes: row.wakes.map(|wakes| wakes.total),
+        self_wakes: row.wakes.map(|wakes| wakes.by_itself),
+        woken_by: row.wakes.and_then(|wakes| wakes.by).map(|by| by.0),
+        wakers: row.wakes.map(|wakes| wakes.wakers),
+        cancel: row.cancel.map(|cancel| Cancel {
+            since_ns: cancel.since_ns,
+            polls: cancel.polls,
+            wakes: row.wakes.map(|_| cancel.wakes),
+        }),
+        class: class_word(row.class),
+        fields: &row.fields,
+        reason: &row.reason,
+    })
 }
 
 pub(crate) fn text(model: &Model) -> anyhow::Result<String> {
@@ -125,5 +165,76 @@ fn id_words(id: u64) -> String {
     match id & taskscope_proto::ids::TaskId::OWN {
         0 => id.to_string(),
         own => format!("p{}", id & !own),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use taskscope_proto::ids::{GroupId, RuntimeId, TaskId};
+    use taskscope_proto::row::{CancelRequest, Wakes};
+    use taskscope_proto::v1::{Outcome, TaskClass, TaskKind, TaskState};
+
+    use super::*;
+
+    fn row() -> TaskRow {
+        TaskRow {
+            id: TaskId(7),
+            kind: TaskKind::Task,
+            state: TaskState::Idle,
+            outcome: Outcome::Unspecified,
+            name: String::new(),
+            label: String::new(),
+            group: GroupId(1),
+            spawned_at: "src/mail.rs:7:5".to_owned(),
+            runtime: RuntimeId(1),
+            polls: 3,
+            busy_ns: 5,
+            scheduled_ns: None,
+            idle_ns: None,
+            age_ns: 90,
+            since_ns: 60,
+            longest_poll_ns: 4,
+            wakes: None,
+            cancel: None,
+            class: TaskClass::Unspecified,
+            reason: String::new(),
+            fields: String::new(),
+        }
+    }
+
+    fn shown(row: &TaskRow) -> Value {
+        serde_json::from_str(&json_row(row).expect("it is written")).expect("it is JSON")
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_task_has_no_key() {
+        let expected = json!({
+            "id": 7, "kind": "task", "group": "src/mail.rs:7:5", "spawned_at": "src/mail.rs:7:5", "state": "idle",
+            "polls": 3, "busy_ns": 5, "age_ns": 90, "since_ns": 60, "longest_poll_ns": 4,
+        });
+        assert_eq!(shown(&row()), expected);
+    }
+
+    #[test]
+    fn wakes_a_request_to_stop_class_and_fields_are_told() {
+        let wakes = Wakes { total: 12, by_itself: 0, by: Some(TaskId(9)), wakers: 0 };
+        let wrapped = TaskRow {
+            wakes: Some(wakes),
+            cancel: Some(CancelRequest { since_ns: 50, polls: 0, wakes: 2 }),
+            class: TaskClass::Critical,
+            fields: "tenant=42".to_owned(),
+            ..row()
+        };
+        let shown_row = shown(&wrapped);
+        assert_eq!(
+            (&shown_row["wakes"], &shown_row["self_wakes"], &shown_row["woken_by"], &shown_row["wakers"]),
+            (&json!(12), &json!(0), &json!(9), &json!(0))
+        );
+        assert_eq!(shown_row["cancel"], json!({ "since_ns": 50, "polls": 0, "wakes": 2 }));
+        assert_eq!((&shown_row["class"], &shown_row["fields"]), (&json!("critical"), &json!("tenant=42")));
+        // Asked to stop through a handle, without its wakes being seen.
+        let hooked = TaskRow { wakes: None, ..wrapped };
+        assert_eq!(shown(&hooked)["cancel"], json!({ "since_ns": 50, "polls": 0 }));
     }
 }

@@ -23,7 +23,9 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
         found.push((polls.slow_window, sentence(&format!("{who} polls"), polls, quota)));
     }
     for group in model.groups() {
-        let Some(polls) = group.polls.as_ref().filter(|polls| is_slow(polls)) else { continue };
+        // Jobs of the blocking pool may take their time: their runs are no polls of a worker.
+        let polls = group.polls.as_ref().filter(|polls| group.queue_wait.is_none() && is_slow(polls));
+        let Some(polls) = polls else { continue };
         if polls.slow_window <= explained {
             continue;
         }
@@ -111,6 +113,18 @@ mod tests {
             said(vec![label], vec![connections]),
             ["SLOW: POST /resize polls take 212 ms (p99), all of it on CPU; move it to spawn_blocking."]
         );
+    }
+
+    #[test]
+    fn jobs_of_the_blocking_pool_may_take_their_time() {
+        let jobs = v1::Group {
+            name_sid: 3,
+            polls: Some(slow(30, 40)),
+            queue_wait: Some(v1::QueueWait { started_total: 40, ..Default::default() }),
+            ..Default::default()
+        };
+        assert_eq!(said(vec![], vec![jobs.clone()]), Vec::<String>::new());
+        assert_eq!(said(vec![], vec![v1::Group { queue_wait: None, ..jobs }]).len(), 1);
     }
 
     #[test]

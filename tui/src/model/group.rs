@@ -36,6 +36,8 @@ pub(crate) struct Group {
     pub(crate) panicked_total: u64,
     pub(crate) polls: v1::PollStats,
     pub(crate) trend: Option<v1::Trend>,
+    /// Only of jobs of the blocking pool.
+    pub(crate) queue_wait: Option<v1::QueueWait>,
     /// Seconds of finished polls per second, over the last seconds; `None` until two samples are there.
     pub(crate) busy_cores: Option<f64>,
 }
@@ -68,6 +70,7 @@ impl Groups {
                 panicked_total: group.panicked_total,
                 polls: group.polls.clone().unwrap_or_default(),
                 trend: group.trend,
+                queue_wait: group.queue_wait,
                 busy_cores: None,
             })
             .collect();

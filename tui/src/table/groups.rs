@@ -1,6 +1,6 @@
 //! The columns of groups.
 
-use taskscope_proto::v1::{PollStats, Trend};
+use taskscope_proto::v1::{PollStats, QueueWait, Trend};
 use taskscope_proto::words;
 
 use super::{Align, Cell, Column, Context, Sort, Tone, Width};
@@ -160,8 +160,20 @@ pub(crate) fn fields(group: &Group, cx: &Context<'_>) -> Vec<(&'static str, Cell
             Cell::new(words::count(group.panicked_total)).tone_if(group.panicked_total > 0, Tone::Critical),
         ),
     ];
+    if let Some(wait) = &group.queue_wait {
+        fields.push(("waits for a thread", queue_wait(wait)));
+    }
     fields.extend(poll_fields(&group.polls, group.busy_cores, cx));
     fields
+}
+
+/// `1.2 ms on average, 40 ms at most`.
+fn queue_wait(wait: &QueueWait) -> Cell {
+    if wait.started_total == 0 {
+        return Cell::new("no job has started").tone(Tone::Quiet);
+    }
+    let mean = wait.wait_ns_total / wait.started_total;
+    Cell::new(format!("{} on average, {} at most", words::duration(mean), words::duration(wait.longest_ns)))
 }
 
 fn poll_fields(polls: &PollStats, busy_cores: Option<f64>, cx: &Context<'_>) -> Vec<(&'static str, Cell)> {

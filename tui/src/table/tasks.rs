@@ -222,8 +222,103 @@ pub(crate) fn fields(row: &TaskRow, cx: &Context<'_>) -> Vec<(&'static str, Cell
             if row.runtime.0 == 0 { Cell::unknown() } else { Cell::new(format!("number {}", row.runtime)) },
         ),
     ];
+    if let Some(wakes) = row.wakes {
+        fields.extend([("wakes", wake_words(&wakes)), ("held wakers", wakers(row, wakes.wakers))]);
+    }
+    if let Some(cancel) = row.cancel {
+        let wakes = row.wakes.map(|_| format!(", {} wakes", words::count(cancel.wakes))).unwrap_or_default();
+        let since = format!(
+            "{} ago; since then {} polls{wakes}",
+            words::duration(cancel.since_ns),
+            words::count(cancel.polls)
+        );
+        fields.insert(5, ("asked to stop", Cell::new(since).tone(Tone::Warning)));
+    }
+    if let Some(class) = row::class_word(row.class) {
+        fields.push(("class", Cell::new(class)));
+    }
+    if !row.fields.is_empty() {
+        fields.push(("fields", Cell::text(&row.fields)));
+    }
     if !row.reason.is_empty() {
         fields.insert(5, ("reason", Cell::text(&row.reason).tone(Tone::Critical)));
     }
     fields
+}
+
+/// `12, 3 by itself, last by task 42`.
+fn wake_words(wakes: &row::Wakes) -> Cell {
+    let itself = match wakes.by_itself {
+        0 => String::new(),
+        some => format!(", {} by itself", words::count(some)),
+    };
+    let by = match wakes.by {
+        Some(by) if by.is_tokio() => format!(", last by task {by}"),
+        Some(_) => ", last by a task".to_owned(),
+        None if wakes.total > 0 => ", last by no task".to_owned(),
+        None => String::new(),
+    };
+    Cell::new(format!("{}{itself}{by}", words::count(wakes.total)))
+}
+
+fn wakers(row: &TaskRow, held: u64) -> Cell {
+    if row.is_lost() {
+        return Cell::new("lost waker: nothing can wake it any more").tone(Tone::Critical);
+    }
+    Cell::new(words::count(held))
+}
+
+#[cfg(test)]
+mod tests {
+    use taskscope_proto::columns;
+    use taskscope_proto::ids::TaskId;
+    use taskscope_proto::row::{CancelRequest, Wakes};
+    use taskscope_proto::strings::Strings;
+    use taskscope_proto::v1::TaskClass;
+
+    use super::*;
+    use crate::fixture;
+
+    fn task_row() -> TaskRow {
+        let mut strings = Strings::default();
+        strings.extend(&fixture::frame().strings);
+        let rows = fixture::task_window(1, 1).rows.expect("there is one");
+        columns::decode(&rows, &strings).expect("columns fit").remove(0)
+    }
+
+    fn said(row: &TaskRow) -> Vec<(&'static str, String)> {
+        let context = Context { shown: &[], slow_poll_ns: None, workers: None };
+        fields(row, &context).into_iter().map(|(name, cell)| (name, cell.text)).collect()
+    }
+
+    #[test]
+    fn what_is_known_of_a_wrapped_task_is_told_and_nothing_of_another() {
+        let row = TaskRow {
+            state: TaskState::Idle,
+            wakes: Some(Wakes { total: 12, by_itself: 3, by: Some(TaskId(42)), wakers: 0 }),
+            cancel: Some(CancelRequest { since_ns: 12_000_000_000, polls: 4, wakes: 5 }),
+            class: TaskClass::Daemon,
+            fields: "tenant=42".to_owned(),
+            ..task_row()
+        };
+        let told = said(&row);
+        let of = |name: &str| told.iter().find(|(it, _)| *it == name).map(|(_, text)| text.as_str());
+        assert_eq!(of("wakes"), Some("12, 3 by itself, last by task 42"));
+        assert_eq!(of("held wakers"), Some("lost waker: nothing can wake it any more"));
+        assert_eq!(of("asked to stop"), Some("12 s ago; since then 4 polls, 5 wakes"));
+        assert_eq!((of("class"), of("fields")), (Some("daemon"), Some("tenant=42")));
+        let waits = TaskRow { wakes: row.wakes.map(|wakes| Wakes { wakers: 1, ..wakes }), ..row.clone() };
+        assert!(said(&waits).contains(&("held wakers", "1".to_owned())));
+        let hooked = TaskRow {
+            wakes: None,
+            cancel: None,
+            class: TaskClass::Unspecified,
+            fields: String::new(),
+            ..row
+        };
+        let told = said(&hooked);
+        for name in ["wakes", "held wakers", "asked to stop", "class", "fields"] {
+            assert!(told.iter().all(|(it, _)| *it != name), "{name}");
+        }
+    }
 }
