@@ -5,6 +5,7 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
+#[cfg(tokio_unstable)]
 use std::time::Duration;
 
 use taskscope_probe::{InstrumentTask, PoolSample, Probe, label, spawn, spawn_blocking, spawn_try, task};
