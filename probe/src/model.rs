@@ -8,3 +8,21 @@
 
 mod clock;
 mod registry;
+
+/// In place of the processor's counter: loom's time does not pass.
+mod native {
+    pub(crate) const HAS_COUNTER: bool = false;
+
+    pub(crate) fn counter() -> u64 {
+        0
+    }
+}
+
+/// In place of the probe's thread, of which the registry asks only how much the history takes.
+mod engine {
+    pub(crate) mod history {
+        pub(crate) const fn share_of(budget: usize) -> usize {
+            budget / 8
+        }
+    }
+}
