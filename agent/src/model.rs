@@ -56,7 +56,7 @@ impl Model {
         }
         for event in &frame.events {
             if self.events.back().is_none_or(|last| event.seq > last.seq) {
-                self.events.push_back(*event);
+                self.events.push_back(event.clone());
             }
         }
         while self.events.len() > EVENTS_KEPT {

@@ -175,6 +175,7 @@ pub(crate) fn loss_words(loss: &v1::Loss) -> String {
             ("# cancellation request was not remembered", "# cancellation requests were not remembered")
         }
         Reason::LostHistory => ("# part of the history did not fit", "# parts of the history did not fit"),
+        Reason::LostStacks => ("# stack could not be taken", "# stacks could not be taken"),
     };
     if loss.count == 1 { one } else { many }.replace('#', &words::count(loss.count))
 }

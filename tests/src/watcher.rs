@@ -61,7 +61,7 @@ impl Watcher {
     /// All events so far that are of this kind.
     pub fn events(&self, kind: event::Kind) -> Vec<Event> {
         let frames = self.frames.lock().expect("no holder panics");
-        frames.iter().flat_map(|frame| &frame.events).filter(|event| event.kind() == kind).copied().collect()
+        frames.iter().flat_map(|frame| &frame.events).filter(|event| event.kind() == kind).cloned().collect()
     }
 }
 

@@ -55,11 +55,11 @@ impl Drop for Fifth {
 /// The slow polls of which it is known how long the quota stopped them.
 fn throttled(watcher: &Watcher) -> Vec<(Event, f64)> {
     let share = |event: &Event| {
-        let activity = event.poll?.activity?;
+        let activity = event.poll.as_ref()?.activity?;
         Some(activity.throttled_ns? as f64 / activity.observed_ns as f64)
     };
     let slow = watcher.events(Kind::PollSlow).into_iter();
-    slow.filter_map(|event| Some((event, share(&event)?))).collect()
+    slow.filter_map(|event| share(&event).map(|share| (event, share))).collect()
 }
 
 #[test]

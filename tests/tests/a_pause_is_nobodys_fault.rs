@@ -73,7 +73,7 @@ fn a_stopped_process_is_told_once_and_no_poll_is_blamed() {
     for frame in watcher.frames() {
         let polls = frame.runtimes.iter().flat_map(|runtime| &runtime.workers);
         assert!(
-            polls.filter_map(|worker| worker.poll).all(|poll| poll.since_ns < threshold_ns),
+            polls.filter_map(|worker| worker.poll.as_ref()).all(|poll| poll.since_ns < threshold_ns),
             "{frame:#?}"
         );
         assert!(frame.runtimes.iter().all(|it| it.oldest_ready_ns < Some(threshold_ns)), "{frame:#?}");

@@ -591,6 +591,7 @@ impl App {
             standing: Vec::new(),
             history_seconds: crate::model::history::SECONDS as u32,
             once: false,
+            stacks: None,
         }
     }
 

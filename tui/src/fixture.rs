@@ -541,8 +541,9 @@ pub(crate) fn healthy() -> (v1::Frame, Vec<Sentence>) {
             task_id: TaskId::OWN | 1,
             kind: TaskKind::Main.into(),
             since_ns: 21_000,
-            ..brief
+            ..brief.clone()
         }),
+        ..v1::Thread::default()
     };
     let mut workers: Vec<v1::Worker> = (0..4).map(idle).collect();
     workers[2] = v1::Worker { busy_ratio: Some(0.31), ..worker(2, brief) };

@@ -50,7 +50,9 @@ fn is_slow(polls: &PollStats) -> bool {
 fn quota_share(model: &Model, is_one: impl Fn(&LivePoll) -> bool) -> Option<f64> {
     let latest = model.events.iter().rev().filter(|event| event.kind() == Kind::PollSlow);
     let since = |event: &&Event| event.at_ns + LATEST_NS > model.frame.at_ns;
-    let looked = latest.take_while(since).filter_map(|event| event.poll.filter(&is_one)?.activity);
+    let looked = latest
+        .take_while(since)
+        .filter_map(|event| event.poll.as_ref().filter(|poll| is_one(poll))?.activity);
     let told = looked.filter_map(|activity| Some((activity.throttled_ns?, activity.observed_ns)));
     let (throttled_ns, observed_ns) = told.fold((0, 0), |(t, o), (ns, of)| (t + ns, o + of));
     (observed_ns > 0).then(|| throttled_ns as f64 / observed_ns as f64)

@@ -31,7 +31,7 @@ fn death(model: &Model, event: &v1::Event, ago: &str) -> String {
     let failed = event.kind() == Kind::TaskFailed;
     let (silently, nobody) =
         if event.detached || failed { (" SILENTLY", "; nobody awaited it") } else { ("", "") };
-    let poll = event.poll.unwrap_or_default();
+    let poll = event.poll.clone().unwrap_or_default();
     let site = model.some_text(poll.spawned_at_sid);
     let (message, place) = if failed { (reason, None) } else { parts(reason) };
     let who = match (model.some_text(poll.name_sid), site) {
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn deaths_are_told_for_a_minute() {
         let long_ago = v1::Event { at_ns: S, ..died(1, Kind::TaskPanic, 3, INDEX, true) };
-        assert_eq!(said(vec![long_ago]), "");
+        assert_eq!(said(vec![long_ago.clone()]), "");
         let both = said(vec![
             long_ago,
             died(2, Kind::TaskPanic, 3, INDEX, true),

@@ -190,6 +190,8 @@ impl Watcher {
             }),
             capabilities: self.changed_capabilities(sampler.engine),
             strings: Vec::new(),
+            modules: Vec::new(),
+            stacks: Vec::new(),
         };
         self.add_strings(&mut frame, sampler.engine);
         frame
@@ -236,7 +238,7 @@ impl Watcher {
             sampler.engine.registry.losses.add(Reason::DroppedEvents, lost);
         }
         let fresh: Vec<_> =
-            sampler.events.iter().filter(|event| event.seq > self.events_sent).copied().collect();
+            sampler.events.iter().filter(|event| event.seq > self.events_sent).cloned().collect();
         self.events_sent = sampler.events_total();
         if self.events_from == 0 {
             self.events_from = oldest;

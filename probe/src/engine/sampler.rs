@@ -520,6 +520,7 @@ impl Sampler {
                 since_ns: awake_ns,
                 activity: self.activity_of_ended(watched, began_ns, began_ns + ns),
                 label_since_ns: None,
+                stacks: Vec::new(),
             };
             if let Some(v1::ThreadActivity { on_cpu_ns: Some(on_cpu), observed_ns, .. }) = poll.activity
                 && observed_ns > 0

@@ -111,7 +111,7 @@ impl Answer {
     /// Of this kind, about tasks of this name.
     pub(crate) fn events(&self, kind: v1::event::Kind, name: &str) -> usize {
         let of = |event: &&v1::Event| {
-            event.kind() == kind && event.poll.is_some_and(|poll| self.text(poll.name_sid) == name)
+            event.kind() == kind && event.poll.as_ref().is_some_and(|poll| self.text(poll.name_sid) == name)
         };
         self.frame.events.iter().filter(of).count()
     }

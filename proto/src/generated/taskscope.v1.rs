@@ -376,6 +376,97 @@ impl TaskClass {
         }
     }
 }
+/// A file of code in the target's memory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Module {
+    /// Of this stream, never 0.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// As the target sees it, such as `/usr/bin/api`; `\[vdso\]` for the kernel's own. ` (deleted)` at its end where the file has
+    /// been replaced since.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// The linker's note NT_GNU_BUILD_ID; empty: it has none.
+    #[prost(bytes = "vec", tag = "3")]
+    pub build_id: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InternedStack {
+    /// Of this stream, never 0.
+    #[prost(uint32, tag = "1")]
+    pub stack_sid: u32,
+    /// Columns of one length, the innermost frame first.
+    /// 0: in no file (generated code).
+    #[prost(uint32, repeated, tag = "2")]
+    pub module_ids: ::prost::alloc::vec::Vec<u32>,
+    /// As in the file: what its symbols and its debug information use. Where the module is 0, the address in memory. The first
+    /// is the instruction that runs next; the others lie inside the instruction that called.
+    #[prost(uint64, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<u64>,
+    #[prost(enumeration = "interned_stack::End", tag = "4")]
+    pub end: i32,
+}
+/// Nested message and enum types in `InternedStack`.
+pub mod interned_stack {
+    /// Why it ends where it ends.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum End {
+        Unspecified = 0,
+        /// At the thread's first function.
+        Whole = 1,
+        /// It is deeper than the part that was copied, or than 256 frames.
+        TooDeep = 2,
+        /// There is no unwind information for the last frame, or what it says cannot be.
+        Lost = 3,
+    }
+    impl End {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "END_UNSPECIFIED",
+                Self::Whole => "WHOLE",
+                Self::TooDeep => "TOO_DEEP",
+                Self::Lost => "LOST",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "END_UNSPECIFIED" => Some(Self::Unspecified),
+                "WHOLE" => Some(Self::Whole),
+                "TOO_DEEP" => Some(Self::TooDeep),
+                "LOST" => Some(Self::Lost),
+                _ => None,
+            }
+        }
+    }
+}
+/// One stack of a poll (or a thread), and how much of its time was seen in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StackShare {
+    #[prost(uint32, tag = "1")]
+    pub stack_sid: u32,
+    /// How often it was seen.
+    #[prost(uint32, tag = "2")]
+    pub samples: u32,
+    /// The time that these samples stand for: each for the time since the one before it, the first since the poll began.
+    #[prost(uint64, tag = "3")]
+    pub covered_ns: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Runtime {
     /// Never 0.
@@ -444,7 +535,7 @@ pub mod runtime {
         }
     }
 }
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Worker {
     #[prost(uint32, tag = "1")]
     pub index: u32,
@@ -517,15 +608,26 @@ pub mod worker {
         }
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Thread {
     #[prost(uint32, tag = "1")]
     pub tid: u32,
+    /// Absent: it has no open poll or stretch; it is here because its stack was taken, as are all threads that may be running a
+    /// job of Tokio's blocking pool: what its stack says decides.
     #[prost(message, optional, tag = "2")]
     pub poll: ::core::option::Option<LivePoll>,
+    /// As the system has it, 15 bytes at most; absent where it was not read.
+    #[prost(string, optional, tag = "3")]
+    pub name: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where there is no poll: what it was doing when its stack was taken.
+    #[prost(message, optional, tag = "4")]
+    pub activity: ::core::option::Option<ThreadActivity>,
+    /// Where there is no poll: where it is, and for how long it has been seen there.
+    #[prost(message, repeated, tag = "5")]
+    pub stacks: ::prost::alloc::vec::Vec<StackShare>,
 }
 /// A poll that is running now, or (in events) was.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LivePoll {
     /// 0: not a followed task (a labelled stretch outside every task, or a task that is not instrumented).
     #[prost(uint64, tag = "1")]
@@ -550,6 +652,10 @@ pub struct LivePoll {
     /// Length of the labelled stretch so far; absent without a label.
     #[prost(uint64, optional, tag = "9")]
     pub label_since_ns: ::core::option::Option<u64>,
+    /// Where in the code its time went, the most first; at most 8. Empty: no stack was taken, see `Capability.STACKS`. Events of
+    /// the history carry none.
+    #[prost(message, repeated, tag = "10")]
+    pub stacks: ::prost::alloc::vec::Vec<StackShare>,
 }
 /// What the thread of a live poll was doing when it was last looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -723,7 +829,7 @@ pub mod pool {
         }
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
     /// Counts events of this target from 1, over all watchers.
     #[prost(uint64, tag = "1")]
@@ -896,6 +1002,8 @@ pub mod capability {
         Throttling = 12,
         /// File descriptors, memory, accept backlogs and run queues as pools.
         ProcessPools = 13,
+        /// Where in its code a poll is that runs too long.
+        Stacks = 14,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -918,6 +1026,7 @@ pub mod capability {
                 Self::Cancellations => "CANCELLATIONS",
                 Self::Throttling => "THROTTLING",
                 Self::ProcessPools => "PROCESS_POOLS",
+                Self::Stacks => "STACKS",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -937,6 +1046,7 @@ pub mod capability {
                 "CANCELLATIONS" => Some(Self::Cancellations),
                 "THROTTLING" => Some(Self::Throttling),
                 "PROCESS_POOLS" => Some(Self::ProcessPools),
+                "STACKS" => Some(Self::Stacks),
                 _ => None,
             }
         }
@@ -1011,6 +1121,17 @@ pub struct WatchRequest {
     /// Send one frame and end the stream.
     #[prost(bool, tag = "8")]
     pub once: bool,
+    /// Look at stacks now. Only with `once`; the frame then leaves when they were taken, a second later at most.
+    #[prost(message, optional, tag = "9")]
+    pub stacks: ::core::option::Option<StackQuery>,
+}
+/// Takes the stack of every thread inside a poll, a labelled stretch or a job of a blocking pool, whether it is slow or not.
+/// Where the application has not allowed it (`Capability.STACKS`) none is taken.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StackQuery {
+    /// Only of these tasks, at most 256; empty: of all.
+    #[prost(uint64, repeated, tag = "1")]
+    pub task_ids: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskQuery {
@@ -1129,6 +1250,12 @@ pub struct Frame {
     /// Only in the first frame and when it changed; empty means "as before".
     #[prost(message, repeated, tag = "19")]
     pub capabilities: ::prost::alloc::vec::Vec<Capability>,
+    /// Files of code that stacks of this stream are the first to need.
+    #[prost(message, repeated, tag = "20")]
+    pub modules: ::prost::alloc::vec::Vec<Module>,
+    /// Stacks that this frame is the first of its stream to use.
+    #[prost(message, repeated, tag = "21")]
+    pub stacks: ::prost::alloc::vec::Vec<InternedStack>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InternedString {
@@ -1231,6 +1358,8 @@ pub mod loss {
         LostCancellations = 17,
         /// Seconds, groups or events of history past its share of the budget.
         LostHistory = 18,
+        /// Stacks that were wanted and are missing: the thread did not answer in time, or there was no room for another one.
+        LostStacks = 19,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1258,6 +1387,7 @@ pub mod loss {
                 Self::LostEndings => "LOST_ENDINGS",
                 Self::LostCancellations => "LOST_CANCELLATIONS",
                 Self::LostHistory => "LOST_HISTORY",
+                Self::LostStacks => "LOST_STACKS",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1282,6 +1412,7 @@ pub mod loss {
                 "LOST_ENDINGS" => Some(Self::LostEndings),
                 "LOST_CANCELLATIONS" => Some(Self::LostCancellations),
                 "LOST_HISTORY" => Some(Self::LostHistory),
+                "LOST_STACKS" => Some(Self::LostStacks),
                 _ => None,
             }
         }

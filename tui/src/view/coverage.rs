@@ -118,6 +118,7 @@ pub(crate) fn loss_words(loss: &Loss) -> String {
         Reason::LostEndings => ("lost # ending", "lost # endings"),
         Reason::LostCancellations => ("lost # cancellation", "lost # cancellations"),
         Reason::LostHistory => ("# gap in the history", "# gaps in the history"),
+        Reason::LostStacks => ("lost # stack", "lost # stacks"),
         Reason::Unspecified => return format!("{n} for reason {}, unknown here", loss.reason),
     };
     if loss.count == 1 { one } else { many }.replace('#', &n)
@@ -143,6 +144,7 @@ fn loss_means(reason: Reason) -> &'static str {
         Reason::LostEndings => "tasks that ended faster than their rows could be kept",
         Reason::LostCancellations => "past the requests that are remembered",
         Reason::LostHistory => "past the share of the budget",
+        Reason::LostStacks => "their thread did not answer in time, or there was no room for another one",
         Reason::Unspecified => "a newer probe knows what this means",
     }
 }
@@ -163,6 +165,7 @@ pub(crate) fn kind_word(kind: Kind) -> &'static str {
         Kind::Cancellations => "cancellations",
         Kind::Throttling => "throttling",
         Kind::ProcessPools => "process pools",
+        Kind::Stacks => "stacks",
     }
 }
 

@@ -117,7 +117,7 @@ fn overview_of_many_workers_on_two_runtimes_without_labels() {
                     ..v1::ThreadActivity::default()
                 });
             }
-            let parked = first.workers[0];
+            let parked = first.workers[0].clone();
             let more = (2..32).map(|index| v1::Worker {
                 index,
                 tid: Some(4243 + index),

@@ -39,13 +39,13 @@ pub(super) fn other_threads(sampler: &Sampler, runtimes: &[v1::Runtime]) -> Vec<
         .live
         .iter()
         .filter(is_other)
-        .map(|live| v1::Thread { tid: live.tid, poll: Some(live.poll) })
+        .map(|live| v1::Thread { tid: live.tid, poll: Some(live.poll.clone()), ..v1::Thread::default() })
         .collect()
 }
 
 pub(super) fn losses(sampler: &Sampler) -> Vec<v1::Loss> {
     let counted = &sampler.engine.registry.losses;
-    let reasons = (1..=18).filter_map(|n| Reason::try_from(n).ok());
+    let reasons = (1..=19).filter_map(|n| Reason::try_from(n).ok());
     let mut losses: Vec<v1::Loss> = reasons
         .map(|reason| v1::Loss { reason: reason.into(), count: counted.count(reason) })
         .filter(|loss| loss.count > 0)

@@ -358,7 +358,7 @@ impl Observed {
     fn worker(&self, now_ns: u64, index: u32, line: Option<&SeenLine>, live: &[Live]) -> v1::Worker {
         let state = self.workers.get(&index);
         let mine = |live: &&Live| line.is_some_and(|line| line.tid == live.tid) && !live.blocks_nobody;
-        let poll = live.iter().find(mine).map(|live| live.poll);
+        let poll = live.iter().find(mine).map(|live| live.poll.clone());
         let mut out = v1::Worker {
             index,
             tid: line.map(|line| line.tid),
