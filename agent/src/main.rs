@@ -35,6 +35,12 @@ use report::{ls, pools, print, status, tasks};
 use session::{address_of, fetch};
 use why::Why;
 
+/// A line on standard error, which may be gone.
+fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Something is wrong with the target.
 const CONDITION_HOLDS: u8 = 1;
 const ERROR: u8 = 2;
@@ -54,7 +60,7 @@ fn main() -> ExitCode {
         // A reader that has gone (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("taskscope: {error:#}");
+            complain(&format!("taskscope: {error:#}"));
             ExitCode::from(if is_usage(&error) { USAGE } else { ERROR })
         }
     }
