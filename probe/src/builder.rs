@@ -149,6 +149,10 @@ impl Builder {
     /// yours to this builder, which sets both. It never fails the service: what goes wrong is said in one line on standard
     /// error.
     ///
+    /// Where the service has switched on Tokio's feature `schedule-latency` and calls `track_task_schedule_latency` on
+    /// `runtime`, rows tell how long tasks waited for a worker also where the wrapper does not. The probe switches on neither:
+    /// it is Tokio's own measuring that costs.
+    ///
     /// ```no_run
     /// let mut runtime = tokio::runtime::Builder::new_current_thread();
     /// let probe = taskscope_probe::Probe::builder().name("checkout").install(&mut runtime);
