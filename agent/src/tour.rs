@@ -31,6 +31,7 @@ fn marks(fault: Fault) -> (&'static str, &'static str) {
     match fault {
         Fault::StuckPoll => ("STUCK", "POST /resize"),
         Fault::SlowPoll => ("SLOW", "POST /login"),
+        Fault::Contention => ("STUCK", "POST /orders"),
         Fault::PoolFull => ("FULL", "blocking pool"),
         Fault::Panic => ("DIED SILENTLY", "audit-writer panicked at "),
         Fault::Leak => ("GROWING", "session-watch"),

@@ -6,13 +6,14 @@ use taskscope_tests::agent::Agent;
 use taskscope_tests::process::Process;
 use taskscope_tests::{Build, evidence};
 
-/// Five healthy seconds, four faults of twelve, the leak of forty, and what a busy machine adds.
+/// Five healthy seconds, five faults of twelve, the leak of forty, and what a busy machine adds.
 const TOUR_WITHIN: Duration = Duration::from_secs(180);
 
 /// Each fault of the tour: how its sentence begins, what the sentence names, and within how many seconds it is said.
-const FAULTS: [(&str, &str, &str, f64); 5] = [
+const FAULTS: [(&str, &str, &str, f64); 6] = [
     ("stuck-poll", "STUCK", "POST /resize", 2.0),
     ("slow-poll", "SLOW", "POST /login", 2.0),
+    ("contention", "STUCK", "POST /orders", 2.0),
     ("pool-full", "FULL", "blocking pool", 2.0),
     ("panic", "DIED SILENTLY", "audit-writer panicked at demo/src/audit.rs:", 2.0),
     ("leak", "GROWING", "session-watch", 40.0),
