@@ -89,7 +89,7 @@ impl Builder {
     /// in one: `epoll_wait`, `poll`, `select`, `nanosleep` and `usleep` of C, `msgrcv`, `semop`, and sockets with a timeout of
     /// their own (`SO_RCVTIMEO`). docs/stuck.md has the list, and what it costs.
     ///
-    /// Memory: an eighth of the probe's budget, 448 KiB at least and 1 MiB at most. Cost: nothing while no poll is slow; some
+    /// Memory: an eighth of the probe's budget, 704 KiB at least and 1 MiB at most. Cost: nothing while no poll is slow; some
     /// microseconds of the thread that is looked at.
     ///
     /// ```no_run

@@ -55,10 +55,11 @@ pub(crate) const fn share_of(budget: usize) -> usize {
     }
 }
 
-/// The handler's copy, what is made of it, and some forty stacks.
-pub(crate) const LEAST_SHARE: usize = 448 << 10;
-/// The handler's copy and that of the thread, the pages it has read, what it knows of files, and its bookkeeping.
-const BESIDE_THE_TABLE: usize = 384 << 10;
+/// What is there beside the stacks, and some two hundred of them.
+pub(crate) const LEAST_SHARE: usize = BESIDE_THE_TABLE + (128 << 10);
+/// The handler's copy and that of the thread (128 KiB each), the pages of code that it has read (256 KiB), and what it knows of
+/// files and threads.
+const BESIDE_THE_TABLE: usize = 576 << 10;
 
 /// What the process has of it while it is switched on.
 pub(crate) struct Stacks {

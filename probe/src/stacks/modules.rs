@@ -17,7 +17,7 @@ const NOTES: usize = 4096;
 const LONGEST_ENTRY: usize = 64 << 10;
 const PAGE: u64 = 4096;
 /// Pages kept during one sample.
-const PAGES: usize = 256;
+pub(super) const PAGES: usize = 64;
 
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
@@ -357,3 +357,6 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,3 +314,6 @@ impl Evaluation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
