@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use taskscope_demo::Faults;
 use taskscope_proto::filter::{self, Filter};
+use taskscope_proto::ids::TaskId;
 use taskscope_proto::row::SORT_KEYS;
 use taskscope_proto::v1::SortKey;
 
@@ -30,7 +31,11 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Open the dashboard
-    Top { target: Option<Target> },
+    Top {
+        target: Option<Target>,
+        #[command(flatten)]
+        names: Names,
+    },
     /// List the targets on this machine
     Ls {
         /// One JSON object a line
@@ -38,12 +43,18 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Say what is wrong, in at most eight lines; exit 1 if anything is
-    Why { target: Option<Target> },
+    Why {
+        target: Option<Target>,
+        #[command(flatten)]
+        names: Names,
+    },
     /// Show runtimes, workers, pools, losses and the probe's own cost
     Status {
         target: Option<Target>,
         #[command(flatten)]
         output: Output,
+        #[command(flatten)]
+        names: Names,
     },
     /// List tasks
     Tasks(List),
@@ -55,6 +66,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Show where in its code each running task is now, and each job of the blocking pool
+    Stacks(Stacks),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -91,6 +104,36 @@ pub(crate) struct Output {
     /// Again every second
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Names {
+    /// A folder of unstripped programs or debug files, found by build-id; may be repeated, and is followed by those of
+    /// TASKSCOPE_DEBUG_DIR
+    #[arg(long, value_name = "DIR")]
+    pub(crate) debug_dir: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Stacks {
+    pub(crate) target: Option<Target>,
+    /// Only of this task; may be given more than once
+    #[arg(long = "task", value_name = "ID", value_parser = task_id)]
+    pub(crate) tasks: Vec<u64>,
+    /// Also the frames of the runtime and of what began the thread
+    #[arg(long)]
+    pub(crate) all_frames: bool,
+    /// One JSON object a task; what is not known is absent
+    #[arg(long, group = "form")]
+    pub(crate) json: bool,
+    /// Folded stacks, `outer;…;inner samples`, for tools that draw flame graphs
+    #[arg(long, group = "form")]
+    pub(crate) folded: bool,
+    /// Write a flame graph that needs nothing but a browser; `-` is standard output
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) names: Names,
 }
 
 #[derive(Args, Debug)]
@@ -133,6 +176,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "no duration\nhint: write a number and a unit, as in 30s, 500ms or 2m".to_owned())
 }
 
+/// As `taskscope tasks` shows it: `p` is before the probe's own.
+fn task_id(text: &str) -> Result<u64, String> {
+    let (digits, own) = text.strip_prefix('p').map_or((text, 0), |digits| (digits, TaskId::OWN));
+    let id = digits.parse::<u64>().ok().filter(|&id| id > 0 && id & TaskId::OWN == 0);
+    id.map(|id| id | own)
+        .ok_or_else(|| "no task's id\nhint: `taskscope tasks` shows them, as in 17 or p17".to_owned())
+}
+
 fn sort_key(text: &str) -> Result<SortKey, String> {
     let known = || SORT_KEYS.iter().map(|(word, _)| *word);
     SORT_KEYS.iter().find(|(word, _)| *word == text).map(|(_, key)| *key).ok_or_else(
@@ -157,11 +208,19 @@ mod tests {
     fn help_is_what_it_was() {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
-        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "save", "demo"] {
+        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "save", "demo"] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
         }
         insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn a_task_is_named_as_the_lists_show_it() {
+        assert_eq!((task_id("17"), task_id("p17")), (Ok(17), Ok(17 | TaskId::OWN)));
+        for wrong in ["", "0", "p", "x1", "-1", "99999999999999999999"] {
+            assert!(task_id(wrong).is_err_and(|error| error.contains("hint: ")), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -61,6 +62,8 @@ pub(crate) struct Connection {
     address: String,
     client: IntrospectClient<Channel>,
     pub(crate) description: Description,
+    /// The target's process as this machine numbers it; `None`: it is not known to be on this machine.
+    pub(crate) process: Option<u32>,
 }
 
 /// Frames of one watch, and the way to change what is asked for.
@@ -79,8 +82,9 @@ impl Connection {
         {
             return Err(ConnectError::PathTooLong(shown));
         }
+        let process = Arc::new(OnceLock::new());
         let attempt = async {
-            let channel = channel(address).await.map_err(|error| failure(&shown, &error))?;
+            let channel = channel(address, process.clone()).await.map_err(|error| failure(&shown, &error))?;
             let mut client = IntrospectClient::new(channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -98,7 +102,7 @@ impl Connection {
             let theirs = format!("revision {}, this program speaks {REVISION}", description.revision);
             return Err(ConnectError::OtherVersion(shown, theirs));
         }
-        Ok(Self { address: shown, client, description })
+        Ok(Self { address: shown, client, description, process: process.get().copied() })
     }
 
     /// Begins a watch.
@@ -143,13 +147,21 @@ impl Watch {
     }
 }
 
-async fn channel(address: &Address) -> Result<Channel, tonic::transport::Error> {
+/// `process` is filled with that of the other end, where the system tells.
+async fn channel(address: &Address, process: Arc<OnceLock<u32>>) -> Result<Channel, tonic::transport::Error> {
     match address {
         Address::Unix(path) => {
             let path = path.clone();
             let connect = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { Ok::<_, io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+                let (path, process) = (path.clone(), process.clone());
+                async move {
+                    let stream = tokio::net::UnixStream::connect(path).await?;
+                    // As it was when it began to listen: of this process, and in the numbers of this machine.
+                    if let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) {
+                        process.get_or_init(|| pid.unsigned_abs());
+                    }
+                    Ok::<_, io::Error>(TokioIo::new(stream))
+                }
             });
             // The URI is never looked up: the connector knows the path.
             Endpoint::from_static("http://localhost").connect_with_connector(connect).await

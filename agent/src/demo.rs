@@ -2,6 +2,7 @@
 //! terminal) in plain lines.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use tokio::sync::mpsc;
 use crate::address::Target;
 use crate::model::Model;
 use crate::report::print;
-use crate::session::{Happened, Session};
+use crate::session::{Happened, Session, places};
+use crate::symbols::Symbols;
 use crate::tour::Tour;
 use crate::why::{self, Why};
 
@@ -33,14 +35,19 @@ pub(crate) fn serve(faults: Faults, run_for: Option<Duration>, child: bool) -> a
 }
 
 /// The service as a child, and the dashboard or plain lines on it.
-pub(crate) async fn run(faults: Faults, run_for: Option<Duration>, plain: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    faults: Faults,
+    run_for: Option<Duration>,
+    plain: bool,
+    debug_dirs: &[PathBuf],
+) -> anyhow::Result<()> {
     let mut service = Service::start(&faults, run_for).await?;
     let plain = plain || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal();
     let outcome = if plain {
-        watch(&mut service, run_for).await
+        watch(&mut service, run_for, debug_dirs).await
     } else {
         let target = service.target.clone();
-        crate::top::run(Some(target), Some(service.take_announcements())).await
+        crate::top::run(Some(target), Some(service.take_announcements()), debug_dirs).await
     };
     service.stop().await;
     outcome
@@ -102,7 +109,11 @@ impl Service {
 }
 
 /// Plain lines: what is injected, what the tool says of it and after how long; ends after the tour with a summary.
-async fn watch(service: &mut Service, run_for: Option<Duration>) -> anyhow::Result<()> {
+async fn watch(
+    service: &mut Service,
+    run_for: Option<Duration>,
+    debug_dirs: &[PathBuf],
+) -> anyhow::Result<()> {
     let sees = match &service.hooks_absent {
         Some(cause) => format!("on the wrapper and labels alone: {cause}"),
         None => "with Tokio's task hooks".to_owned(),
@@ -115,8 +126,15 @@ async fn watch(service: &mut Service, run_for: Option<Duration>) -> anyhow::Resu
         taskscope_proto::v1::WatchRequest { interval_ns: FRAME_EVERY.as_nanos() as u64, ..why::request() };
     let mut session = Session::start(service.target.clone(), request, reports, now());
     let began = now();
-    let mut plain =
-        Plain { began, tour: Tour::default(), model: None, healthy_due: Some(began + SETTLES), worst: None };
+    let mut plain = Plain {
+        began,
+        tour: Tour::default(),
+        model: None,
+        symbols: None,
+        debug_dirs: debug_dirs.to_vec(),
+        healthy_due: Some(began + SETTLES),
+        worst: None,
+    };
     let end = run_for.map(|run_for| plain.began + run_for);
     let mut tick = tokio::time::interval(FRAME_EVERY);
     loop {
@@ -147,6 +165,8 @@ struct Plain {
     began: Instant,
     tour: Tour,
     model: Option<Model>,
+    symbols: Option<Symbols>,
+    debug_dirs: Vec<PathBuf>,
     /// When the next sentence about a healthy service is due: once at the start, and once after each fault.
     healthy_due: Option<Instant>,
     worst: Option<Duration>,
@@ -176,10 +196,17 @@ impl Plain {
 
     fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
         match happened {
-            Happened::Described(description) => self.model = Some(Model::new(*description)),
+            Happened::Described { description, process } => {
+                self.symbols = Some(Symbols::of(places(&description, process, &self.debug_dirs)));
+                self.model = Some(Model::new(*description));
+            }
             Happened::Frame(frame) => {
                 let Some(model) = &mut self.model else { return Ok(()) };
                 model.apply(*frame);
+                if let Some(symbols) = &self.symbols {
+                    // What has no name yet has one at the next frame.
+                    model.look_up(symbols, &[]);
+                }
                 let why = Why::of(model);
                 if let Some(named) = self.tour.said(&why, now())
                     && let Some((after, sentence)) = named.named

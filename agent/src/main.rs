@@ -4,6 +4,7 @@
 //! it said, `rules` and `why` say what is wrong, `top` drives the dashboard, `report` prints.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,9 +13,11 @@ use taskscope_proto::v1::WatchRequest;
 
 mod address;
 mod cli;
+mod code;
 mod connection;
 mod demo;
 mod discover;
+mod interned;
 mod link;
 mod model;
 mod recording;
@@ -22,17 +25,21 @@ mod report;
 mod rules;
 mod save;
 mod session;
+mod stack;
+mod symbols;
 mod syscalls;
 mod top;
 mod tour;
 mod why;
 
 use address::Target;
-use cli::{Cli, Command, List, Output};
+use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
-use report::{ls, pools, print, status, tasks};
-use session::{address_of, fetch};
+use recording::Recording;
+use report::{ls, pools, print, stacks, status, tasks};
+use session::{address_of, fetch, places, settle};
+use symbols::{Symbols, debug_dirs};
 use why::Why;
 
 /// A line on standard error, which may be gone.
@@ -96,7 +103,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(command(cli.command.unwrap_or(Command::Top { target: None })));
+    let top = Command::Top { target: None, names: Names::default() };
+    let outcome = runtime.block_on(command(cli.command.unwrap_or(top)));
     // A key press may be awaited on a thread that nothing can stop.
     runtime.shutdown_background();
     outcome
@@ -104,39 +112,90 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Top { target } => top::run(target, None).await?,
+        Command::Top { target, names } => top::run(target, None, &debug_dirs(&names.debug_dir)).await?,
         Command::Ls { json } => print(&ls::report(json).await?)?,
-        Command::Why { target } => return why(target).await,
-        Command::Status { target, output } => {
+        Command::Why { target, names } => return why(target, &debug_dirs(&names.debug_dir)).await,
+        Command::Status { target, output, names } => {
             let render =
                 |model: &Model| if output.json { status::json(model) } else { Ok(status::text(model)) };
-            show(target, why::request(), output, render).await?;
+            show(target, why::request(), output, render, Some(&debug_dirs(&names.debug_dir))).await?;
         }
         Command::Pools { target, output } => {
             let render =
                 |model: &Model| if output.json { pools::json(model) } else { Ok(pools::text(model)) };
-            show(target, WatchRequest::default(), output, render).await?;
+            show(target, WatchRequest::default(), output, render, None).await?;
         }
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
+        Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
-        Command::Demo { faults, run_for, plain, .. } => demo::run(faults, run_for, plain).await?,
+        Command::Demo { faults, run_for, plain, .. } => {
+            demo::run(faults, run_for, plain, &debug_dirs(&[])).await?
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn why(target: Option<Target>) -> anyhow::Result<ExitCode> {
-    let model = fetch(target, why::request()).await?;
+async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let model = fetch(target, why::request(), why::ask_again, Some(dirs)).await?;
     let why = Why::of(&model);
     print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// Where in its code each running task is.
+async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
+    let (mut model, running, process) = match &options.target {
+        Some(Target::Recording(path)) => {
+            let recording = Recording::open(path)?;
+            let mut model = Model::new(recording.description);
+            let mut ran = stacks::Ran::default();
+            for frame in recording.frames {
+                model.apply(frame);
+                ran.take(&model);
+            }
+            (model, ran.polls()?, None)
+        }
+        target => {
+            let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
+            if let Some(partly) = stacks::allowed(&connection.description)? {
+                eprintln!("taskscope: {partly}");
+            }
+            let mut model = Model::new(connection.description.clone());
+            model.apply(connection.ask(stacks::request(&options.tasks)).await?);
+            let running = stacks::running(&model);
+            (model, running, connection.process)
+        }
+    };
+    let symbols = Symbols::of(places(&model.description, process, dirs));
+    settle(&mut model, &symbols, &stacks::wanted(&running)).await;
+    let shown = stacks::Shown { model: &model, running: &running, options };
+    if options.json {
+        print(&shown.json()?)?;
+    } else if options.folded {
+        print(&shown.folded())?;
+    } else if let Some(file) = options.html.as_ref().filter(|file| file.as_os_str() != "-") {
+        let fail = || format!("cannot write {}\nhint: choose a folder that can be written", file.display());
+        std::fs::write(file, shown.html()).with_context(fail)?;
+    } else if options.html.is_some() {
+        print(&shown.html())?;
+    } else {
+        print(&shown.text())?;
+    }
+    for task in stacks::idle(&options.tasks, &running) {
+        eprintln!("taskscope: task {task} runs nothing now");
+    }
+    if let Some(missing) = model.stacks.missing() {
+        eprintln!("taskscope: {missing}");
+    }
+    Ok(())
 }
 
 async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {
     let (target, filter) = list.split()?;
     let request = tasks::request(&filter, list.sort, list.ascending, list.limit, pending);
     let render = |model: &Model| if list.output.json { tasks::json(model) } else { tasks::text(model) };
-    show(target, request, list.output, render).await
+    show(target, request, list.output, render, None).await
 }
 
 /// Prints the target as of now, or each frame of a watch.
@@ -145,15 +204,21 @@ async fn show(
     request: WatchRequest,
     output: Output,
     render: impl Fn(&Model) -> anyhow::Result<String>,
+    debug_dirs: Option<&[PathBuf]>,
 ) -> anyhow::Result<()> {
     if !output.watch || matches!(target, Some(Target::Recording(_))) {
-        return print(&render(&fetch(target, request).await?)?);
+        return print(&render(&fetch(target, request, |_| None, debug_dirs).await?)?);
     }
     let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
     let mut model = Model::new(connection.description.clone());
+    let places = |dirs| places(&model.description, connection.process, dirs);
+    let symbols = debug_dirs.map(|dirs| Symbols::of(places(dirs)));
     let mut watch = connection.watch(request).await?;
     while let Some(frame) = watch.next().await? {
         model.apply(frame);
+        if let Some(symbols) = &symbols {
+            settle(&mut model, symbols, &[]).await;
+        }
         let text = render(&model)?;
         print(&if output.json { text } else { format!("{text}\n") })?;
     }

@@ -1,6 +1,6 @@
 //! What is known of one target, from its description and frames.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use taskscope_proto::columns::Malformed;
 use taskscope_proto::ids::Sid;
@@ -8,6 +8,11 @@ use taskscope_proto::row::TaskRow;
 use taskscope_proto::strings::Strings;
 use taskscope_proto::v1;
 use taskscope_proto::window::Window;
+
+use crate::interned::{self, Stacks};
+use crate::stack::Thread;
+use crate::stack::share::{self, Spent};
+use crate::symbols::Symbols;
 
 /// Events remembered for the sentences about what has just been.
 const EVENTS_KEPT: usize = 512;
@@ -27,6 +32,20 @@ pub(crate) struct Model {
     /// What in the last frame's rows could not be read.
     fault: Option<Malformed>,
     strings: Strings,
+    pub(crate) stacks: Stacks,
+}
+
+/// A job of a blocking pool.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Job {
+    /// `std::thread::sleep, src/mail.rs:7`
+    pub(crate) on: String,
+    pub(crate) since_ns: u64,
+}
+
+/// For how long a thread without a poll has been seen where it is.
+pub(crate) fn seen_ns(thread: &v1::Thread) -> u64 {
+    thread.stacks.iter().map(|share| share.covered_ns).fold(0, u64::saturating_add)
 }
 
 impl Model {
@@ -40,12 +59,14 @@ impl Model {
             rows: Window::default(),
             fault: None,
             strings: Strings::default(),
+            stacks: Stacks::default(),
         }
     }
 
     /// Takes in a frame of this target.
     pub(crate) fn apply(&mut self, mut frame: v1::Frame) {
         self.strings.extend(&frame.strings);
+        self.stacks.extend(&frame);
         if let Some(groups) = frame.groups.take() {
             self.groups = groups;
         }
@@ -63,6 +84,53 @@ impl Model {
             self.events.pop_front();
         }
         self.frame = frame;
+    }
+
+    /// Names the stacks of this frame, of what has just happened, and those of `besides`, as far as names are known by now.
+    /// True: all have theirs. Never waits.
+    pub(crate) fn look_up(&mut self, symbols: &Symbols, besides: &[u32]) -> bool {
+        let events = self.events.iter().flat_map(interned::of_event);
+        let wanted: BTreeSet<u32> =
+            interned::of_frame(&self.frame).chain(events).chain(besides.iter().copied()).collect();
+        self.stacks.look_up(symbols, wanted.into_iter())
+    }
+
+    /// Where the time of a poll went, by line, the most first.
+    pub(crate) fn spent(&self, poll: &v1::LivePoll) -> Vec<Spent> {
+        self.stacks.by_line(&poll.stacks)
+    }
+
+    /// `2.9 of 3.1 s in bcrypt::hash, src/login.rs:40`; `None` where no stack was taken, or nothing of it has a name.
+    pub(crate) fn line(&self, poll: &v1::LivePoll) -> Option<String> {
+        share::words(&self.spent(poll), poll.since_ns)
+    }
+
+    /// What jobs of the blocking pools are doing, the oldest first; those of which no stack was taken are left out.
+    pub(crate) fn jobs(&self) -> Vec<Job> {
+        let mut jobs: Vec<Job> = self.frame.threads.iter().filter_map(|thread| self.job(thread)).collect();
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.since_ns));
+        jobs
+    }
+
+    /// No thread of the last frame came with a stack of a job.
+    pub(crate) fn jobs_untold(&self) -> bool {
+        let has_stacks = |thread: &v1::Thread| match &thread.poll {
+            Some(poll) => poll.kind() == v1::TaskKind::Blocking && !poll.stacks.is_empty(),
+            None => !thread.stacks.is_empty(),
+        };
+        !self.frame.threads.iter().any(has_stacks)
+    }
+
+    fn job(&self, thread: &v1::Thread) -> Option<Job> {
+        let (shares, since_ns) = match &thread.poll {
+            Some(poll) if poll.kind() == v1::TaskKind::Blocking => (&poll.stacks, poll.since_ns),
+            Some(_) => return None,
+            None => (&thread.stacks, seen_ns(thread)),
+        };
+        let spent = self.stacks.by_line(shares);
+        let first = spent.first()?;
+        let is_job = thread.poll.is_some() || spent.iter().any(|spent| spent.stack.thread == Thread::Job);
+        is_job.then(|| Job { on: first.on.clone(), since_ns })
     }
 
     pub(crate) fn text(&self, sid: u32) -> &str {

@@ -3,8 +3,10 @@
 
 use std::io::{self, Write};
 
+pub(crate) mod flame;
 pub(crate) mod ls;
 pub(crate) mod pools;
+pub(crate) mod stacks;
 pub(crate) mod status;
 pub(crate) mod tasks;
 

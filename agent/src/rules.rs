@@ -76,6 +76,11 @@ fn doing(model: &Model, poll: &v1::LivePoll) -> Option<String> {
     (!words.is_empty()).then_some(words)
 }
 
+/// Whether something is wrong that a line would explain.
+pub(crate) fn wants_line(model: &Model) -> bool {
+    [stuck_worker::check, slow_polls::check].iter().any(|rule| !rule(model).is_empty())
+}
+
 /// What to do about polls that are long because the process may not use the CPU.
 const RAISE_QUOTA: &str = "raise the CPU quota of its cgroup, or let it use less CPU";
 

@@ -1,6 +1,7 @@
 //! The driver of a link: it performs what the machine asks for (resolve the target, connect, watch) on tasks of its own,
 //! and turns what they tell into what happened.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use taskscope_proto::v1::{Description, Frame, WatchRequest};
@@ -10,10 +11,15 @@ use crate::address::{Address, Target};
 use crate::connection::{ConnectError, Connection};
 use crate::discover;
 use crate::link::{Effect, Input, Link, State};
+use crate::model::Model;
 use crate::recording::Recording;
+use crate::symbols::{Places, Symbols};
 
 /// A lost local target is looked for this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What has no name by then is shown by its address: a file of gigabytes is not worth a longer wait.
+const NAMES_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the tasks of a session tell its owner's loop.
 #[derive(Debug)]
@@ -25,7 +31,11 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 enum News {
-    Connected { description: Box<Description>, requests: Option<mpsc::Sender<WatchRequest>> },
+    Connected {
+        description: Box<Description>,
+        process: Option<u32>,
+        requests: Option<mpsc::Sender<WatchRequest>>,
+    },
     Frame(Box<Frame>),
     Failed(String),
     Closed(String),
@@ -34,7 +44,11 @@ enum News {
 /// What happened to the session, for its owner.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    Described(Box<Description>),
+    Described {
+        description: Box<Description>,
+        /// As this machine numbers it; `None`: it is not known to be on this machine.
+        process: Option<u32>,
+    },
     Frame(Box<Frame>),
     /// The link's state changed.
     Link,
@@ -87,9 +101,9 @@ impl Session {
             return vec![];
         }
         let (input, happened) = match report.news {
-            News::Connected { description, requests } => {
+            News::Connected { description, process, requests } => {
                 self.requests = requests;
-                (Input::Connected, Some(Happened::Described(description)))
+                (Input::Connected, Some(Happened::Described { description, process }))
             }
             News::Frame(frame) => (Input::Frame, Some(Happened::Frame(frame))),
             News::Failed(reason) => (Input::Failed { reason }, None),
@@ -169,7 +183,9 @@ impl Attempt {
         let mut connection = Connection::open(address).await?;
         let mut watch = connection.watch(request).await?;
         let description = Box::new(connection.description.clone());
-        let mut open = self.tell(News::Connected { description, requests: Some(watch.requests()) }).await;
+        let requests = Some(watch.requests());
+        let mut open =
+            self.tell(News::Connected { description, process: connection.process, requests }).await;
         while open {
             match watch.next().await? {
                 Some(frame) => open = self.tell(News::Frame(Box::new(frame))).await,
@@ -181,7 +197,8 @@ impl Attempt {
 
     /// Frames at the pace at which they came.
     async fn replay(self, recording: Recording) {
-        self.tell(News::Connected { description: Box::new(recording.description), requests: None }).await;
+        let description = Box::new(recording.description);
+        self.tell(News::Connected { description, process: None, requests: None }).await;
         let mut last_ns = None;
         for mut frame in recording.frames {
             // Nobody asked for it: the dashboard filters and sorts its rows itself.
@@ -215,22 +232,61 @@ fn listens(target: &Target) -> bool {
     }
 }
 
-/// The target as of now: one answer of a live one, the whole of a recording.
+/// The target as of now: one answer of a live one, the whole of a recording. What was seen may make it worth asking once
+/// more: `again` says so. The names of its stacks are looked up where `debug_dirs` are given.
 pub(crate) async fn fetch(
     target: Option<Target>,
     request: WatchRequest,
-) -> anyhow::Result<crate::model::Model> {
-    if let Some(Target::Recording(path)) = &target {
-        let recording = Recording::open(path)?;
-        let mut model = crate::model::Model::new(recording.description);
-        recording.frames.into_iter().for_each(|frame| model.apply(frame));
-        return Ok(model);
+    again: impl Fn(&Model) -> Option<WatchRequest>,
+    debug_dirs: Option<&[PathBuf]>,
+) -> anyhow::Result<Model> {
+    let (mut model, process) = match &target {
+        Some(Target::Recording(path)) => {
+            let recording = Recording::open(path)?;
+            let mut model = Model::new(recording.description);
+            recording.frames.into_iter().for_each(|frame| model.apply(frame));
+            (model, None)
+        }
+        target => {
+            let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
+            let mut model = Model::new(connection.description.clone());
+            model.apply(connection.ask(request).await?);
+            if let Some(request) = again(&model) {
+                // Another stream, with ids of its own.
+                model = Model::new(connection.description.clone());
+                model.apply(connection.ask(request).await?);
+            }
+            (model, connection.process)
+        }
+    };
+    if let Some(debug_dirs) = debug_dirs {
+        let symbols = Symbols::of(places(&model.description, process, debug_dirs));
+        settle(&mut model, &symbols, &[]).await;
     }
-    let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
-    let frame = connection.ask(request).await?;
-    let mut model = crate::model::Model::new(connection.description);
-    model.apply(frame);
     Ok(model)
+}
+
+/// Where the files of a target's modules may be.
+pub(crate) fn places(description: &Description, process: Option<u32>, debug_dirs: &[PathBuf]) -> Places {
+    let own_pid = Some(description.pid).filter(|&pid| pid != 0 && Some(pid) != process);
+    Places { debug_dirs: debug_dirs.to_vec(), process, own_pid }
+}
+
+/// Waits for the names of the stacks that the model's last frame shows, and of those in `besides`, at most [`NAMES_WITHIN`].
+pub(crate) async fn settle(model: &mut Model, symbols: &Symbols, besides: &[u32]) {
+    let mut answers = symbols.answers();
+    let limit = tokio::time::sleep(NAMES_WITHIN);
+    tokio::pin!(limit);
+    loop {
+        answers.borrow_and_update();
+        if model.look_up(symbols, besides) {
+            return;
+        }
+        tokio::select! {
+            changed = answers.changed() => if changed.is_err() { return },
+            () = &mut limit => return model.stacks.say_late(NAMES_WITHIN.as_secs()),
+        }
+    }
 }
 
 /// The address of what was named, or of the only local target.

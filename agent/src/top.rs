@@ -1,5 +1,7 @@
 //! The dashboard's driver: one loop over a closed set of inputs. Nothing else changes its state.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream};
@@ -8,14 +10,16 @@ use taskscope_demo::Announcement;
 use taskscope_proto::v1::{GroupQuery, WatchRequest};
 use taskscope_tui::{App, Command, LinkView, Message, Options, Sentence, Severity, TargetChoice, Terminal};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::address::Target;
+use crate::code;
 use crate::discover::{self, NoTarget};
 use crate::link::State;
 use crate::model::Model;
 use crate::rules;
-use crate::session::{Happened, Report, Session};
+use crate::session::{Happened, Report, Session, places};
+use crate::symbols::Symbols;
 use crate::tour::Tour;
 use crate::why::{Line, Why};
 
@@ -35,6 +39,8 @@ enum Input {
     TerminalClosed,
     Report(Report),
     Announcement(Announcement),
+    /// Names of functions were looked up.
+    Names,
     /// The demo's service has ended.
     ServiceEnded,
     Redraw,
@@ -45,11 +51,15 @@ enum Input {
 pub(crate) type Announcements = Option<mpsc::Receiver<Announcement>>;
 
 /// Runs the dashboard until the user leaves. Without a target the local ones are offered.
-pub(crate) async fn run(target: Option<Target>, mut announcements: Announcements) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    target: Option<Target>,
+    mut announcements: Announcements,
+    debug_dirs: &[PathBuf],
+) -> anyhow::Result<()> {
     // Before anything else is set up: without a terminal there is one clear line.
     let mut terminal = Terminal::enter()?;
     let (reports, mut inbox) = mpsc::channel(16);
-    let mut dashboard = Dashboard::new(target, announcements.is_some(), reports)?;
+    let mut dashboard = Dashboard::new(target, announcements.is_some(), reports, debug_dirs)?;
     let mut keys = EventStream::new();
     let mut stop = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .into_iter()
@@ -73,6 +83,7 @@ pub(crate) async fn run(target: Option<Target>, mut announcements: Announcements
                     Input::ServiceEnded
                 }
             },
+            () = answered(&mut dashboard.answers) => Input::Names,
             _ = any(&mut stop) => Input::Stop,
             _ = redraw.tick() => Input::Redraw,
         };
@@ -102,6 +113,17 @@ async fn next(announcements: &mut Announcements) -> Option<Announcement> {
     }
 }
 
+async fn answered(answers: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = answers
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody looks anything up: there is nothing to wait for.
+    *answers = None;
+    std::future::pending::<()>().await;
+}
+
 async fn any(signals: &mut [tokio::signal::unix::Signal]) {
     let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
     futures_util::future::select_all(waits).await;
@@ -112,6 +134,12 @@ struct Dashboard {
     app: App,
     session: Option<Session>,
     model: Option<Model>,
+    /// Of the target that is shown.
+    symbols: Option<Symbols>,
+    answers: Option<watch::Receiver<u64>>,
+    debug_dirs: Vec<PathBuf>,
+    /// Events whose code the dashboard knows.
+    told: BTreeSet<u64>,
     tour: Option<Tour>,
     reports: mpsc::Sender<Report>,
     looked: Option<Instant>,
@@ -119,7 +147,12 @@ struct Dashboard {
 }
 
 impl Dashboard {
-    fn new(target: Option<Target>, strip: bool, reports: mpsc::Sender<Report>) -> anyhow::Result<Self> {
+    fn new(
+        target: Option<Target>,
+        strip: bool,
+        reports: mpsc::Sender<Report>,
+        debug_dirs: &[PathBuf],
+    ) -> anyhow::Result<Self> {
         let local = discover::local_targets();
         let target = match target {
             Some(target) => Some(target),
@@ -140,6 +173,10 @@ impl Dashboard {
             app: App::new(options),
             session: None,
             model: None,
+            symbols: None,
+            answers: None,
+            debug_dirs: debug_dirs.to_vec(),
+            told: BTreeSet::new(),
             tour: strip.then(Tour::default),
             reports,
             looked: None,
@@ -180,6 +217,10 @@ impl Dashboard {
                     tour.ended();
                 }
             }
+            Input::Names => {
+                self.tell_code(now);
+                self.say(now);
+            }
             Input::Redraw => self.tick(now),
             Input::Stop | Input::TerminalClosed => self.done = true,
         }
@@ -205,22 +246,41 @@ impl Dashboard {
     fn happened(&mut self, happened: Happened, now: Instant) {
         match happened {
             Happened::Link => self.tell_link(now),
-            Happened::Described(description) => {
+            Happened::Described { description, process } => {
+                let symbols = Symbols::of(places(&description, process, &self.debug_dirs));
+                self.answers = Some(symbols.answers());
+                self.symbols = Some(symbols);
+                self.told.clear();
                 self.model = Some(Model::new((*description).clone()));
                 self.update(Message::Described(description), now);
             }
             Happened::Frame(frame) => {
                 let Some(model) = &mut self.model else { return };
                 model.apply((*frame).clone());
-                let why = Why::of(model);
-                if let Some(tour) = &mut self.tour {
-                    tour.said(&why, now);
-                }
-                let sentences = why.lines.iter().map(sentence).collect();
                 self.update(Message::Frame(frame), now);
-                self.update(Message::Sentences(sentences), now);
+                self.tell_code(now);
+                self.say(now);
             }
         }
+    }
+
+    /// What is wrong, in words.
+    fn say(&mut self, now: Instant) {
+        let Some(model) = &self.model else { return };
+        let why = Why::of(model);
+        if let Some(tour) = &mut self.tour {
+            tour.said(&why, now);
+        }
+        let sentences = why.lines.iter().map(sentence).collect();
+        self.update(Message::Sentences(sentences), now);
+    }
+
+    /// Where in the code polls are, as far as names are known by now; what is missing is being looked up.
+    fn tell_code(&mut self, now: Instant) {
+        let (Some(model), Some(symbols)) = (&mut self.model, &self.symbols) else { return };
+        model.look_up(symbols, &[]);
+        let code = code::of(model, &mut self.told);
+        self.update(Message::Code(code), now);
     }
 
     fn tell_link(&mut self, now: Instant) {

@@ -5,6 +5,7 @@ use taskscope_proto::v1::pool::Kind as Pool;
 use taskscope_proto::v1::{self, capability::Coverage, capability::Kind, loss::Reason};
 use taskscope_proto::words;
 
+use crate::interned;
 use crate::model::Model;
 use crate::rules::{self, Finding, Severity};
 
@@ -37,6 +38,15 @@ impl Line {
 /// What to ask a target for, so that [`Why::of`] can answer.
 pub(crate) fn request() -> v1::WatchRequest {
     v1::WatchRequest { groups: Some(v1::GroupQuery { limit: 200, histograms: false }), ..Default::default() }
+}
+
+/// What to ask once more, having seen what is wrong: a full blocking pool is explained by what its jobs are doing, and
+/// their stacks are taken only on request. `None`: nothing.
+pub(crate) fn ask_again(model: &Model) -> Option<v1::WatchRequest> {
+    let may = interned::coverage(&model.capabilities).is_some_and(|it| it.coverage() == Coverage::Full);
+    let is_full = |pool: &v1::Pool| pool.kind() == Pool::Blocking && pool.saturated_ns.is_some();
+    let wants = may && model.frame.pools.iter().any(is_full) && model.jobs_untold();
+    wants.then(|| v1::WatchRequest { stacks: Some(v1::StackQuery::default()), ..request() })
 }
 
 impl Why {
@@ -122,10 +132,24 @@ fn unseen(model: &Model) -> Option<String> {
         let hint = if tasks.hint.is_empty() { String::new() } else { format!(" ({})", tasks.hint) };
         parts.push(format!("{}{hint}", tasks.reason));
     }
+    parts.extend(lines_unseen(model));
     for loss in &model.frame.losses {
         parts.push(loss_words(loss));
     }
     (!parts.is_empty()).then(|| format!("not seen: {}.", parts.join("; ")))
+}
+
+/// Why a poll that is slow now is told without its line; `None`: none is slow, or it has its line.
+fn lines_unseen(model: &Model) -> Option<String> {
+    if !rules::wants_line(model) {
+        return None;
+    }
+    let stacks = interned::coverage(&model.capabilities)?;
+    if stacks.coverage() == Coverage::Full {
+        return model.stacks.missing().map(|missing| format!("the line: {missing}"));
+    }
+    let hint = if stacks.hint.is_empty() { String::new() } else { format!(" ({})", stacks.hint) };
+    Some(format!("the line: {}{hint}", stacks.reason))
 }
 
 /// A loss in words.
@@ -207,6 +231,53 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(lines(frame), ["healthy. 212 tasks, 1.1 k requests/s, workers 14 % busy, nothing waits."]);
+    }
+
+    fn stuck(poll: v1::LivePoll, stacks: v1::Capability) -> Model {
+        let worker =
+            v1::Worker { state: v1::worker::State::InPoll.into(), poll: Some(poll), ..Default::default() };
+        model(v1::Frame {
+            runtimes: vec![v1::Runtime { workers: vec![worker], ..Default::default() }],
+            capabilities: vec![stacks],
+            ..Default::default()
+        })
+    }
+
+    fn stacks_are(coverage: Coverage) -> v1::Capability {
+        v1::Capability {
+            kind: Kind::Stacks.into(),
+            coverage: coverage.into(),
+            reason: "stacks are off".into(),
+            hint: "TASKSCOPE_STACKS=on".into(),
+        }
+    }
+
+    #[test]
+    fn where_stacks_are_off_the_way_to_them_is_told_once_and_only_where_one_is_missing() {
+        let last = |model: &Model| Why::of(model).lines.last().map(|line| line.text().to_owned());
+        let off = stuck(poll(2 * S), stacks_are(Coverage::None));
+        assert_eq!(last(&off).as_deref(), Some("not seen: the line: stacks are off (TASKSCOPE_STACKS=on)."));
+        let healthy =
+            model(v1::Frame { capabilities: vec![stacks_are(Coverage::None)], ..Default::default() });
+        assert!(last(&healthy).is_some_and(|line| line.starts_with("healthy.")));
+        let mut stripped = stuck(poll(2 * S), stacks_are(Coverage::Full));
+        assert!(last(&stripped).is_some_and(|line| line.starts_with("STUCK")), "nothing is missing");
+        stripped.stacks.say_missing("/srv/bin/api is stripped (give DIR)");
+        assert_eq!(
+            last(&stripped).as_deref(),
+            Some("not seen: the line: /srv/bin/api is stripped (give DIR).")
+        );
+    }
+
+    #[test]
+    fn stacks_of_jobs_are_asked_for_only_where_a_pool_is_full_and_they_are_allowed() {
+        let full = |coverage, saturated_ns| {
+            let pool = v1::Pool { kind: Pool::Blocking.into(), saturated_ns, ..Default::default() };
+            let capabilities = vec![stacks_are(coverage)];
+            ask_again(&model(v1::Frame { pools: vec![pool], capabilities, ..Default::default() }))
+        };
+        assert!(full(Coverage::Full, Some(S)).is_some_and(|request| request.stacks.is_some()));
+        assert_eq!((full(Coverage::None, Some(S)), full(Coverage::Full, None)), (None, None));
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub enum Message {
     Link(LinkView),
     /// The plain words for what is going on. Replaces the ones before.
     Sentences(Vec<Sentence>),
+    /// Where in the code polls are. Threads and tasks replace the ones before; an event keeps what was said of it.
+    Code(Vec<Code>),
     /// What the demo did. Shown where [`Options::strip`] is set.
     Strip(StripView),
     /// Several targets are there: let the user choose.
@@ -164,6 +166,29 @@ pub enum LinkView {
 pub struct Sentence {
     pub severity: Severity,
     pub text: String,
+}
+
+/// Where in the code a poll is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    pub of: CodeOf,
+    /// The function and the line: `bcrypt::hash, src/login.rs:40`.
+    pub on: String,
+    /// With the part of the poll that it took: `2.9 of 3.1 s in bcrypt::hash, src/login.rs:40`.
+    pub words: String,
+    /// The functions of the poll, the innermost first, and whether it is the line: the first of the user's own code.
+    pub stack: Vec<(String, bool)>,
+}
+
+/// Whose code it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOf {
+    /// The poll that runs on the thread with this number.
+    Thread(u32),
+    /// The poll of this task that runs now.
+    Task(u64),
+    /// The poll of the event with this sequence number.
+    Event(u64),
 }
 
 /// How bad it is, worst first.
@@ -358,6 +383,7 @@ impl App {
                 sentences.sort_by_key(|sentence| sentence.severity);
                 self.live.sentences = sentences;
             }
+            Message::Code(code) => self.live.codes.take(code),
             Message::Strip(strip) => self.strip = Some(strip),
             Message::Targets(choices) => {
                 let still_there = |address: &String| choices.iter().any(|choice| choice.address == *address);

@@ -39,7 +39,8 @@ pub mod terminal;
 pub mod view;
 
 pub use app::{
-    App, Command, LinkView, Message, Options, Screen, Sentence, Severity, StripView, TargetChoice,
+    App, Code, CodeOf, Command, LinkView, Message, Options, Screen, Sentence, Severity, StripView,
+    TargetChoice,
 };
 pub use keymap::keymap;
 pub use terminal::{Terminal, TerminalError, restore};

@@ -3,6 +3,7 @@
 //! Texts are interned per stream and a new stream begins them anew, so whatever outlives a frame keeps its texts and no
 //! ids of texts.
 
+pub(crate) mod code;
 pub(crate) mod group;
 pub(crate) mod history;
 pub(crate) mod tasks;
@@ -14,6 +15,7 @@ use taskscope_proto::strings::Strings;
 use taskscope_proto::v1;
 
 use crate::app::Sentence;
+use code::Codes;
 use group::Groups;
 use history::History;
 use tasks::TaskWindow;
@@ -45,6 +47,8 @@ pub(crate) struct Model {
     pub(crate) probe: Option<v1::ProbeHealth>,
     /// The plain words for all this, made by whoever drives the dashboard.
     pub(crate) sentences: Vec<Sentence>,
+    /// Likewise, where in the code polls are.
+    pub(crate) codes: Codes,
     /// What the last frame had that could not be read.
     pub(crate) fault: Option<String>,
     strings: Strings,
@@ -160,6 +164,9 @@ impl Model {
         }
         while self.events.len() > EVENTS {
             self.events.pop_first();
+        }
+        if let Some((&oldest, _)) = self.events.first_key_value() {
+            self.codes.forget_before(oldest);
         }
         self.losses = std::mem::take(&mut frame.losses);
         self.probe = frame.probe.or(self.probe.take());

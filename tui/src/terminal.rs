@@ -48,7 +48,12 @@ impl Terminal {
         }
         PANIC_HOOK.call_once(|| {
             let print = std::panic::take_hook();
+            let drawing = std::thread::current().id();
             std::panic::set_hook(Box::new(move |panic| {
+                // The dashboard goes on without a helper's thread, whose panic is caught: nothing is drawn over it.
+                if TAKEN.load(Ordering::SeqCst) && std::thread::current().id() != drawing {
+                    return;
+                }
                 restore();
                 print(panic);
             }));

@@ -5,9 +5,10 @@ use taskscope_proto::v1::{self, capability, loss::Reason, runtime, thread_activi
 use taskscope_proto::{activity, words};
 
 use super::pools::Pool;
+use super::stacks::Line;
 use super::{json_line, pools, table};
 use crate::model::Model;
-use crate::why::{Line, Why, loss_words};
+use crate::why::{self, Why, loss_words};
 
 #[derive(Serialize)]
 struct Status {
@@ -96,6 +97,9 @@ struct Poll {
     throttled_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     asleep_ns: Option<u64>,
+    /// Where in the code the most of its time went; absent where no stack was taken, or nothing of it has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<Line>,
     /// All of that in words.
     #[serde(skip)]
     doing: String,
@@ -211,13 +215,7 @@ fn poll_of(model: &Model, poll: &v1::LivePoll) -> Poll {
         name,
         spawned_at,
         since_ns: poll.since_ns,
-        thread_state: activity.and_then(|activity| match activity.state() {
-            thread_activity::State::Unspecified => None,
-            thread_activity::State::OnCpu => Some("on_cpu"),
-            thread_activity::State::Asleep => Some("asleep"),
-            thread_activity::State::DiskSleep => Some("disk_sleep"),
-            thread_activity::State::Stopped => Some("stopped"),
-        }),
+        thread_state: activity.and_then(|activity| thread_state(activity.state())),
         syscall: activity.and_then(|activity| {
             let number = activity.syscall?;
             Some(model.syscall(activity).map_or_else(|| number.to_string(), str::to_owned))
@@ -227,7 +225,22 @@ fn poll_of(model: &Model, poll: &v1::LivePoll) -> Poll {
         waiting_for_cpu_ns: activity.and_then(|activity| activity.waiting_for_cpu_ns),
         throttled_ns: activity.and_then(|activity| activity.throttled_ns),
         asleep_ns: activity.and_then(activity::asleep_ns),
-        doing: activity.map_or(String::new(), |activity| activity::words(activity, call.as_deref())),
+        line: Line::of(&model.spent(poll)),
+        doing: {
+            let doing = activity.map(|activity| activity::words(activity, call.as_deref()));
+            let parts = [doing.filter(|doing| !doing.is_empty()), model.line(poll)];
+            parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        },
+    }
+}
+
+pub(super) fn thread_state(state: thread_activity::State) -> Option<&'static str> {
+    match state {
+        thread_activity::State::Unspecified => None,
+        thread_activity::State::OnCpu => Some("on_cpu"),
+        thread_activity::State::Asleep => Some("asleep"),
+        thread_activity::State::DiskSleep => Some("disk_sleep"),
+        thread_activity::State::Stopped => Some("stopped"),
     }
 }
 
@@ -278,7 +291,7 @@ pub(crate) fn text(model: &Model) -> String {
         words::count(status.tasks.live),
         words::count(status.tasks.total)
     );
-    for line in Why::of(model).lines.iter().filter(|line| !matches!(line, Line::Unseen(_))) {
+    for line in Why::of(model).lines.iter().filter(|line| !matches!(line, why::Line::Unseen(_))) {
         out.push_str(&format!("  {}\n", line.text()));
     }
     for runtime in &status.runtimes {
@@ -354,6 +367,7 @@ fn poll_words(poll: &Poll) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interned::fixture::{hashing, share};
     use crate::rules::fixture::{MS, S, model, poll};
 
     fn fixture() -> Model {
@@ -405,6 +419,29 @@ mod tests {
             at_ns: 90 * S,
             ..Default::default()
         })
+    }
+
+    #[test]
+    fn a_worker_shows_the_line_that_it_is_on() {
+        let mut model = fixture();
+        let mut runtimes = model.frame.runtimes.clone();
+        let poll = runtimes[0].workers[0].poll.as_mut().expect("it is in a poll");
+        poll.stacks = vec![share(1, 6, 3_100 * MS)];
+        model.apply(v1::Frame { runtimes, ..model.frame.clone() });
+        model.stacks.insert(1, hashing());
+        assert!(
+            text(&model)
+                .contains("asleep in clock_nanosleep, 3.1 of 3.2 s in bcrypt::hash, src/login.rs:40\n")
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&model).expect("it serialises")).expect("it is JSON");
+        assert_eq!(
+            json["runtimes"][0]["workers"][0]["poll"]["line"],
+            serde_json::json!({
+                "text": "bcrypt::hash, src/login.rs:40", "function": "api::login::check",
+                "file": "/home/a/api/src/login.rs", "line": 40, "samples": 6, "covered_ns": 3_100 * MS,
+            })
+        );
     }
 
     #[test]

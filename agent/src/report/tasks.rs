@@ -161,7 +161,7 @@ pub(crate) fn text(model: &Model) -> anyhow::Result<String> {
 }
 
 /// The probe's own ids are told from Tokio's.
-fn id_words(id: u64) -> String {
+pub(super) fn id_words(id: u64) -> String {
     match id & taskscope_proto::ids::TaskId::OWN {
         0 => id.to_string(),
         own => format!("p{}", id & !own),

@@ -21,8 +21,9 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
     let ago = words::duration(model.frame.at_ns.saturating_sub(event.at_ns));
     let polls = if stalls.len() == 1 { "1 poll".to_owned() } else { format!("{} polls", stalls.len()) };
     let doing = doing(model, longest).map_or(String::new(), |doing| format!(", {doing}"));
+    let line = model.line(longest).map_or(String::new(), |line| format!(", {line}"));
     let sentence = format!(
-        "earlier: {polls} of half a second or more in the last minute; the longest took {}, in {}{doing}, and ended {ago} \
+        "earlier: {polls} of half a second or more in the last minute; the longest took {}, in {}{doing}{line}, and ended {ago} \
          ago.",
         words::duration(longest.since_ns),
         what(model, longest)

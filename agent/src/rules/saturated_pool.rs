@@ -24,7 +24,8 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
         Kind::AcceptBacklog => unaccepted(pool),
         // Who waits in a run queue waits for a worker, and what the workers do is another rule's.
         Kind::GlobalQueue | Kind::LocalQueues => None,
-        Kind::Blocking | Kind::User | Kind::Unspecified => full(pool),
+        Kind::Blocking => full(pool, &jobs(model)),
+        Kind::User | Kind::Unspecified => full(pool, ""),
     };
     model.frame.pools.iter().filter_map(found).collect()
 }
@@ -75,7 +76,34 @@ fn unaccepted(pool: &v1::Pool) -> Option<Finding> {
     ))
 }
 
-fn full(pool: &v1::Pool) -> Option<Finding> {
+/// Lines of jobs that are told.
+const LINES: usize = 3;
+
+/// What the jobs of the blocking pools are doing, the oldest first: ` Its jobs: 7 in std::thread::sleep, src/mail.rs:7
+/// (oldest 9.0 s).` Empty where that is not known.
+fn jobs(model: &Model) -> String {
+    let mut lines: Vec<(String, usize, u64)> = Vec::new();
+    for job in &model.jobs() {
+        match lines.iter_mut().find(|(on, ..)| *on == job.on) {
+            Some((_, count, oldest_ns)) => {
+                (*count, *oldest_ns) = (*count + 1, (*oldest_ns).max(job.since_ns));
+            }
+            None => lines.push((job.on.clone(), 1, job.since_ns)),
+        }
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    let rest: usize = lines.iter().skip(LINES).map(|(_, count, _)| count).sum();
+    let told = lines.iter().take(LINES).map(|(on, count, oldest_ns)| {
+        let oldest = if *count > 1 { "oldest " } else { "" };
+        format!("{count} in {on} ({oldest}{})", words::duration(*oldest_ns))
+    });
+    let more = (rest > 0).then(|| format!("{rest} elsewhere"));
+    format!(" Its jobs: {}.", told.chain(more).collect::<Vec<_>>().join("; "))
+}
+
+fn full(pool: &v1::Pool, jobs: &str) -> Option<Finding> {
     let saturated_ns = pool.saturated_ns.filter(|&ns| ns >= FULL_NS)?;
     let (busy, capacity, queued) = (pool.busy?, pool.capacity?, pool.queued?);
     let blocking = pool.kind() == Kind::Blocking;
@@ -96,7 +124,7 @@ fn full(pool: &v1::Pool) -> Option<Finding> {
     Some(Finding {
         severity: Severity::Warning,
         sentence: format!(
-            "FULL: {name} {busy} of {capacity} for {}, {waits}{oldest}. Do: {remedy}.",
+            "FULL: {name} {busy} of {capacity} for {}, {waits}{oldest}.{jobs} Do: {remedy}.",
             words::duration(saturated_ns)
         ),
     })
@@ -106,6 +134,7 @@ fn full(pool: &v1::Pool) -> Option<Finding> {
 mod tests {
     use super::super::fixture::{MS, S, model, sentences};
     use super::*;
+    use crate::interned::fixture::{frame, hashing, share};
 
     #[test]
     fn a_full_pool_says_how_long_and_who_waits() {
@@ -135,6 +164,45 @@ mod tests {
                 "FULL: blocking pool 8 of 8 for 9.0 s, 61 jobs wait, oldest 8.7 s. Do: find what its jobs block on, or \
                  raise max_blocking_threads.",
                 "FULL: pool db 2 of 2 for 1.0 s, 1 request waits. Do: find what holds its members, or raise its capacity.",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_its_jobs_are_doing_is_told_with_the_oldest_first() {
+        let blocking = v1::Pool { queued: Some(61), saturated_ns: Some(9 * S), ..pool(Kind::Blocking, 6, 6) };
+        let job = |stack_sid, covered_ns| v1::Thread {
+            stacks: vec![share(stack_sid, 2, covered_ns)],
+            ..Default::default()
+        };
+        let stuck = v1::LivePoll {
+            kind: v1::TaskKind::Blocking.into(),
+            stacks: vec![share(1, 3, 8 * S)],
+            since_ns: 9 * S,
+            ..Default::default()
+        };
+        let bracketed = v1::Thread { poll: Some(stuck), ..Default::default() };
+        let threads = vec![job(3, S), job(2, 2 * S), bracketed, job(2, 3 * S), job(4, 5 * S), job(5, S / 2)];
+        let mut model = model(v1::Frame { pools: vec![blocking], threads, ..Default::default() });
+        let in_pool = |own: &str| {
+            let pool = "/c/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/runtime/blocking/task.rs:42";
+            let job = format!(
+                "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll@{pool}"
+            );
+            vec![frame(own), frame(&job)]
+        };
+        model.stacks.insert(1, hashing());
+        model.stacks.insert(2, in_pool("api::mail::send@/home/a/api/src/mail.rs:7"));
+        model.stacks.insert(3, in_pool("api::thumb::make@/home/a/api/src/thumb.rs:11"));
+        // A worker's thread, and one that waits for a job, are none of the pool's jobs.
+        model.stacks.insert(4, vec![frame("tokio::runtime::scheduler::multi_thread::worker::run@x:1")]);
+        model.stacks.insert(5, in_pool("api::audit::write@/home/a/api/src/audit.rs:5"));
+        assert_eq!(
+            sentences(&check(&model)),
+            [
+                "FULL: blocking pool 6 of 6 for 9.0 s, 61 jobs wait. Its jobs: 1 in bcrypt::hash, src/login.rs:40 (9.0 s); \
+                 2 in api::mail::send, src/mail.rs:7 (oldest 3.0 s); 1 in api::thumb::make, src/thumb.rs:11 (1.0 s); 1 \
+                 elsewhere. Do: find what its jobs block on, or raise max_blocking_threads."
             ]
         );
     }

@@ -24,14 +24,27 @@ fn in_runtime(model: &Model, runtime: &v1::Runtime) -> Option<Finding> {
         .filter(|(_, poll)| poll.since_ns >= STUCK_NS)
         .collect();
     let longest_ns = stuck.iter().map(|(_, poll)| poll.since_ns).max()?;
-    let mut places: Vec<(String, usize)> = Vec::new();
+    // Told apart by their lines, and not by how much of their time was seen there.
+    let mut places: Vec<(String, &v1::LivePoll, usize)> = Vec::new();
     for (worker, poll) in &stuck {
-        let place = place(model, worker, poll);
-        match places.iter_mut().find(|(known, _)| *known == place) {
-            Some((_, count)) => *count += 1,
-            None => places.push((place, 1)),
+        let on = model.spent(poll).first().map_or(String::new(), |spent| format!(", in {}", spent.on));
+        let place = format!("{}{on}", place(model, worker, poll));
+        match places.iter_mut().find(|(known, ..)| *known == place) {
+            Some((.., count)) => *count += 1,
+            None => places.push((place, poll, 1)),
         }
     }
+    let places: Vec<(String, usize)> = places
+        .into_iter()
+        .map(|(place, poll, count)| match (count, model.spent(poll).first(), model.line(poll)) {
+            // Of one poll there is more to say.
+            (1, Some(spent), Some(line)) => {
+                let place = place.strip_suffix(&format!("in {}", spent.on)).unwrap_or(&place);
+                (format!("{place}{line}"), 1)
+            }
+            _ => (place, count),
+        })
+        .collect();
     let (count, workers) = (stuck.len(), runtime.workers.len());
     let places: Vec<String> = match places.as_slice() {
         [(place, _)] if count == 2 => vec![format!("both {place}")],
@@ -89,10 +102,11 @@ fn main_body(model: &Model) -> Option<Finding> {
         .filter_map(|thread| thread.poll.as_ref())
         .find(|poll| poll.kind() == v1::TaskKind::Main && poll.since_ns >= STUCK_NS)?;
     let doing = doing(model, poll).map_or(String::new(), |doing| format!(", {doing}"));
+    let line = model.line(poll).map_or(String::new(), |line| format!(", {line}"));
     Some(Finding {
         severity: Severity::Warning,
         sentence: format!(
-            "STUCK {}: the body of main{doing}. The workers go on; what main awaits does not. Do: {}.",
+            "STUCK {}: the body of main{doing}{line}. The workers go on; what main awaits does not. Do: {}.",
             words::duration(poll.since_ns),
             remedy(poll)
         ),
@@ -103,6 +117,7 @@ fn main_body(model: &Model) -> Option<Finding> {
 mod tests {
     use super::super::fixture::{MS, S, model, poll, sentences};
     use super::*;
+    use crate::interned::fixture::{hashing, share, sleeping};
 
     fn runtime(polls: Vec<Option<v1::LivePoll>>) -> v1::Runtime {
         let worker = |poll: Option<v1::LivePoll>| v1::Worker {
@@ -165,6 +180,61 @@ mod tests {
                 "STUCK 1.1 s: 1 of 2 workers, in POST /resize, throttled 80 % of it, on CPU 20 %. Do: raise the CPU quota \
                  of its cgroup, or let it use less CPU."
             ]
+        );
+    }
+
+    /// Two workers: one in bcrypt for most of its poll, one asleep in a line of its own or in the same one.
+    fn said_of(polls: Vec<Option<v1::LivePoll>>) -> Vec<String> {
+        let mut model = model(v1::Frame { runtimes: vec![runtime(polls)], ..Default::default() });
+        model.stacks.insert(1, hashing());
+        model.stacks.insert(2, sleeping(7));
+        model.stacks.insert(3, sleeping(7));
+        sentences(&check(&model)).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_line_is_told_with_the_part_of_the_poll_that_it_took() {
+        let stacks = vec![share(2, 1, 100 * MS), share(1, 5, 2_900 * MS)];
+        let one = v1::LivePoll { stacks, ..poll(3_100 * MS) };
+        assert_eq!(
+            said_of(vec![Some(one), None]),
+            [
+                "STUCK 3.1 s: 1 of 2 workers, in POST /resize, asleep in clock_nanosleep, 2.9 of 3.1 s in bcrypt::hash, \
+                 src/login.rs:40. Do: await the asynchronous call instead, or move it to spawn_blocking."
+            ]
+        );
+    }
+
+    #[test]
+    fn workers_on_one_line_are_taken_together_however_long_each_was_seen_there() {
+        let on = |stack_sid, since_ns| v1::LivePoll {
+            stacks: vec![share(stack_sid, 4, since_ns - 50 * MS)],
+            ..poll(since_ns)
+        };
+        assert_eq!(
+            said_of(vec![Some(on(2, 3_100 * MS)), Some(on(3, 2_700 * MS))]),
+            [
+                "STUCK 3.1 s: 2 of 2 workers, both in POST /resize, asleep in clock_nanosleep, in std::thread::sleep, \
+                 src/mail.rs:7. No other task of this runtime runs until then. Do: await the asynchronous call instead, or \
+                 move it to spawn_blocking."
+            ]
+        );
+        assert_eq!(
+            said_of(vec![Some(on(2, 3_100 * MS)), Some(on(1, 2_700 * MS))])[0].split(". ").next(),
+            Some(
+                "STUCK 3.1 s: 2 of 2 workers, in POST /resize, asleep in clock_nanosleep, 3.0 of 3.1 s in \
+                 std::thread::sleep, src/mail.rs:7; in POST /resize, asleep in clock_nanosleep, 2.6 of 2.7 s in \
+                 bcrypt::hash, src/login.rs:40"
+            )
+        );
+    }
+
+    #[test]
+    fn a_stack_without_names_adds_nothing() {
+        let unnamed = v1::LivePoll { stacks: vec![share(9, 4, S)], ..poll(2 * S) };
+        assert_eq!(
+            said_of(vec![Some(unnamed), None])[0].split(". ").next(),
+            Some("STUCK 2.0 s: 1 of 2 workers, in POST /resize, asleep in clock_nanosleep")
         );
     }
 

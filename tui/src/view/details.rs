@@ -4,12 +4,15 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::app::{App, Screen};
-use crate::table::{Cell, Tone, groups, tasks};
+use crate::app::{App, Code, CodeOf, Screen};
+use crate::table::{Cell, Cut, Tone, groups, tasks};
 use crate::view::table::cut_cell;
 use crate::view::{draw, events, rule, split_top, text, theme};
 
 const NAME_WIDTH: usize = 18;
+/// Functions of a stack that are shown, and how many of them lie below the line.
+const FRAMES: usize = 10;
+const FRAMES_AFTER_LINE: usize = 2;
 /// Below this the table beside the pane shows too little to be worth it.
 const TABLE_HEIGHT: u16 = 7;
 
@@ -44,9 +47,47 @@ fn fields(app: &App) -> Vec<(&'static str, Cell)> {
                 let said = format!("task {id} is gone: the target remembers it no more");
                 fields.insert(0, ("note", Cell::new(said).tone(Tone::Warning)));
             }
+            if let Some(code) = code(app) {
+                fields.insert(0, ("line", Cell::text(&code.words)));
+            }
             fields
         }
     }
+}
+
+/// Where in the code the selected event, or the poll of the selected task, is.
+fn code(app: &App) -> Option<&Code> {
+    let of = match app.screen() {
+        Screen::Overview | Screen::Chooser => CodeOf::Event(app.selected_event()?.seq),
+        Screen::Tasks | Screen::Pending => CodeOf::Task(app.selected_task()?.id.0),
+        Screen::Groups => return None,
+    };
+    app.shown().codes.of(of)
+}
+
+/// The functions of the poll, the innermost first, one in a line; the line is marked and always among them.
+fn stack(app: &App, width: usize) -> Vec<Line<'static>> {
+    let theme = theme(app);
+    let Some(code) = code(app) else { return Vec::new() };
+    let line = code.stack.iter().position(|(_, is_line)| *is_line).unwrap_or(0);
+    let first =
+        (line + FRAMES_AFTER_LINE + 1).saturating_sub(FRAMES).min(code.stack.len().saturating_sub(FRAMES));
+    let mut lines = Vec::new();
+    for (at, (frame, is_line)) in code.stack.iter().enumerate().skip(first).take(FRAMES) {
+        let name = if at == first { "stack" } else { "" };
+        let (mark, tone) = if *is_line { ("▸ ", Tone::Strong) } else { ("  ", Tone::Plain) };
+        let frame = text::cut(&text::clean(frame), width.saturating_sub(NAME_WIDTH + 4), Cut::Start);
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {name:<NAME_WIDTH$}"), theme.tone(Tone::Quiet)),
+            Span::styled(format!("{mark}{frame}"), theme.tone(tone)),
+        ]));
+    }
+    let hidden = code.stack.len().saturating_sub(lines.len());
+    if hidden > 0 {
+        let said = format!(" {:<NAME_WIDTH$}  … {hidden} more, see `taskscope stacks`", "");
+        lines.push(Line::styled(text::cut(&said, width, Cut::End), theme.tone(Tone::Quiet)));
+    }
+    lines
 }
 
 /// Two fields in a line where both are short.
@@ -86,5 +127,6 @@ fn lines(app: &App, width: u16) -> Vec<Line<'static>> {
             }
         }
     }
+    lines.extend(stack(app, width));
     lines
 }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use taskscope_proto::v1::event::Kind;
 use taskscope_proto::words;
 
-use crate::app::App;
+use crate::app::{App, CodeOf};
 use crate::model::Event;
 use crate::table::{Cell, Cut, Tone};
 use crate::view::table::first_row;
@@ -59,6 +59,7 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
                 Some(activity) => poll::doing(app, activity),
                 None => event.reason.clone(),
             };
+            let code = app.shown().codes.of(CodeOf::Event(event.seq));
             let length = match (event.kind, event.paused_ns) {
                 (_, Some(paused_ns)) => words::duration(paused_ns),
                 (Kind::TaskPanic | Kind::TaskFailed, None) => String::new(),
@@ -71,7 +72,7 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
                 Span::raw(format!("{length:>8}  ")),
                 Span::styled(text::left(&what, what_width), theme.tone(what_tone)),
                 Span::raw("  "),
-                Span::raw(text::left(&doing, doing_width)),
+                Span::raw(text::left(&poll::where_and_doing(code, &doing, doing_width), doing_width)),
             ]);
             if here {
                 line = line.patch_style(theme.selected());
@@ -133,6 +134,9 @@ pub(crate) fn fields(app: &App, event: &Event) -> Vec<(&'static str, Cell)> {
         ("asleep", Cell::duration(activity.and_then(taskscope_proto::activity::asleep_ns))),
     ];
     // Only where there is something to say.
+    if let Some(code) = app.shown().codes.of(CodeOf::Event(event.seq)) {
+        fields.insert(3, ("line", Cell::text(&code.words)));
+    }
     if !event.reason.is_empty() {
         fields.insert(2, ("reason", Cell::text(&event.reason)));
     }

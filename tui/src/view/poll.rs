@@ -3,7 +3,7 @@
 use taskscope_proto::activity;
 use taskscope_proto::v1::{TaskKind, ThreadActivity};
 
-use crate::app::App;
+use crate::app::{App, Code};
 use crate::model::LivePoll;
 use crate::table::{Cut, Tone, place_in_file};
 use crate::view::text;
@@ -32,6 +32,17 @@ pub(crate) fn what(poll: &LivePoll, width: usize) -> (String, Tone) {
             own(&format!("{said}{place}"), Tone::Plain)
         }
     }
+}
+
+/// Where in the code it is and what its thread does, in `width` cells: of what is too long, the line is what stays.
+pub(crate) fn where_and_doing(code: Option<&Code>, doing: &str, width: usize) -> String {
+    let Some(code) = code else { return text::cut(&text::clean(doing), width, Cut::End) };
+    let on = text::clean(&code.on);
+    if text::width(&on) >= width {
+        return text::cut(&on, width, Cut::Start);
+    }
+    let both = if doing.is_empty() { on } else { format!("{on}, {}", text::clean(doing)) };
+    text::cut(&both, width, Cut::End)
 }
 
 /// What the thread was doing when it was last looked at.

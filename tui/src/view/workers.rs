@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use taskscope_proto::v1::worker::State;
 use taskscope_proto::words;
 
-use crate::app::App;
+use crate::app::{App, Code, CodeOf};
 use crate::model::{LivePoll, Runtime, Worker};
 use crate::table::{Cut, Tone};
 use crate::view::theme::Theme;
@@ -82,9 +82,20 @@ pub(crate) fn render(frame: &mut Frame<'_>, area: Rect, app: &App) {
         (rows, hidden) = (stay, go);
     }
     let doing: Vec<String> = rows.iter().map(|row| doing(app, row)).collect();
-    let columns = Columns::of(&rows, &doing, usize::from(area.width));
-    let mut lines: Vec<Line<'static>> =
-        rows.iter().zip(&doing).map(|(row, doing)| line(theme, row, doing, &columns)).collect();
+    let codes: Vec<Option<&Code>> = rows.iter().map(|row| code(app, row)).collect();
+    let widest: Vec<String> = codes
+        .iter()
+        .zip(&doing)
+        .map(|(code, doing)| poll::where_and_doing(*code, doing, usize::MAX))
+        .collect();
+    let columns = Columns::of(&rows, &widest, usize::from(area.width));
+    let mut lines: Vec<Line<'static>> = rows
+        .iter()
+        .zip(codes.iter().zip(&doing))
+        .map(|(row, (code, doing))| {
+            line(theme, row, &poll::where_and_doing(*code, doing, columns.doing), &columns)
+        })
+        .collect();
     if !hidden.is_empty() {
         let count = |state: State| hidden.iter().filter(|row| row.state == state).count();
         let mut said = vec![format!(" … {} more", hidden.len())];
@@ -139,6 +150,11 @@ fn rows(app: &App) -> Vec<Row> {
         poll: Some(thread.poll.clone()),
     });
     workers.chain(threads).collect()
+}
+
+/// Where in the code the poll is, where that is known.
+fn code<'a>(app: &'a App, row: &Row) -> Option<&'a Code> {
+    row.poll.as_ref().and(row.tid).and_then(|tid| app.shown().codes.of(CodeOf::Thread(tid)))
 }
 
 /// What the thread does, or which state it is in.
@@ -221,7 +237,6 @@ fn line(theme: Theme, row: &Row, doing: &str, columns: &Columns) -> Line<'static
     spans.push(Span::raw(format!("{share:>6}  ")));
     spans.push(Span::styled(text::left(&what, columns.what), theme.tone(what_tone)));
     spans.push(Span::styled(format!("{since:>8}  "), theme.tone(loud)));
-    spans
-        .push(Span::styled(text::cut(&text::clean(doing), columns.doing, Cut::End), theme.tone(Tone::Plain)));
+    spans.push(Span::styled(doing.to_owned(), theme.tone(Tone::Plain)));
     Line::from(spans)
 }

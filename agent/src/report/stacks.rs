@@ -1,0 +1,459 @@
+//! `taskscope stacks`: where in its code each running task is, as text, JSON, folded stacks, or a flame graph.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use taskscope_proto::ids::TaskId;
+use taskscope_proto::v1::{self, StackShare, capability::Coverage};
+use taskscope_proto::{activity, words};
+
+use super::flame::{self, Flame};
+use super::json_line;
+use super::tasks::id_words;
+use crate::cli;
+use crate::interned;
+use crate::model::{self, Model};
+use crate::stack::function::Path;
+use crate::stack::share::Spent;
+use crate::stack::{self, Shared, Stack, Thread, share};
+use crate::symbols::Frame;
+
+/// Why there are no stacks to show.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoStacks {
+    #[error("{0} takes no stacks: {1}{2}")]
+    Off(String, String, String),
+    #[error(
+        "the probe of {0} ({1}) knows of no stacks\nhint: build the service with a newer taskscope-probe"
+    )]
+    OlderProbe(String, String),
+    #[error(
+        "the recording has no stacks\nhint: save one while polls are slow, of a target that takes stacks"
+    )]
+    NotRecorded,
+}
+
+/// The frame that shows stacks: nothing else is asked for.
+pub(crate) fn request(tasks: &[u64]) -> v1::WatchRequest {
+    v1::WatchRequest {
+        stacks: Some(v1::StackQuery { task_ids: tasks.to_vec() }),
+        once: true,
+        ..Default::default()
+    }
+}
+
+/// Whether a target that says this of itself takes stacks, and what to tell where it does so only in part.
+pub(crate) fn allowed(description: &v1::Description) -> Result<Option<String>, NoStacks> {
+    let name = || words::printable(&description.name);
+    let Some(stacks) = interned::coverage(&description.capabilities) else {
+        return Err(NoStacks::OlderProbe(name(), words::printable(&description.probe_version)));
+    };
+    let (reason, hint) = (words::printable(&stacks.reason), words::printable(&stacks.hint));
+    let hint = if hint.is_empty() { hint } else { format!("\nhint: {hint}") };
+    match stacks.coverage() {
+        Coverage::Full => Ok(None),
+        Coverage::Partial => Ok(Some(format!("{reason}{hint}"))),
+        Coverage::None | Coverage::Unspecified => Err(NoStacks::Off(name(), reason, hint)),
+    }
+}
+
+/// A poll, or a job of the blocking pool, with its stacks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Running {
+    tid: Option<u32>,
+    /// `None`: a thread without a bracket.
+    poll: Option<v1::LivePoll>,
+    /// As the system calls the thread.
+    name: Option<String>,
+    activity: Option<v1::ThreadActivity>,
+    shares: Vec<StackShare>,
+    since_ns: u64,
+}
+
+impl Running {
+    fn of_poll(tid: Option<u32>, poll: &v1::LivePoll) -> Self {
+        Self {
+            tid,
+            activity: poll.activity,
+            shares: poll.stacks.clone(),
+            since_ns: poll.since_ns,
+            poll: Some(poll.clone()),
+            name: None,
+        }
+    }
+
+    fn of_thread(thread: &v1::Thread) -> Self {
+        match &thread.poll {
+            Some(poll) => Self { name: thread.name.clone(), ..Self::of_poll(Some(thread.tid), poll) },
+            None => Self {
+                tid: Some(thread.tid),
+                poll: None,
+                name: thread.name.clone(),
+                activity: thread.activity,
+                shares: thread.stacks.clone(),
+                since_ns: model::seen_ns(thread),
+            },
+        }
+    }
+
+    fn task(&self) -> Option<u64> {
+        self.poll.as_ref().map(|poll| poll.task_id).filter(|&task| task != 0)
+    }
+
+    /// Whether it is the same poll as `older`, later.
+    fn goes_on(&self, older: &Self) -> bool {
+        (self.tid, self.task()) == (older.tid, older.task()) && self.since_ns >= older.since_ns
+    }
+}
+
+/// What runs as of the model's last frame, the longest first.
+pub(crate) fn running(model: &Model) -> Vec<Running> {
+    let workers = model.frame.runtimes.iter().flat_map(|runtime| &runtime.workers);
+    let polls = workers.filter_map(|worker| Some(Running::of_poll(worker.tid, worker.poll.as_ref()?)));
+    let mut all: Vec<Running> = polls.chain(model.frame.threads.iter().map(Running::of_thread)).collect();
+    all.sort_by_key(|running| std::cmp::Reverse(running.since_ns));
+    all
+}
+
+/// The stacks that `running` refers to.
+pub(crate) fn wanted(running: &[Running]) -> Vec<u32> {
+    running.iter().flat_map(|running| running.shares.iter().map(|share| share.stack_sid)).collect()
+}
+
+/// What ran in a recording: every poll of which a stack was taken, as it was last seen.
+#[derive(Debug, Default)]
+pub(crate) struct Ran {
+    polls: Vec<Running>,
+    /// Of `polls`, those that may go on.
+    open: Vec<usize>,
+}
+
+impl Ran {
+    /// Takes in what the model's last frame shows.
+    pub(crate) fn take(&mut self, model: &Model) {
+        let events = model.frame.events.iter().filter_map(|event| {
+            let poll = event.poll.as_ref()?;
+            Some(Running::of_poll(event.tid, poll))
+        });
+        for seen in events.chain(running(model)).filter(|seen| !seen.shares.is_empty()) {
+            let before = self
+                .open
+                .iter()
+                .position(|&at| (self.polls[at].tid, self.polls[at].task()) == (seen.tid, seen.task()));
+            match before.map(|open| (open, self.open[open])) {
+                Some((_, at)) if seen.goes_on(&self.polls[at]) => self.polls[at] = seen,
+                Some((open, _)) => {
+                    self.open[open] = self.polls.len();
+                    self.polls.push(seen);
+                }
+                None => {
+                    self.open.push(self.polls.len());
+                    self.polls.push(seen);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn polls(self) -> Result<Vec<Running>, NoStacks> {
+        if self.polls.is_empty() { Err(NoStacks::NotRecorded) } else { Ok(self.polls) }
+    }
+}
+
+/// The most of a poll's time, as programs read it.
+#[derive(Serialize)]
+pub(crate) struct Line {
+    /// `bcrypt::hash, src/login.rs:40`
+    text: String,
+    /// The user's function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
+    /// As the compiler was given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    samples: u32,
+    covered_ns: u64,
+}
+
+impl Line {
+    pub(crate) fn of(spent: &[Spent]) -> Option<Self> {
+        let most = spent.first()?;
+        let own = most.stack.line();
+        Some(Self {
+            text: most.on.clone(),
+            function: own.and_then(|frame| frame.function.clone()),
+            file: own.and_then(|frame| frame.file.clone()),
+            line: own.and_then(|frame| frame.line),
+            samples: most.samples,
+            covered_ns: most.covered_ns,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Task<'a> {
+    /// Absent: not a followed task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spawned_at: Option<&'a str>,
+    kind: &'static str,
+    since_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscall: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<Line>,
+    /// The innermost first, of the stack that has the most of the time.
+    frames: Vec<JsonFrame>,
+    /// Absent: they go on to the thread's first function, or to the task's poll.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_because: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct JsonFrame {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build_id: Option<String>,
+    /// In the module, as its debug information counts.
+    address: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    inlined: bool,
+    /// The first of the user's own code.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_line: bool,
+}
+
+impl JsonFrame {
+    fn of((frame, is_line): (&Frame, bool)) -> Self {
+        Self {
+            function: frame.function.clone(),
+            file: frame.file.clone(),
+            line: frame.line,
+            module: frame.module.as_ref().map(|module| module.path.clone()),
+            build_id: frame.module.as_ref().and_then(|module| module.build_id()),
+            address: frame.address,
+            inlined: frame.inlined,
+            is_line,
+        }
+    }
+}
+
+/// What is shown of what.
+pub(crate) struct Shown<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) running: &'a [Running],
+    pub(crate) options: &'a cli::Stacks,
+}
+
+/// One that is shown, with its names.
+struct Named<'a> {
+    running: &'a Running,
+    /// By line, the most first; empty: no stack was taken.
+    spent: Vec<Spent>,
+    /// The stack that has the most of the time; also where it has no name at all.
+    stack: Option<Shared>,
+}
+
+impl<'a> Shown<'a> {
+    fn named(&self) -> impl Iterator<Item = Named<'a>> {
+        let wanted: HashSet<u64> = self.options.tasks.iter().copied().collect();
+        let model = self.model;
+        self.running.iter().filter_map(move |running| {
+            if !wanted.is_empty() && running.task().is_none_or(|task| !wanted.contains(&task)) {
+                return None;
+            }
+            let mut shares: Vec<&StackShare> = running.shares.iter().collect();
+            shares.sort_by_key(|share| std::cmp::Reverse(share.covered_ns));
+            let mut stacks = shares.iter().filter_map(|share| model.stacks.stack(share.stack_sid));
+            let stack = stacks.clone().next().cloned();
+            // Threads without a bracket are here because one of them may run a job: what their stacks say decides.
+            if running.poll.is_none() && stacks.all(|stack| stack.thread == Thread::Other) {
+                return None;
+            }
+            let spent = model.stacks.by_line(&running.shares);
+            let stack = spent.first().map(|spent| spent.stack.clone()).or(stack);
+            Some(Named { running, spent, stack })
+        })
+    }
+
+    /// Who it is, as a heading: `POST /login in conn, task 17`.
+    fn title(&self, named: &Named<'_>) -> String {
+        let Some(poll) = &named.running.poll else {
+            let is_job = named.stack.as_ref().is_some_and(|stack| stack.thread == Thread::Job);
+            return (if is_job { "a job of the blocking pool" } else { "unknown thread" }).to_owned();
+        };
+        let text = |sid| self.model.some_text(sid).map(words::printable);
+        let kind = match poll.kind() {
+            v1::TaskKind::Main => Some("the body of main".to_owned()),
+            v1::TaskKind::Blocking => Some("a job of the blocking pool".to_owned()),
+            _ => None,
+        };
+        let who = match (text(poll.label_sid), text(poll.name_sid).or(kind)) {
+            (Some(label), Some(name)) => Some(format!("{label} in {name}")),
+            (label, name) => label.or(name),
+        };
+        let is_task = poll.task_id != 0 && !matches!(poll.kind(), v1::TaskKind::Main);
+        let task = is_task.then(|| format!("task {}", id_words(poll.task_id)));
+        let site =
+            text(poll.spawned_at_sid).filter(|_| who.is_none()).map(|site| format!("spawned at {site}"));
+        let parts: Vec<String> = [who, task, site].into_iter().flatten().collect();
+        if parts.is_empty() { "a task that is not instrumented".to_owned() } else { parts.join(", ") }
+    }
+
+    fn doing(&self, running: &Running) -> Option<String> {
+        let activity = running.activity.as_ref()?;
+        let number = activity.syscall.map(|number| format!("system call {number}"));
+        let words = activity::words(activity, self.model.syscall(activity).or(number.as_deref()));
+        Some(words).filter(|words| !words.is_empty())
+    }
+
+    fn frames<'s>(&self, stack: &'s Stack) -> Vec<(&'s Frame, bool)> {
+        if self.options.all_frames { stack.all().collect() } else { stack.shown().collect() }
+    }
+
+    /// One block for each: who, since when, what its thread does, and the frames with `>` before the line.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        for named in self.named() {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            let running = named.running;
+            let mut title = vec![self.title(&named)];
+            if running.since_ns > 0 {
+                title.push(format!("for {}", words::duration(running.since_ns)));
+            }
+            title.extend(self.doing(running));
+            title.extend(share::words(&named.spent, running.since_ns));
+            if running.poll.is_none() || running.task().is_none() {
+                title.extend(running.tid.map(|tid| format!("thread {tid}")));
+            }
+            out.push_str(&format!("{}\n", title.join(", ")));
+            match &named.stack {
+                Some(stack) => {
+                    for (frame, is_line) in self.frames(stack) {
+                        let mark = if is_line { ">" } else { " " };
+                        out.push_str(&format!("  {mark} {}\n", stack::frame_words(frame)));
+                    }
+                    // Where the part that is shown ends at the poll, nothing of interest is missing.
+                    let end =
+                        stack::end_words(stack.end).filter(|_| self.options.all_frames || !stack.is_cut());
+                    out.extend(end.map(|why| format!("    ({why})\n")));
+                }
+                None => out.push_str("    (no stack was taken)\n"),
+            }
+            for spent in named.spent.iter().skip(1) {
+                out.push_str(&format!("    also {} in {}\n", words::duration(spent.covered_ns), spent.on));
+            }
+        }
+        if out.is_empty() {
+            out.push_str("nothing runs now: no poll, and no job of a blocking pool.\n");
+        }
+        out.lines().map(words::printable).map(|line| line + "\n").collect()
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<String> {
+        self.named().map(|named| json_line(&self.task(&named))).collect()
+    }
+
+    fn task<'s>(&'s self, named: &'s Named<'a>) -> Task<'s> {
+        let running = named.running;
+        let text = |sid: Option<u32>| sid.and_then(|sid| self.model.some_text(sid));
+        let poll = running.poll.as_ref();
+        let activity = running.activity.as_ref();
+        Task {
+            task: running.task(),
+            name: text(poll.map(|poll| poll.name_sid)),
+            label: text(poll.map(|poll| poll.label_sid)),
+            spawned_at: text(poll.map(|poll| poll.spawned_at_sid)),
+            kind: "running",
+            since_ns: running.since_ns,
+            tid: running.tid,
+            thread_name: running.name.as_deref(),
+            thread_state: activity.and_then(|activity| super::status::thread_state(activity.state())),
+            syscall: activity.and_then(|activity| {
+                let number = activity.syscall?;
+                Some(self.model.syscall(activity).map_or_else(|| number.to_string(), str::to_owned))
+            }),
+            line: Line::of(&named.spent),
+            frames: named
+                .stack
+                .as_ref()
+                .map_or_else(Vec::new, |stack| self.frames(stack).into_iter().map(JsonFrame::of).collect()),
+            ends_because: named
+                .stack
+                .as_ref()
+                .filter(|stack| self.options.all_frames || !stack.is_cut())
+                .and_then(|stack| stack::end_words(stack.end)),
+        }
+    }
+
+    /// Who, then the functions from the outermost, then how often it was seen.
+    pub(crate) fn folded(&self) -> String {
+        let mut flame = Flame::default();
+        self.each_stack(|functions, share| flame.add(functions, u64::from(share.samples.max(1))));
+        flame.folded()
+    }
+
+    /// As wide as the time that was spent.
+    pub(crate) fn html(&self) -> String {
+        let mut flame = Flame::default();
+        self.each_stack(|functions, share| flame.add(functions, share.covered_ns.max(1)));
+        let name = words::printable(&self.model.description.name);
+        flame::html(&flame, &format!("{name}: where its running tasks are"), words::duration)
+    }
+
+    fn each_stack(&self, mut add: impl FnMut(Vec<String>, &StackShare)) {
+        for named in self.named() {
+            for share in &named.running.shares {
+                let Some(stack) = self.model.stacks.stack(share.stack_sid) else { continue };
+                let who = [self.who(&named)];
+                let functions = self.frames(stack).into_iter().rev().map(|(frame, _)| function_words(frame));
+                add(who.into_iter().chain(functions).collect(), share);
+            }
+        }
+    }
+
+    /// The root of a flame: tasks of one label or name are one.
+    fn who(&self, named: &Named<'_>) -> String {
+        let poll = named.running.poll.as_ref();
+        let text = |sid: Option<u32>| sid.and_then(|sid| self.model.some_text(sid)).map(words::printable);
+        text(poll.map(|poll| poll.label_sid))
+            .or_else(|| text(poll.map(|poll| poll.name_sid)))
+            .or_else(|| text(poll.map(|poll| poll.spawned_at_sid)).map(|site| format!("spawned at {site}")))
+            .unwrap_or_else(|| self.title(named))
+    }
+}
+
+fn function_words(frame: &Frame) -> String {
+    match (Path::of_frame(frame), &frame.module) {
+        (Some(path), _) => path.joined(),
+        (None, Some(module)) => format!("{}+{:#x}", module.name(), frame.address),
+        (None, None) => format!("{:#x}", frame.address),
+    }
+}
+
+/// Ids of `tasks` that run nothing now.
+pub(crate) fn idle(tasks: &[u64], running: &[Running]) -> Vec<String> {
+    let runs = |task: u64| running.iter().any(|running| running.task() == Some(task));
+    tasks.iter().filter(|&&task| !runs(task)).map(|&task| id_words(TaskId(task).0)).collect()
+}

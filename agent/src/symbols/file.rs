@@ -1,0 +1,135 @@
+//! The names in one file of code: functions, files and lines of an address, functions that were inlined there included.
+//!
+//! The file is mapped and read where it is touched: a unit of debug information is parsed when an address falls into it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use addr2line::Loader;
+use taskscope_proto::words;
+
+/// Names of generic functions can grow without limit.
+const MAX_NAME: usize = 2048;
+/// Functions inlined into one another at one address.
+const MAX_INLINED: usize = 64;
+
+/// One function at an address, as its file tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) function: Option<String>,
+    pub(super) file: Option<String>,
+    pub(super) line: Option<u32>,
+}
+
+/// An opened file.
+pub(super) struct CodeFile {
+    path: PathBuf,
+    stamp: Stamp,
+    loader: Loader,
+}
+
+/// Why a file is not read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotRead {
+    #[error("it was changed")]
+    Changed,
+    #[error("its debug information is damaged")]
+    Damaged,
+}
+
+/// What changes when somebody writes into the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let of = std::fs::metadata(path).ok()?;
+        Some(Self { length: of.len(), modified: of.modified().ok() })
+    }
+}
+
+impl CodeFile {
+    /// Maps the file and reads its tables of symbols and units; the error is in words.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let stamp = Stamp::of(path).ok_or("it is gone")?;
+        // A damaged file may break an assumption of its reader: it costs the names of this file and nothing else.
+        match catch_unwind(|| Loader::new(path).map_err(|error| error.to_string())) {
+            Ok(Ok(loader)) => Ok(Self { path: path.to_owned(), stamp, loader }),
+            Ok(Err(error)) => {
+                Err(format!("its debug information cannot be read: {}", words::printable(&error)))
+            }
+            Err(_) => Err(NotRead::Damaged.to_string()),
+        }
+    }
+
+    /// The functions at `address`, the innermost first; empty where the file knows none. After an error it is not to be
+    /// asked again.
+    pub(super) fn names(&self, address: u64) -> Result<Vec<Named>, NotRead> {
+        // What is mapped must not be read where it was cut off.
+        if Stamp::of(&self.path) != Some(self.stamp) {
+            return Err(NotRead::Changed);
+        }
+        catch_unwind(AssertUnwindSafe(|| self.inlined(address))).map_err(|_| NotRead::Damaged)
+    }
+
+    fn inlined(&self, address: u64) -> Vec<Named> {
+        let mut found = Vec::new();
+        if let Ok(mut frames) = self.loader.find_frames(address) {
+            // An error ends it: what was read until then stands.
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.as_ref().and_then(|name| name.demangle().ok());
+                found.push(Named {
+                    function: name.map(|name| shortened(&name)),
+                    file: frame.location.as_ref().and_then(|at| at.file).map(shortened),
+                    line: frame.location.as_ref().and_then(|at| at.line).filter(|&line| line > 0),
+                });
+                if found.len() == MAX_INLINED {
+                    break;
+                }
+            }
+        }
+        // The outermost is the function that the linker knows, also where the debug information does not name it.
+        let symbol = || self.loader.find_symbol(address).map(demangled);
+        match found.last_mut() {
+            Some(outermost) if outermost.function.is_none() => outermost.function = symbol(),
+            Some(_) => {}
+            None => found.extend(symbol().map(|name| Named { function: Some(name), ..Named::default() })),
+        }
+        found
+    }
+}
+
+/// `_ZN3api5login17h0123456789abcdefE` → `api::login`, also in Rust's newer scheme and in C++'s; others as they are.
+pub(super) fn demangled(name: &str) -> String {
+    shortened(&addr2line::demangle_auto(name.into(), None))
+}
+
+fn shortened(text: &str) -> String {
+    let end = (0..=text.len().min(MAX_NAME)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    words::printable(&text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_hash() {
+        let cases = [
+            ("_ZN3api5login17h0123456789abcdefE", "api::login"),
+            ("_ZN3api5login28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "api::login::{{closure}}"),
+            ("_RNvCskwGfYPst2Cb_3foo16example_function", "foo::example_function"),
+            ("_RNCNvCskwGfYPst2Cb_3foo3bar0", "foo::bar::{closure#0}"),
+            ("_ZN9wikipedia7article6formatEv", "wikipedia::article::format()"),
+            ("clock_nanosleep", "clock_nanosleep"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(demangled(name), expected);
+        }
+        assert!(demangled(&"é".repeat(9_000)).len() <= MAX_NAME);
+    }
+}
