@@ -152,6 +152,59 @@ pub(crate) fn coverage(capabilities: &[v1::Capability]) -> Option<&v1::Capabilit
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Places;
+
+    fn stack(sid: u32, modules: Vec<u32>, addresses: Vec<u64>) -> v1::InternedStack {
+        v1::InternedStack { stack_sid: sid, module_ids: modules, addresses, end: End::Whole.into() }
+    }
+
+    #[test]
+    fn a_stack_that_cannot_be_is_forgotten_and_memory_has_a_limit() {
+        let mut stacks = Stacks::default();
+        stacks.extend(&v1::Frame {
+            modules: vec![v1::Module { id: 1, path: "x".repeat(1 << 20), build_id: vec![] }],
+            stacks: vec![
+                stack(1, vec![1, 1], vec![5]),
+                stack(2, vec![1; 2_000], vec![5; 2_000]),
+                stack(0, vec![1], vec![5]),
+                // Of a module that was not sent.
+                stack(3, vec![9], vec![5]),
+            ],
+            ..Default::default()
+        });
+        assert_eq!((stacks.modules.len(), stacks.raw.len()), (0, 1));
+        for first in (4..100_000).step_by(10_000) {
+            let many = (first..first + 10_000).map(|sid| stack(sid, vec![], vec![])).collect();
+            stacks.extend(&v1::Frame { stacks: many, ..Default::default() });
+        }
+        assert_eq!(stacks.raw.len(), KEPT);
+    }
+
+    #[tokio::test]
+    async fn what_no_file_tells_is_shown_by_its_address_with_what_to_do() {
+        let mut stacks = Stacks::default();
+        stacks.extend(&v1::Frame {
+            modules: vec![v1::Module { id: 1, path: "/nowhere/api".into(), build_id: vec![0xab; 20] }],
+            stacks: vec![stack(1, vec![1, 0], vec![0x1234, 0x99])],
+            ..Default::default()
+        });
+        let symbols = Symbols::of(Places::default());
+        let mut answers = symbols.answers();
+        while !stacks.look_up(&symbols, [1, 2].into_iter()) {
+            answers.changed().await.expect("somebody answers");
+        }
+        let stack = stacks.stack(1).expect("it was answered");
+        let words: Vec<String> = stack.shown().map(|(frame, _)| crate::stack::frame_words(frame)).collect();
+        assert_eq!(words, ["api+0x1234", "0x99"]);
+        let missing = stacks.missing().expect("it is told");
+        assert!(missing.starts_with("no file for /nowhere/api (build-id abab"), "{missing}");
+        assert!(missing.ends_with(&format!("it is not on this machine ({HINT})")), "{missing}");
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod fixture {
     //! Stacks as tests write them.
 

@@ -124,7 +124,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
-            demo::run(faults, run_for, plain, &debug_dirs(&[])).await?
+            demo::run(faults, run_for, plain, &debug_dirs(&[])).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
