@@ -23,8 +23,16 @@ pub(crate) struct Stacks {
     modules: BTreeMap<u32, Arc<Module>>,
     raw: BTreeMap<u32, Raw>,
     named: HashMap<u32, Shared>,
-    /// Why a stack has no line, in words.
-    missing: Option<String>,
+    missing: Option<Missing>,
+}
+
+/// Why stacks have no line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// In words, without a full stop.
+    pub(crate) why: String,
+    /// What to do.
+    pub(crate) hint: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -93,9 +101,10 @@ impl Stacks {
                 || raw.frames.iter().map(|(module, address)| Frame::unnamed(module.clone(), *address));
             self.named.entry(sid).or_insert_with(|| Arc::new(Stack::of(unnamed().collect(), raw.end)));
         }
-        self.missing = Some(format!(
-            "names were not read within {seconds} s (they are as large as that, or on a slow disk)"
-        ));
+        self.missing = Some(Missing {
+            why: format!("the names were not read within {seconds} s"),
+            hint: "ask again: what was read once is read faster; or use a debug file that is split off and smaller",
+        });
     }
 
     /// `None`: there is no such stack, or its names are not known yet.
@@ -107,23 +116,22 @@ impl Stacks {
         share::by_line(shares, |sid| self.stack(sid))
     }
 
-    /// Why a stack has no line, and what to do: one sentence without its full stop. `None`: all have theirs.
-    pub(crate) fn missing(&self) -> Option<&str> {
-        self.missing.as_deref()
+    /// Why a stack has no line; `None`: all have theirs.
+    pub(crate) fn missing(&self) -> Option<&Missing> {
+        self.missing.as_ref()
     }
 }
 
 /// What keeps a stack from having a line: the first module of it that could hold the user's code, and has no lines.
-fn missing(symbols: &Symbols, stack: &Stack) -> Option<String> {
+fn missing(symbols: &Symbols, stack: &Stack) -> Option<Missing> {
     let mut modules = stack.frames.iter().filter_map(|frame| frame.module.as_ref());
     modules.find_map(|module| match symbols.names(module) {
-        Some(Names::Missing(why)) if !module.is_of_system() => Some(format!("{why} ({HINT})")),
+        Some(Names::Missing(why)) if !module.is_of_system() => Some(Missing { why, hint: HINT }),
         _ => None,
     })
 }
 
-/// What to do where names are missing.
-pub(crate) const HINT: &str =
+const HINT: &str =
     "give the folder of its unstripped copy or debug file with --debug-dir DIR or TASKSCOPE_DEBUG_DIR";
 
 /// The stacks that a poll refers to.
@@ -199,8 +207,8 @@ mod tests {
         let words: Vec<String> = stack.shown().map(|(frame, _)| crate::stack::frame_words(frame)).collect();
         assert_eq!(words, ["api+0x1234", "0x99"]);
         let missing = stacks.missing().expect("it is told");
-        assert!(missing.starts_with("no file for /nowhere/api (build-id abab"), "{missing}");
-        assert!(missing.ends_with(&format!("it is not on this machine ({HINT})")), "{missing}");
+        assert!(missing.why.starts_with("no file for /nowhere/api (build-id abab"), "{missing:?}");
+        assert!(missing.why.ends_with("it is not on this machine"), "{missing:?}");
     }
 }
 
@@ -217,7 +225,7 @@ pub(crate) mod fixture {
         }
 
         pub(crate) fn say_missing(&mut self, why: &str) {
-            self.missing = Some(why.to_owned());
+            self.missing = Some(Missing { why: why.to_owned(), hint: HINT });
         }
     }
 

@@ -180,7 +180,7 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         eprintln!("taskscope: task {task} runs nothing now");
     }
     if let Some(missing) = model.stacks.missing() {
-        eprintln!("taskscope: {missing}");
+        eprintln!("taskscope: {}\nhint: {}", missing.why, missing.hint);
     }
     Ok(())
 }

@@ -182,8 +182,11 @@ fn a_stripped_program_has_its_line_from_a_folder_of_debug_information() {
     assert!(frame.get("function").is_none() && frame.get("line").is_none(), "{frame}");
     assert_eq!(text(&frame, "module"), stripped.display().to_string());
     assert_eq!(text(&frame, "build_id").len(), 40, "{frame}");
-    assert!(without.stderr.contains("is stripped (give the folder of its unstripped copy"), "{without:?}");
-    assert_eq!(without.stderr.lines().count(), 1, "{without:?}");
+    assert!(
+        without.stderr.contains("is stripped\nhint: give the folder of its unstripped copy"),
+        "{without:?}"
+    );
+    assert_eq!(without.stderr.lines().count(), 2, "{without:?}");
     let why = Agent::with(["why", &case.recording]).run();
     assert!(why.code == Some(1) && why.stdout.contains("not seen: the line: "), "{why:?}");
     // An address in it is shown by module.
