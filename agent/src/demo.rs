@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::report::print;
 use crate::session::{Happened, Session, places};
 use crate::symbols::Symbols;
-use crate::tour::Tour;
+use crate::tour::{self, News, Tour};
 use crate::why::{self, Why};
 
 /// The service has printed its address by then.
@@ -208,11 +208,14 @@ impl Plain {
                     model.look_up(symbols, &[]);
                 }
                 let why = Why::of(model);
-                if let Some(named) = self.tour.said(&why, now())
-                    && let Some((after, sentence)) = named.named
-                {
+                let (word, said) = match self.tour.said(&why, now()) {
+                    Some(News::Named(injected)) => ("named:   ", injected.named),
+                    Some(News::Located(injected)) => ("line:    ", injected.located),
+                    None => ("", None),
+                };
+                if let Some((after, sentence)) = said {
                     self.worst = self.worst.max(Some(after));
-                    self.line(&format!("named:    {sentence}  (after {})", delay(after)))?;
+                    self.line(&format!("{word} {sentence}  (after {})", delay(after)))?;
                 }
                 if !why.is_wrong() && self.healthy_due.is_some_and(|due| now() >= due) {
                     self.line(&format!("now:      {}", why.lines.first().map_or("", |line| line.text())))?;
@@ -232,7 +235,11 @@ impl Plain {
         }
         let slowest =
             self.worst.map_or(String::new(), |worst| format!(", the slowest after {}", delay(worst)));
-        print(&format!("summary: {named} of {} faults named{slowest}\n", faults.len()))?;
+        let places = faults.iter().filter(|injected| tour::guilty_file(injected.fault).is_some()).count();
+        let located = faults.iter().filter(|injected| injected.located.is_some()).count();
+        let lines =
+            if places == 0 { String::new() } else { format!("; {located} of {places} at their line") };
+        print(&format!("summary: {named} of {} faults named{lines}{slowest}\n", faults.len()))?;
         for injected in faults.iter().filter(|injected| injected.named.is_none()) {
             print(&format!("summary: {} was not named\n", injected.fault))?;
         }

@@ -42,6 +42,12 @@ use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
 
+/// A line on standard error, which may be gone.
+fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Something is wrong with the target.
 const CONDITION_HOLDS: u8 = 1;
 const ERROR: u8 = 2;
@@ -61,7 +67,7 @@ fn main() -> ExitCode {
         // A reader that has gone (`| head`) is no error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("taskscope: {error:#}");
+            complain(&format!("taskscope: {error:#}"));
             ExitCode::from(if is_usage(&error) { USAGE } else { ERROR })
         }
     }

@@ -31,7 +31,7 @@ pub(crate) async fn run(target: &Target, file: &Path, run_for: Duration) -> anyh
             frame = watch.next() => match frame? {
                 Some(frame) => writer.frame(&frame)?,
                 None => {
-                    eprintln!("taskscope: the target ended; what came before is in the file");
+                    crate::complain("taskscope: the target ended; what came before is in the file");
                     break;
                 }
             },
@@ -45,7 +45,7 @@ pub(crate) async fn run(target: &Target, file: &Path, run_for: Duration) -> anyh
         }
     }
     let (frames, bytes) = writer.finish()?;
-    eprintln!("taskscope: {frames} frames, {} in {}", words::bytes(bytes), file.display());
+    crate::complain(&format!("taskscope: {frames} frames, {} in {}", words::bytes(bytes), file.display()));
     Ok(())
 }
 

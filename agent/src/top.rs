@@ -35,7 +35,7 @@ const GROUPS: u32 = 200;
 /// Everything that can happen.
 enum Input {
     Terminal(Event),
-    /// The terminal is gone.
+    /// The terminal cannot be read.
     TerminalClosed,
     Report(Report),
     Announcement(Announcement),
@@ -90,6 +90,9 @@ pub(crate) async fn run(
         let at = now();
         let urgent = matches!(input, Input::Terminal(_) | Input::Redraw);
         dashboard.apply(input, at);
+        if terminal.is_gone() {
+            break;
+        }
         if urgent || at >= drawn + FASTEST {
             terminal.draw(&dashboard.app)?;
             drawn = at;

@@ -26,6 +26,7 @@ pub(crate) fn router(shop: Arc<Shop>) -> Router {
         .route("/albums/{id}", get(album))
         .route("/login", post(log_in))
         .route("/orders", post(order))
+        .route("/prices", post(import_prices))
         .route("/resize", post(resize))
         .route("/import", post(import))
         .route("/health", get(health))
@@ -73,7 +74,8 @@ async fn order(State(shop): State<Arc<Shop>>, Json(order): Json<Order>) -> Answe
     shop.database.query(order.photo).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     let row = shop.database.query(order.copies.into()).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     shop.audit.record(format!("{} copies of {}", order.copies, order.photo));
-    Ok((StatusCode::CREATED, Json(json!({ "order": row.version }))))
+    let cents = shop.prices.of(order.photo) * u64::from(order.copies);
+    Ok((StatusCode::CREATED, Json(json!({ "order": row.version, "cents": cents }))))
 }
 
 #[derive(Deserialize)]
@@ -109,6 +111,12 @@ async fn import(State(shop): State<Arc<Shop>>, Json(import): Json<Import>) -> An
     Ok((StatusCode::ACCEPTED, Json(json!({ "photos": import.photos }))))
 }
 
+async fn import_prices(State(shop): State<Arc<Shop>>) -> StatusCode {
+    let prices = shop.prices.clone();
+    drop(shop.probe.spawn_blocking("price-import", move || prices.import()));
+    StatusCode::ACCEPTED
+}
+
 async fn health() -> &'static str {
     "ok"
 }
@@ -130,6 +138,8 @@ mod tests {
             (Request::post("/login", r#"{"user":"ada","password":"secret"}"#.into()), 201, r#""session":41"#),
             (Request::post("/login", r#"{"user":"ada","password":""}"#.into()), 401, ""),
             (Request::post("/orders", r#"{"photo":7,"copies":2}"#.into()), 201, r#""order":"#),
+            (Request::post("/orders", r#"{"photo":7,"copies":2}"#.into()), 201, r#""cents":198"#),
+            (Request::post("/prices", String::new()), 202, ""),
             (Request::post("/resize", r#"{"photo":7}"#.into()), 202, r#""photo":7"#),
             (Request::post("/resize", r#"{"photo":0}"#.into()), 404, ""),
             (Request::post("/import", r#"{"photos":3}"#.into()), 202, r#""photos":3"#),
@@ -161,6 +171,27 @@ mod tests {
         });
         shop.repair(Fault::StuckPoll);
         assert_eq!(served.ask(&resize).0, 202);
+    }
+
+    #[test]
+    fn an_import_that_holds_the_lock_keeps_both_workers_from_their_orders() {
+        let served = Served::start();
+        let shop = &served.shop;
+        shop.break_with(Fault::Contention, clock::now());
+        assert_eq!(served.ask(&Request::post("/prices", String::new())).0, 202);
+        let order = Request::post("/orders", r#"{"photo":7,"copies":2}"#.into());
+        let longest = (0..4).map(|_| {
+            let asked = clock::now();
+            assert_eq!(served.ask(&order).0, 201);
+            asked.elapsed()
+        });
+        assert!(longest.max() > Some(Duration::from_millis(500)), "no order waited");
+        shop.repair(Fault::Contention);
+        eventually("orders are quick again", || {
+            let asked = clock::now();
+            served.ask(&order);
+            asked.elapsed() < Duration::from_millis(100)
+        });
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     StuckPoll,
     SlowPoll,
+    Contention,
     PoolFull,
     Panic,
     Leak,
@@ -18,12 +19,14 @@ pub enum Fault {
 
 impl Fault {
     /// In the order of the tour; the leak is last because it takes longest to be seen.
-    pub const ALL: [Self; 5] = [Self::StuckPoll, Self::SlowPoll, Self::PoolFull, Self::Panic, Self::Leak];
+    pub const ALL: [Self; 6] =
+        [Self::StuckPoll, Self::SlowPoll, Self::Contention, Self::PoolFull, Self::Panic, Self::Leak];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::StuckPoll => "stuck-poll",
             Self::SlowPoll => "slow-poll",
+            Self::Contention => "contention",
             Self::PoolFull => "pool-full",
             Self::Panic => "panic",
             Self::Leak => "leak",
@@ -36,6 +39,9 @@ impl Fault {
             Self::StuckPoll => "POST /resize calls std::thread::sleep on both workers, for 5 s",
             Self::SlowPoll => {
                 "4 times a second POST /login hashes a password on its worker, 212 ms of CPU each"
+            }
+            Self::Contention => {
+                "the price-import job holds a std::sync::Mutex for 1.5 s at a time, and POST /orders waits for it on its worker"
             }
             Self::PoolFull => {
                 "the disk hangs: 69 jobs for the 8 threads of the blocking pool, none of which ends"
@@ -54,6 +60,7 @@ impl Fault {
         match self {
             Self::StuckPoll => Duration::from_secs(5),
             Self::SlowPoll => Duration::from_secs(8),
+            Self::Contention => Duration::from_secs(8),
             Self::PoolFull => Duration::from_secs(9),
             Self::Panic => Duration::from_secs(4),
             Self::Leak => Duration::from_secs(40),
@@ -190,7 +197,7 @@ mod tests {
         assert_eq!(
             said,
             "unknown fault `stuck-pol`\nhint: did you mean `stuck-poll`? Give `tour`, `none`, or any of `stuck-poll`, \
-             `slow-poll`, `pool-full`, `panic`, `leak` joined by commas"
+             `slow-poll`, `contention`, `pool-full`, `panic`, `leak` joined by commas"
         );
         for (text, hint) in [
             ("fire", "hint: give `tour`"),

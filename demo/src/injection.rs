@@ -29,6 +29,7 @@ impl Injection {
         shop.break_with(fault, now + fault.duration());
         let (times, request) = match fault {
             Fault::StuckPoll => (STUCK_REQUESTS, Request::post("/resize", r#"{"photo":7}"#.into())),
+            Fault::Contention => (1, Request::post("/prices", String::new())),
             Fault::PoolFull => (1, Request::post("/import", format!(r#"{{"photos":{IMPORTED_PHOTOS}}}"#))),
             // The shop's own customers bring it out, or it needs nobody.
             Fault::SlowPoll | Fault::Panic | Fault::Leak => (0, Request::get("/health".into())),

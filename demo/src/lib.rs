@@ -24,6 +24,7 @@ mod injection;
 mod listener;
 mod load;
 mod password;
+mod prices;
 mod queue;
 mod request;
 mod revocation;

@@ -126,7 +126,8 @@ async fn listening(probe: Probe) -> Option<String> {
 pub(crate) fn runtime() -> io::Result<(Runtime, Probe)> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING_THREADS).enable_all();
-    let probe = Probe::builder().name("demo").blocking_capacity(BLOCKING_THREADS).install(&mut builder);
+    let probe =
+        Probe::builder().name("demo").blocking_capacity(BLOCKING_THREADS).stacks(true).install(&mut builder);
     Ok((builder.build()?, probe))
 }
 

@@ -11,6 +11,7 @@ use crate::database::Database;
 use crate::fault::Fault;
 use crate::gallery;
 use crate::password::Passwords;
+use crate::prices::Prices;
 use crate::queue::Queue;
 use crate::revocation::Revocations;
 use crate::session::Sessions;
@@ -21,6 +22,7 @@ pub(crate) struct Shop {
     pub(crate) audit: Audit,
     pub(crate) database: Arc<Database>,
     pub(crate) passwords: Passwords,
+    pub(crate) prices: Arc<Prices>,
     pub(crate) queue: Queue,
     pub(crate) sessions: Sessions,
     pub(crate) storage: Arc<Storage>,
@@ -38,6 +40,7 @@ impl Shop {
             audit: Audit::open(probe, storage.clone()),
             database: Database::connect(probe),
             passwords: Passwords::default(),
+            prices: Arc::default(),
             queue: Queue::open(probe, &storage),
             sessions: Sessions::open(probe, oldest_valid),
             storage,
@@ -50,6 +53,7 @@ impl Shop {
         match fault {
             Fault::StuckPoll => self.storage.hang_lookups(Some(until)),
             Fault::SlowPoll => self.passwords.make_costly(true),
+            Fault::Contention => self.prices.lock_first(true),
             Fault::PoolFull => self.storage.hang_writes(true),
             Fault::Panic => self.audit.expect_next_version(true),
             Fault::Leak => self.sessions.forget(true),
@@ -60,6 +64,7 @@ impl Shop {
         match fault {
             Fault::StuckPoll => self.storage.hang_lookups(None),
             Fault::SlowPoll => self.passwords.make_costly(false),
+            Fault::Contention => self.prices.lock_first(false),
             Fault::PoolFull => self.storage.hang_writes(false),
             Fault::Panic => self.audit.expect_next_version(false),
             Fault::Leak => self.sessions.forget(false),

@@ -55,13 +55,15 @@ mod tests {
                 (10, End(Fault::StuckPoll)),
                 (17, Start(Fault::SlowPoll)),
                 (25, End(Fault::SlowPoll)),
-                (29, Start(Fault::PoolFull)),
-                (38, End(Fault::PoolFull)),
-                (41, Start(Fault::Panic)),
-                (45, End(Fault::Panic)),
-                (53, Start(Fault::Leak)),
-                (93, End(Fault::Leak)),
-                (96, Done),
+                (29, Start(Fault::Contention)),
+                (37, End(Fault::Contention)),
+                (41, Start(Fault::PoolFull)),
+                (50, End(Fault::PoolFull)),
+                (53, Start(Fault::Panic)),
+                (57, End(Fault::Panic)),
+                (65, Start(Fault::Leak)),
+                (105, End(Fault::Leak)),
+                (108, Done),
             ]
         );
     }

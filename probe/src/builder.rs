@@ -20,7 +20,7 @@ use crate::say::say;
 use crate::settings::Settings;
 
 /// Settings of the probe before it starts; made by [`Probe::builder`]. The environment (`TASKSCOPE_NAME`,
-/// `TASKSCOPE_LISTEN`, `TASKSCOPE_MEMORY`, `TASKSCOPE_DISABLED`) wins over it.
+/// `TASKSCOPE_LISTEN`, `TASKSCOPE_MEMORY`, `TASKSCOPE_STACKS`, `TASKSCOPE_STACK_SIGNAL`, `TASKSCOPE_DISABLED`) wins over it.
 ///
 /// A process has one probe: the first start decides the settings, a later one adds its runtime to it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Builder {
     thresholds_of_names: Vec<(String, u64)>,
     thresholds_of_classes: Vec<(TaskClass, u64)>,
     blocking_capacity: u32,
+    stacks: bool,
+    stack_signal: Option<i32>,
     callbacks: Callbacks,
 }
 
@@ -74,6 +76,44 @@ impl Builder {
     /// limit is learnt when the pool is first seen full.
     pub fn blocking_capacity(mut self, threads: usize) -> Self {
         self.blocking_capacity = u32::try_from(threads).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Whether the probe may look where in its code a poll is that runs too long: *the line*. Default: no. `TASKSCOPE_STACKS=on`
+    /// (or `off`) wins over it. Linux on x86-64 and aarch64; elsewhere it changes nothing, and viewers are told so.
+    ///
+    /// A thread whose poll has passed its threshold is sent a real-time signal, at most eight a second over the process; its
+    /// handler copies the thread's registers and stack, and everything else happens on a thread of the probe's,
+    /// `taskscope-stacks`. The handler is installed with `SA_RESTART`: `read`, `recv`, `accept`, locks and
+    /// `std::thread::sleep` go on as if nothing had been. System calls that never restart return `EINTR` where such a poll is
+    /// in one: `epoll_wait`, `poll`, `select`, `nanosleep` and `usleep` of C, `msgrcv`, `semop`, and sockets with a timeout of
+    /// their own (`SO_RCVTIMEO`). docs/stuck.md has the list, and what it costs.
+    ///
+    /// Memory: an eighth of the probe's budget, 704 KiB at least and 1 MiB at most. Cost: nothing while no poll is slow; some
+    /// microseconds of the thread that is looked at.
+    ///
+    /// ```no_run
+    /// let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    /// taskscope_probe::Probe::builder().stacks(true).install(&mut runtime);
+    /// # runtime.build().unwrap();
+    /// ```
+    pub fn stacks(mut self, on: bool) -> Self {
+        self.stacks = on;
+        self
+    }
+
+    /// The number of the signal for [`Builder::stacks`]: a real-time signal that the application does not use
+    /// (`SIGRTMIN + 5`, say). `TASKSCOPE_STACK_SIGNAL` wins over it. Default: one whose action is the default one when the
+    /// probe starts, looked for from `SIGRTMAX - 3` downwards. One that has an action already is left alone, and no stacks are
+    /// taken, which the probe says in one line on standard error.
+    ///
+    /// ```no_run
+    /// let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    /// taskscope_probe::Probe::builder().stacks(true).stack_signal(40).install(&mut runtime);
+    /// # runtime.build().unwrap();
+    /// ```
+    pub fn stack_signal(mut self, number: i32) -> Self {
+        self.stack_signal = Some(number);
         self
     }
 
@@ -149,6 +189,10 @@ impl Builder {
     /// yours to this builder, which sets both. It never fails the service: what goes wrong is said in one line on standard
     /// error.
     ///
+    /// Where the service has switched on Tokio's feature `schedule-latency` and calls `track_task_schedule_latency` on
+    /// `runtime`, rows tell how long tasks waited for a worker also where the wrapper does not. The probe switches on neither:
+    /// it is Tokio's own measuring that costs.
+    ///
     /// ```no_run
     /// let mut runtime = tokio::runtime::Builder::new_current_thread();
     /// let probe = taskscope_probe::Probe::builder().name("checkout").install(&mut runtime);
@@ -203,7 +247,9 @@ impl Builder {
         engine::start(|| Settings {
             thresholds_of_names: self.thresholds_of_names,
             thresholds_of_classes: self.thresholds_of_classes,
-            ..Settings::new(self.name, self.slow_poll_threshold, |name| std::env::var(name).ok())
+            ..Settings::new(self.name, self.slow_poll_threshold, (self.stacks, self.stack_signal), |name| {
+                std::env::var(name).ok()
+            })
         })
     }
 }
@@ -269,6 +315,8 @@ impl Probe {
             thresholds_of_names: Vec::new(),
             thresholds_of_classes: Vec::new(),
             blocking_capacity: 0,
+            stacks: false,
+            stack_signal: None,
             callbacks: Callbacks::default(),
         }
     }

@@ -23,6 +23,8 @@ pub(crate) mod handle;
 pub(crate) mod hooks;
 pub(crate) mod join_set;
 pub(crate) mod label;
+#[cfg(tokio_unstable)]
+pub(crate) mod latency;
 pub(crate) mod mine;
 pub(crate) mod panics;
 pub(crate) mod reason;

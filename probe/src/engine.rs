@@ -11,6 +11,7 @@ use crate::registry::lines::Line;
 use crate::runtimes::{RuntimeEntry, worker_index};
 use crate::say::say;
 use crate::settings::Settings;
+use crate::stacks::{self, Stacks};
 
 pub(crate) mod activity;
 pub(crate) mod alarm;
@@ -40,6 +41,8 @@ pub(crate) struct Engine {
     runtimes: Mutex<Vec<Arc<RuntimeEntry>>>,
     pools: Mutex<Vec<Arc<UserPool>>>,
     pub(crate) askers: askers::Askers,
+    /// `None`: they were not asked for, or cannot be had on this system.
+    pub(crate) stacks: Option<Stacks>,
     /// Which pools of the process cannot be told; `None` before they were looked for.
     pub(crate) missing_pools: Mutex<Option<Vec<&'static str>>>,
     /// The first runtime, to which threads belong that no hook assigns.
@@ -67,8 +70,10 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
             }
             fresh = true;
             let clock = Clock::start();
+            let stacks = settings.stacks.filter(|_| stacks::CAN_BE);
+            let stacks = stacks.map(|wanted| Stacks::new(wanted, stacks::share_of(settings.memory_bytes)));
             let registry = Registry::with_budget(
-                settings.memory_bytes,
+                settings.memory_bytes - stacks.as_ref().map_or(0, Stacks::bytes),
                 clock,
                 settings.slow_poll_threshold.as_nanos() as u64,
             )
@@ -79,6 +84,7 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 runtimes: Mutex::default(),
                 pools: Mutex::default(),
                 askers: askers::Askers::default(),
+                stacks,
                 missing_pools: Mutex::default(),
                 first_runtime: OnceLock::new(),
                 next_runtime: AtomicU32::new(1),
@@ -160,6 +166,11 @@ impl Engine {
     /// thread that was left behind. Nothing may be locked then. Costs a system call.
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.pid == std::process::id()
+    }
+
+    /// Bytes that the probe holds for data.
+    pub(crate) fn bytes(&self) -> usize {
+        self.registry.bytes() + self.stacks.as_ref().map_or(0, Stacks::bytes)
     }
 
     /// A new entry for a runtime; `has_hooks` says whether the task hooks are on it. It lives as long as its caller (the

@@ -46,6 +46,7 @@ mod registry;
 mod runtimes;
 mod say;
 mod settings;
+mod stacks;
 
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cgroup::Cgroup;
-use crate::registry;
+use crate::{registry, stacks};
 
 /// Everything that is fixed when the probe starts.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) thresholds_of_classes: Vec<(taskscope_proto::v1::TaskClass, u64)>,
     pub(crate) memory_bytes: usize,
     pub(crate) disabled: bool,
+    /// `None`: no stacks are taken.
+    pub(crate) stacks: Option<stacks::Wanted>,
     /// Of this process, or the folder that TASKSCOPE_CGROUP_DIR names instead: simulated files, for tests.
     pub(crate) cgroup: Cgroup,
     /// What could not be understood, each in one line for the log.
@@ -47,6 +49,7 @@ impl Settings {
     pub(crate) fn new(
         name: Option<String>,
         slow_poll_threshold: Duration,
+        stacks: (bool, Option<i32>),
         var: impl Fn(&str) -> Option<String>,
     ) -> Self {
         let mut complaints = Vec::new();
@@ -55,15 +58,17 @@ impl Settings {
             var("TASKSCOPE_LISTEN").and_then(|text| parse_listen(&text).map_err(|e| complaints.push(e)).ok());
         let cgroup = Cgroup::of_this_process(var("TASKSCOPE_CGROUP_DIR").map(PathBuf::from));
         let default_memory = default_memory(cgroup.memory_limit());
+        let stacks = stacks_wanted(stacks, &var, &mut complaints);
+        let least_memory = registry::MIN_BUDGET + if stacks.is_some() { stacks::LEAST_SHARE } else { 0 };
         let memory_bytes = match var("TASKSCOPE_MEMORY").map(|text| parse_bytes(&text).ok_or(text)) {
             None => default_memory,
-            Some(Ok(bytes)) if bytes >= registry::MIN_BUDGET => bytes,
+            Some(Ok(bytes)) if bytes >= least_memory => bytes,
             Some(Ok(_)) => {
-                let least = registry::MIN_BUDGET.div_ceil(1 << 20);
+                let least = least_memory.div_ceil(1 << 20);
                 complaints.push(format!(
                     "TASKSCOPE_MEMORY is too small to hold anything; hint: at least {least}MiB"
                 ));
-                registry::MIN_BUDGET
+                least_memory
             }
             Some(Err(text)) => {
                 complaints.push(format!(
@@ -83,10 +88,45 @@ impl Settings {
             thresholds_of_classes: Vec::new(),
             memory_bytes,
             disabled,
+            stacks,
             cgroup,
             complaints,
         }
     }
+}
+
+/// Whether stacks are taken, and by which signal: as the builder says, unless the environment says otherwise.
+fn stacks_wanted(
+    (on, signal): (bool, Option<i32>),
+    var: &impl Fn(&str) -> Option<String>,
+    complaints: &mut Vec<String>,
+) -> Option<stacks::Wanted> {
+    let mut complain = |name: &str, text: &str, hint: &str| {
+        let shown = taskscope_proto::words::printable(text);
+        complaints.push(format!("{name}=`{shown}` is not understood; hint: {hint}"));
+    };
+    let on = match var("TASKSCOPE_STACKS").as_deref() {
+        None | Some("") => on,
+        Some("on" | "1" | "true") => true,
+        Some("off" | "0" | "false") => false,
+        Some(other) => {
+            complain("TASKSCOPE_STACKS", other, "on or off");
+            on
+        }
+    };
+    let signal = match var("TASKSCOPE_STACK_SIGNAL").map(|text| text.parse::<i32>().map_err(|_| text)) {
+        None => signal,
+        Some(Ok(signal)) => Some(signal),
+        Some(Err(text)) => {
+            complain(
+                "TASKSCOPE_STACK_SIGNAL",
+                &text,
+                "the number of a real-time signal, as `kill -l` lists them",
+            );
+            signal
+        }
+    };
+    on.then_some(stacks::Wanted { signal })
 }
 
 /// The budget in bytes in a cgroup with this limit.
@@ -160,7 +200,7 @@ mod tests {
         let no_cgroup = ("TASKSCOPE_CGROUP_DIR", "/nonexistent");
         let vars: Vec<(String, String)> =
             vars.iter().chain([&no_cgroup]).map(|&(k, v)| (k.into(), v.into())).collect();
-        Settings::new(Some("api".into()), Duration::from_millis(100), move |name| {
+        Settings::new(Some("api".into()), Duration::from_millis(100), (false, Some(40)), move |name| {
             vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
         })
     }
@@ -198,6 +238,28 @@ mod tests {
         assert_eq!(default_memory(Some(1 << 30)), ((1 << 30) / 50).max(least));
         assert_eq!(default_memory(Some(128 << 20)), least);
         assert_eq!(default_memory(Some(0)), least);
+    }
+
+    #[test]
+    fn stacks_are_taken_only_where_somebody_said_so() {
+        let stacks = |vars: &[(&str, &str)]| with(vars).stacks.map(|wanted| wanted.signal);
+        assert_eq!(stacks(&[]), None);
+        assert_eq!(stacks(&[("TASKSCOPE_STACKS", "on")]), Some(Some(40)));
+        let both = [("TASKSCOPE_STACKS", "on"), ("TASKSCOPE_STACK_SIGNAL", "50")];
+        assert_eq!(stacks(&both), Some(Some(50)));
+        let by_builder = |text: &'static str| {
+            let settings = Settings::new(None, Duration::from_millis(100), (true, None), |name| {
+                (name == "TASKSCOPE_STACKS").then(|| text.to_owned())
+            });
+            (settings.stacks.is_some(), settings.complaints.len())
+        };
+        assert_eq!((by_builder("off"), by_builder("perhaps")), ((false, 0), (true, 1)));
+        let settings = with(&[("TASKSCOPE_STACKS", "on"), ("TASKSCOPE_STACK_SIGNAL", "USR1")]);
+        assert!(settings.complaints.len() == 1 && settings.complaints[0].contains("hint: the number of"));
+        // They have a share of the budget, which has to be there.
+        let small = with(&[("TASKSCOPE_STACKS", "on"), ("TASKSCOPE_MEMORY", "2MiB")]);
+        assert_eq!(small.memory_bytes, registry::MIN_BUDGET + stacks::LEAST_SHARE);
+        assert!(small.complaints[0].contains("at least 3MiB"), "{:?}", small.complaints);
     }
 
     #[test]

@@ -85,3 +85,28 @@ fn a_signal_gives_the_terminal_back() {
         restored(&screen);
     }
 }
+
+#[test]
+fn it_ends_with_its_terminal_also_where_nobody_sends_a_signal() {
+    if !peer("tmux") {
+        return;
+    }
+    // The list of targets stands still: nothing is drawn that could fail.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sockets = folder.path().join("taskscope");
+    std::fs::create_dir(&sockets).expect("it is new");
+    let _targets = ["a.00000001.sock", "b.00000002.sock"]
+        .map(|name| std::os::unix::net::UnixListener::bind(sockets.join(name)).expect("it is new"));
+    let runtime_dir = folder.path().to_str().expect("it is text");
+    let screen = Screen::open(100, 30, &[("XDG_RUNTIME_DIR", runtime_dir)]);
+    // In a session of its own it is no part of what the terminal's end is told to.
+    let program = Build::Hooks.program("taskscope");
+    let code = folder.path().join("code");
+    screen.run(&format!("setsid --wait sh -c '{}; echo $? > {}'", program.display(), code.display()));
+    screen.shows(Duration::from_secs(10), |text| screen.is_alternate() && text.contains("00000002"));
+    drop(screen);
+    eventually(Duration::from_secs(5), || match std::fs::read_to_string(&code).as_deref().map(str::trim) {
+        Ok("0") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}

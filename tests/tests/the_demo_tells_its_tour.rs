@@ -4,19 +4,42 @@ use std::time::Duration;
 
 use taskscope_tests::agent::Agent;
 use taskscope_tests::process::Process;
-use taskscope_tests::{Build, evidence};
+use taskscope_tests::{Build, evidence, root};
 
-/// Five healthy seconds, four faults of twelve, the leak of forty, and what a busy machine adds.
+/// Five healthy seconds, five faults of twelve, the leak of forty, and what a busy machine adds.
 const TOUR_WITHIN: Duration = Duration::from_secs(180);
 
 /// Each fault of the tour: how its sentence begins, what the sentence names, and within how many seconds it is said.
-const FAULTS: [(&str, &str, &str, f64); 5] = [
+const FAULTS: [(&str, &str, &str, f64); 6] = [
     ("stuck-poll", "STUCK", "POST /resize", 2.0),
     ("slow-poll", "SLOW", "POST /login", 2.0),
+    ("contention", "STUCK", "POST /orders", 2.0),
     ("pool-full", "FULL", "blocking pool", 2.0),
     ("panic", "DIED SILENTLY", "audit-writer panicked at demo/src/audit.rs:", 2.0),
     ("leak", "GROWING", "session-watch", 40.0),
 ];
+
+/// The guilty statements: the fault, its file, and what stands on the first and on the last of its lines.
+const LINES: [(&str, &str, &str, &str); 4] = [
+    ("stuck-poll", "demo/src/storage.rs", "thread::sleep(left);", "thread::sleep(left);"),
+    ("slow-poll", "demo/src/work.rs", "for byte in 0..512_u64", "start.elapsed() >= duration"),
+    ("contention", "demo/src/prices.rs", "self.cents.lock()", "self.cents.lock()"),
+    ("pool-full", "demo/src/storage.rs", "self.writes_resume.wait_while", "self.writes_resume.wait_while"),
+];
+
+/// Whether `said` names a line of this file from the one with `first` to the one with `last`.
+fn names_line(said: &str, file: &str, first: &str, last: &str) -> bool {
+    let text = std::fs::read_to_string(root().join(file)).expect("the demo's source is there");
+    let line_of = |what: &str| {
+        let before = text.find(what).unwrap_or_else(|| panic!("`{what}` is not in {file}"));
+        text[..before].lines().count()
+    };
+    (line_of(first)..=line_of(last)).any(|line| {
+        let place = format!("{file}:{line}");
+        said.match_indices(&place)
+            .any(|(at, _)| !said[at + place.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    })
+}
 
 fn tour(build: Build) -> Vec<String> {
     let answer = Agent::of(build, ["demo"]).within(TOUR_WITHIN).run().expect_code(0);
@@ -32,6 +55,19 @@ fn tour(build: Build) -> Vec<String> {
         let delay = seconds_after(said);
         assert!(delay <= within, "{fault} was named late: {said}");
         evidence(&format!("{fault} is said in words ({build:?})"), format!("after {delay} s"));
+    }
+    for (fault, file, first, last) in LINES {
+        let after = answer.stdout.lines().skip_while(|line| !line.contains(&format!("injected: {fault}")));
+        let said = after
+            .take_while(|line| !line.contains("ended:"))
+            .filter(|line| line.contains("named:") || line.contains("line:"))
+            .find(|line| line.contains(file))
+            .unwrap_or_else(|| panic!("the line of {fault} was not told:\n{answer}"));
+        assert!(names_line(said, file, first, last), "{fault} is not at this line: {said}");
+        evidence(
+            &format!("the line of {fault} is told ({build:?})"),
+            format!("after {} s", seconds_after(said)),
+        );
     }
     answer.stdout.lines().map(str::to_owned).collect()
 }

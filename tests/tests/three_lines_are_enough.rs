@@ -240,3 +240,55 @@ fn the_oldest_tokio_that_is_promised_will_do() {
     let tree = service.cargo(&["tree", "--invert", "tokio", "--depth", "0"], &service.hello());
     assert_eq!(tree.trim(), "tokio v1.51.0");
 }
+
+/// On the first runtime Tokio measures how long tasks wait for a worker, on the second it does not. On each a task waits for
+/// its first poll behind one that blocks, and lives on.
+const MEASURED: &str = "
+fn main() {
+    let mut runtimes = [true, false].map(|measured| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        if measured {
+            builder.track_task_schedule_latency();
+        }
+        taskscope_probe::Probe::builder().install(builder.enable_all());
+        let runtime = builder.build().unwrap();
+        runtime.block_on(async move {
+            tokio::spawn(async { std::thread::sleep(std::time::Duration::from_millis(60)) });
+            if measured {
+                tokio::spawn(std::future::pending::<()>());
+            } else {
+                tokio::spawn(std::future::pending::<()>());
+            }
+            tokio::task::yield_now().await;
+        });
+        runtime
+    });
+    runtimes[0].block_on(std::future::pending::<()>());
+}
+";
+
+#[test]
+fn schedule_latency_is_told_where_the_service_has_tokio_measure_it() {
+    let service = Service::new(true);
+    let edit = |file: &str, from: &str, to: &str| {
+        let file = service.hello().join(file);
+        let text = std::fs::read_to_string(&file).expect("it was written");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replace(from, to)).expect("the folder can be written");
+    };
+    edit("Cargo.toml", "features = [\"full\"]", "features = [\"full\", \"schedule-latency\"]");
+    edit("src/main.rs", &format!("{ATTRIBUTE}{SERVICE}"), MEASURED);
+    let (_process, address) = service.start();
+    let place_of = |nth: usize| {
+        let before = MEASURED.match_indices("tokio::spawn(std::future").nth(nth).expect("it is there").0;
+        format!("src/main.rs:{}:", MEASURED[..before].lines().count())
+    };
+    let [told, untold] = eventually(Duration::from_secs(10), || {
+        let rows = tasks(&address, "state=idle");
+        let at = |nth| rows.iter().find(|row| text(row, "spawned_at").contains(&place_of(nth))).cloned();
+        at(0).zip(at(1)).map(<[_; 2]>::from).ok_or_else(|| format!("{rows:?}"))
+    });
+    assert!(told["scheduled_ns"].as_u64().is_some_and(|ns| ns >= 55_000_000), "{told}");
+    assert!(told["idle_ns"].is_u64(), "what is left of its time: {told}");
+    assert!(untold["scheduled_ns"].is_null() && untold["idle_ns"].is_null(), "{untold}");
+}

@@ -1,6 +1,8 @@
-//! Takes over the terminal and gives it back as it was: on drop, on a panic, and whenever [`restore`] is called.
+//! Takes over the terminal and gives it back as it was: on drop, on a panic, and whenever [`restore`] is called. Notices
+//! when it is gone: not everybody is sent SIGHUP, and crossterm goes on reading from it for ever.
 
 use std::io::{self, IsTerminal, Stdout, stdout};
+use std::mem::ManuallyDrop;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +12,7 @@ use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use ratatui::backend::CrosstermBackend;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::{App, Message};
 use crate::view::view;
@@ -32,7 +35,9 @@ pub enum TerminalError {
 /// The terminal, while the dashboard has it.
 #[derive(Debug)]
 pub struct Terminal {
-    screen: ratatui::Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped, which leaks two buffers: where the terminal is gone ratatui complains that it cannot show the cursor,
+    /// and panics where it cannot complain. [`restore`] shows it.
+    screen: ManuallyDrop<ratatui::Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Terminal {
@@ -58,7 +63,7 @@ impl Terminal {
             .and_then(|()| execute!(stdout(), EnterAlternateScreen, Hide))
             .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
         match entered {
-            Ok(screen) => Ok(Self { screen }),
+            Ok(screen) => Ok(Self { screen: ManuallyDrop::new(screen) }),
             Err(error) => {
                 restore();
                 Err(error.into())
@@ -76,6 +81,15 @@ impl Terminal {
     pub fn resized(&self) -> Result<Message, TerminalError> {
         let (columns, rows) = size()?;
         Ok(Message::Resized { columns, rows })
+    }
+
+    /// Whether it has been closed on its other side. Costs a system call.
+    pub fn is_gone(&self) -> bool {
+        let out = stdout();
+        let mut looked = [PollFd::new(&out, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut looked, Some(&now)).is_ok()
+            && looked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 }
 

@@ -14,9 +14,9 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskKind};
 use tokio::runtime::{Builder, TaskMeta};
 
-use super::mine;
 use super::task_id;
 use super::wrapper::Said;
+use super::{latency, mine};
 use crate::callbacks::{Callbacks, TaskCallback};
 use crate::clock::{Any, Counter, Source};
 use crate::registry::Registry;
@@ -106,9 +106,13 @@ fn install_polls<S: Source + 'static>(
     };
     let ours = watched(Hook::BeforePoll);
     match before {
-        None => builder.on_before_task_poll(move |meta| before_poll::<S>(&ours, task_id(meta.id()))),
+        None => builder.on_before_task_poll(move |meta| {
+            before_poll::<S>(&ours, task_id(meta.id()));
+            latency::note(registry, meta);
+        }),
         Some(callback) => builder.on_before_task_poll(move |meta| {
             before_poll::<S>(&ours, task_id(meta.id()));
+            latency::note(registry, meta);
             // No after-hook follows a poll that never began.
             let close = OnDrop(|| after_any_poll(&ours));
             callback(meta);

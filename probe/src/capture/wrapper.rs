@@ -88,11 +88,29 @@ impl Counted {
     }
 }
 
+/// What was said, packed: with it a task has to fit into the block of memory that it would have had without us.
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(4))]
 struct Undecided {
-    said: Said,
+    at: &'static Location<'static>,
+    name: Sid,
+    fields: Sid,
+    class: u8,
+    detached: bool,
     /// It was spawned by us and is the whole of its task; else it may be polled anywhere, or never.
     is_task: bool,
+}
+
+impl Undecided {
+    fn new(said: Said, is_task: bool) -> Self {
+        let Said { name, class, fields, detached, at } = said;
+        Self { at, name, fields, class: class as u8, detached, is_task }
+    }
+
+    fn said(self) -> Said {
+        let class = TaskClass::try_from(i32::from(self.class)).unwrap_or_default();
+        Said { name: self.name, class, fields: self.fields, detached: self.detached, at: self.at }
+    }
 }
 
 #[derive(Debug)]
@@ -131,7 +149,7 @@ pub(super) fn spawn_into<F: Future, H>(
     };
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        let seen = Seen::Undecided(Undecided { said, is_task: true });
+        let seen = Seen::Undecided(Undecided::new(said, true));
         let handle = super::hooks::wrapping(said, || spawn(Instrumented { future, seen }));
         let whereabouts = Whereabouts::indexed(id(&handle));
         return (handle, whereabouts);
@@ -145,7 +163,7 @@ pub(super) fn spawn_into<F: Future, H>(
 pub(super) fn instrument<F: Future>(said: Said, future: F) -> Instrumented<F> {
     #[cfg(tokio_unstable)]
     if engine::has_hooks() {
-        return Instrumented { future, seen: Seen::Undecided(Undecided { said, is_task: false }) };
+        return Instrumented { future, seen: Seen::Undecided(Undecided::new(said, false)) };
     }
     instrument_alone(said, TaskKind::Wrapped, future)
 }
@@ -390,7 +408,8 @@ impl<F: Future> Future for Instrumented<F> {
 }
 
 /// At the first poll: by the hooks, if they have seen its task; else alone.
-fn decide(registry: &'static Registry, Undecided { said, is_task }: Undecided) -> Seen {
+fn decide(registry: &'static Registry, undecided: Undecided) -> Seen {
+    let (said, is_task) = (undecided.said(), undecided.is_task);
     let group = || registry.groups.again(said.name, said.at, &registry.texts);
     let tokio_id = tokio::task::try_id().map(task_id);
     let Some((slot, id)) = hooked(registry, tokio_id) else {
@@ -486,7 +505,7 @@ impl Undecided {
                 }
             }
             Some((None, _)) => {
-                let said = &self.said;
+                let said = self.said();
                 let group = registry.groups.of(said.name, said.at, &registry.texts, &registry.losses);
                 registry.count_end(group, false);
             }
@@ -532,5 +551,22 @@ fn note_failure(error: &dyn std::fmt::Display) {
     if let Some(slot) = open.slot.and_then(|index| registry.slots.tenant(index, open.id)) {
         slot.set_outcome(Outcome::Failed);
         line.note_reason(open.id, reason::intern(registry, error, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_with_a_timer_keeps_its_block_of_memory() {
+        let timer = async { tokio::time::sleep(std::time::Duration::from_secs(3600)).await };
+        // What tokio 1.54 has around a future, and the steps in which its tasks grow.
+        const AROUND: usize = 112;
+        const STEP: usize = 128;
+        let blocks = |bytes: usize| (bytes + AROUND).div_ceil(STEP);
+        let bare = size_of_val(&timer);
+        let wrapped = size_of_val(&Instrumented { future: timer, seen: Seen::Not });
+        assert_eq!((wrapped - bare, blocks(wrapped)), (24, blocks(bare)));
     }
 }

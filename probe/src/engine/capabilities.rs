@@ -111,6 +111,7 @@ impl Engine {
             capability(Kind::Cancellations, Coverage::Partial, CANCELLATIONS, USE_WRAPPER),
             throttling,
             self.process_pools(),
+            crate::stacks::capability(self.stacks.as_ref()),
         ]
     }
 }

@@ -17,12 +17,14 @@ use super::schedule::Walking;
 mod ask;
 mod groups;
 mod row;
+mod stacks;
 mod standing;
 mod totals;
 mod walk;
 mod window;
 
 pub(crate) use ask::Ask;
+use stacks::SentStacks;
 use standing::Found;
 use walk::{Answer, Walk};
 use window::Shown;
@@ -34,6 +36,9 @@ pub(crate) struct Watcher {
     resync: bool,
     /// Texts that the other end has.
     sent: HashSet<u32>,
+    sent_stacks: SentStacks,
+    /// The round of stacks that its frame waits for.
+    round: stacks::Round,
     events_sent: u64,
     /// The first event that it was sent as news: history has those before. 0: no frame was sent yet.
     events_from: u64,
@@ -56,6 +61,8 @@ impl Watcher {
             seq: 0,
             resync: true,
             sent: HashSet::new(),
+            sent_stacks: SentStacks::default(),
+            round: stacks::Round::default(),
             events_sent: 0,
             events_from: 0,
             history_sent: 0,
@@ -84,6 +91,7 @@ impl Watcher {
         }
         self.found.replace(&self.ask.standing, &ask.standing);
         self.ask = ask;
+        self.round = stacks::Round::default();
         self.resync();
     }
 
@@ -172,7 +180,7 @@ impl Watcher {
             resync,
             rows_age_ns: answer.map_or(0, |answer| now_ns.saturating_sub(answer.began_ns)),
             totals: Some(totals::totals(sampler, answer.and_then(|answer| answer.scheduled))),
-            threads: totals::other_threads(sampler, &runtimes),
+            threads: totals::threads(sampler, &runtimes),
             runtimes,
             pools: sampler.all_pools(now_ns),
             tasks,
@@ -182,7 +190,7 @@ impl Watcher {
             history: self.next_of_the_past(sampler),
             losses: totals::losses(sampler),
             probe: Some(v1::ProbeHealth {
-                memory_bytes: sampler.engine.registry.bytes() as u64,
+                memory_bytes: sampler.engine.bytes() as u64,
                 memory_limit_bytes: sampler.engine.settings.memory_bytes as u64,
                 cpu_ratio: sampler.cpu_ratio,
                 watchers,
@@ -194,6 +202,9 @@ impl Watcher {
             stacks: Vec::new(),
         };
         self.add_strings(&mut frame, sampler.engine);
+        self.sent_stacks.add_to(&mut frame, sampler.engine);
+        // Rows, groups and the past have their own limits, which leave room for all texts that there can be.
+        debug_assert!(frame.encoded_len() <= MAX_MESSAGE_BYTES);
         frame
     }
 
@@ -262,8 +273,6 @@ impl Watcher {
                 frame.strings.push(v1::InternedString { sid, text: engine.registry.texts.read(Sid(sid)) });
             }
         }
-        // Rows, groups and the past have their own limits, which leave room for all texts that there can be.
-        debug_assert!(frame.encoded_len() <= MAX_MESSAGE_BYTES);
     }
 }
 

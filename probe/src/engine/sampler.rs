@@ -22,13 +22,17 @@ use crate::clock::Ticks;
 use crate::registry::lines::LineView;
 use crate::registry::slots::SlotView;
 
+mod excused;
 mod folding;
 mod pools;
 mod process;
+mod stacks;
 mod workers;
 
+use excused::Excused;
 pub(crate) use pools::Pools;
 use process::Process;
+use stacks::{Sampling, Shares};
 pub(crate) use workers::Workers;
 
 /// A live poll is looked at in /proc from this age on.
@@ -38,7 +42,6 @@ const AGAIN_NS: [u64; 3] = [1_000_000_000, 10_000_000_000, 60_000_000_000];
 const SECOND_NS: u64 = STEP_NS;
 const EVENTS_KEPT: usize = 512;
 const ENDED_KEPT: usize = 1024;
-const EXCUSED_KEPT: usize = 1024;
 /// A quota changes seldom.
 const QUOTAS_EVERY_NS: u64 = 5 * SECOND_NS;
 
@@ -66,6 +69,7 @@ pub(crate) struct Sampler {
     pub(crate) workers: Workers,
     pub(crate) pools: Pools,
     pub(crate) history: History,
+    pub(crate) stacks: Sampling,
     defects: Defects,
     second: LastSecond,
     tempo: tick::Ticks,
@@ -88,39 +92,6 @@ pub(crate) struct Sampler {
     asked_at_ns: u64,
     /// Where the probe itself listens on TCP; `None` until that is known.
     own_address: Option<Option<std::net::SocketAddr>>,
-}
-
-/// Tasks whose polls were counted with time in which the process stood still: the last [`EXCUSED_KEPT`] of them.
-#[derive(Default)]
-struct Excused {
-    tasks: HashMap<u64, ExcusedTask>,
-    order: VecDeque<u64>,
-}
-
-#[derive(Default)]
-struct ExcusedTask {
-    paused_ns: u64,
-    /// The longest such poll as it was counted, and without the pause.
-    counted_ns: u64,
-    awake_ns: u64,
-}
-
-impl Excused {
-    fn add(&mut self, task: u64, counted_ns: u64, awake_ns: u64) {
-        if !self.tasks.contains_key(&task) {
-            if self.order.len() == EXCUSED_KEPT
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.tasks.remove(&oldest);
-            }
-            self.order.push_back(task);
-        }
-        let excused = self.tasks.entry(task).or_default();
-        excused.paused_ns += counted_ns - awake_ns;
-        if counted_ns > excused.counted_ns {
-            (excused.counted_ns, excused.awake_ns) = (counted_ns, awake_ns);
-        }
-    }
 }
 
 #[derive(Default)]
@@ -161,6 +132,7 @@ struct Watched {
     looks: Option<((u64, Look), (u64, Look))>,
     /// Events sent for it.
     events: usize,
+    shares: Shares,
 }
 
 /// One poll, job or labelled stretch that runs now.
@@ -171,6 +143,8 @@ pub(crate) struct Live {
     pub(crate) tid: u32,
     pub(crate) worker: Option<u32>,
     pub(crate) word: u64,
+    /// Position of its line.
+    line: usize,
     pub(crate) poll: v1::LivePoll,
     /// Its thread has handed its worker on (`block_in_place`), or its worker is parked: nothing is blocked by it.
     pub(crate) blocks_nobody: bool,
@@ -219,6 +193,7 @@ impl Sampler {
             workers: Workers::default(),
             pools: Pools::default(),
             history: History::with_bytes(engine.registry.history_bytes),
+            stacks: Sampling::begin(engine),
             defects: Defects::default(),
             second: LastSecond::default(),
             tempo: tick::Ticks::default(),
@@ -265,6 +240,7 @@ impl Sampler {
             // Before anything here holds an entry: an ended runtime is one that nobody holds.
             self.engine.forget_ended_runtimes();
         }
+        self.take_stacks();
         self.take_slow_polls(now_ns);
         let mut next_ns = u64::MAX;
         self.look_at_lines(now_ns, &mut next_ns);
@@ -307,9 +283,7 @@ impl Sampler {
 
     /// Busy time and longest poll of a task as its slot counts them, without the time in which the process stood still.
     pub(crate) fn without_pauses(&self, task: u64, busy_ns: u64, longest_ns: u64) -> (u64, u64) {
-        let Some(excused) = self.excused.tasks.get(&task) else { return (busy_ns, longest_ns) };
-        let longest_ns = if longest_ns == excused.counted_ns { excused.awake_ns } else { longest_ns };
-        (busy_ns.saturating_sub(excused.paused_ns), longest_ns)
+        self.excused.without(task, busy_ns, longest_ns)
     }
 
     /// The clock by which waits are measured: it stands still while the process does.
@@ -420,6 +394,7 @@ impl Sampler {
             poll.task_id = bracket.id.0;
             poll.since_ns = since_ns;
             poll.activity = watched.activity();
+            poll.stacks = watched.shares.list();
             if let Some(label) = bracket.label {
                 poll.label_sid = registry.labels.entry(label).sid().0;
                 let label_began_ns = self.pauses.awake(registry.clock.at(bracket.label_start));
@@ -436,6 +411,7 @@ impl Sampler {
                 tid: line.tid,
                 worker: line.worker,
                 word: bracket.start,
+                line: position,
                 blocks_nobody: moved_on || bracket.own && self.workers.is_parked(&line),
                 poll,
             };
@@ -457,9 +433,7 @@ impl Sampler {
         }
         // Kept for two ticks more: the end of the poll may be read after its bracket is gone.
         self.watched.retain(|_, watched| now_ns < watched.seen_at_ns + 3 * TICK_NS);
-        for live in stuck {
-            self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll);
-        }
+        self.look_at_stacks(now_ns, stuck, next_ns);
     }
 
     /// Adds when the line was last seen to have moved.
@@ -520,7 +494,7 @@ impl Sampler {
                 since_ns: awake_ns,
                 activity: self.activity_of_ended(watched, began_ns, began_ns + ns),
                 label_since_ns: None,
-                stacks: Vec::new(),
+                stacks: watched.map_or_else(Vec::new, |watched| watched.shares.list()),
             };
             if let Some(v1::ThreadActivity { on_cpu_ns: Some(on_cpu), observed_ns, .. }) = poll.activity
                 && observed_ns > 0
@@ -530,6 +504,7 @@ impl Sampler {
                     at(&mut self.labels, label.0 as usize).observed(on_cpu, observed_ns);
                 }
             }
+            self.push_held(now_ns, |held| held.word == word && held.tid == tid);
             self.push_event(now_ns, event::Kind::PollSlow, Some(tid), poll);
         }
     }
@@ -604,8 +579,19 @@ impl Sampler {
             self.events.pop_front();
         }
         let event = v1::Event { seq: self.events_total, ..event };
-        self.history.push_event(&event);
+        self.remember(&event);
         self.events.push_back(event);
+    }
+
+    /// Stacks are of the streams that see them happen: what is remembered of them would outlive them.
+    fn remember(&mut self, event: &v1::Event) {
+        match &event.poll {
+            Some(poll) if !poll.stacks.is_empty() => {
+                let poll = v1::LivePoll { stacks: Vec::new(), ..poll.clone() };
+                self.history.push_event(&v1::Event { poll: Some(poll), ..event.clone() });
+            }
+            _ => self.history.push_event(event),
+        }
     }
 
     fn every_second(&mut self, now_ns: u64, runtimes: &[Arc<crate::runtimes::RuntimeEntry>]) {
@@ -763,7 +749,7 @@ impl Engine {
 
 impl Watched {
     fn new(tid: u32, word: u64) -> Self {
-        Self { tid, word, seen_at_ns: 0, looks: None, events: 0 }
+        Self { tid, word, seen_at_ns: 0, looks: None, events: 0, shares: Shares::default() }
     }
 
     fn activity(&self) -> Option<v1::ThreadActivity> {

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::alarm::Alarm;
 use super::credit::{Credit, SLICE_NS};
 use super::frames::{Ask, Watcher};
 use super::listen::{Incoming, Listener, Loopback, Peer, SameUser};
@@ -66,8 +67,11 @@ impl Shared {
     }
 
     /// What a watcher is to do now.
-    fn step(&self, watcher: &Watcher, schedule: &mut Schedule) -> Step {
+    fn step(&self, watcher: &mut Watcher, schedule: &mut Schedule) -> Step {
         let now_ns = self.now_ns();
+        if let Some(until_ns) = watcher.wait_for_stacks(&mut self.sampler(), now_ns) {
+            return Step::Sleep(until_ns);
+        }
         let wait_ns = |purpose| self.credit().wait_ns(now_ns, self.cpu_ns(), purpose);
         let walking = watcher.walking(&self.sampler(), wait_ns);
         schedule.step(now_ns, walking)
@@ -93,6 +97,17 @@ impl Shared {
 
     fn sampler(&self) -> MutexGuard<'_, Sampler> {
         self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until the next tick, or until a stack has come that an event waits for.
+    pub(crate) async fn rest(&self, alarm: &Alarm, pause: Duration) {
+        let Some(stacks) = &self.engine.stacks else { return alarm.sleep(pause).await };
+        let (mut slept, mut news) = (pin!(alarm.sleep(pause)), pin!(stacks.news.notified()));
+        std::future::poll_fn(|cx| {
+            let is_over = slept.as_mut().poll(cx).is_ready() || news.as_mut().poll(cx).is_ready();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// One tick; returns how long until the next.
@@ -214,8 +229,11 @@ async fn drive(
     loop {
         let now_ns = shared.now_ns();
         let reads = frames.capacity() > 0;
-        let step =
-            if schedule.is_due(now_ns) && !reads { Step::Send } else { shared.step(&watcher, &mut schedule) };
+        let step = if schedule.is_due(now_ns) && !reads {
+            Step::Send
+        } else {
+            shared.step(&mut watcher, &mut schedule)
+        };
         let pause = match step {
             Step::Send => {
                 match frames.try_reserve() {

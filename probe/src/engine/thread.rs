@@ -62,7 +62,7 @@ fn run(engine: &'static Engine) {
             let alarm = Alarm::new();
             loop {
                 let pause = shared.sample();
-                alarm.sleep(pause).await;
+                shared.rest(&alarm, pause).await;
             }
         });
         if let Err(panic) = ticks.await.map_err(tokio::task::JoinError::try_into_panic)

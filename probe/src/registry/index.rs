@@ -1,7 +1,8 @@
 //! From task id to slot: bounded and set-associative. Ids that follow one another share a set and each has a place of its
 //! own in it, so that the first look usually hits and live tasks of one age lie close together; a full set spills into
-//! two others, chosen by a hash. When those are full, too, the task is not followed. Nothing here is wrong where ids are
-//! not sequential, only slower.
+//! six others, chosen by a hash. (Two were too few: where a burst of tasks fills sets and old tasks live on among them,
+//! some tasks in a million found all three full.) When those are full, too, the task is not followed. Nothing here is
+//! wrong where ids are not sequential, only slower.
 //!
 //! An entry is only the position of a slot: whether that is the right one, the id in the slot says.
 
@@ -15,6 +16,11 @@ use super::sync::{Acquire, Relaxed, Release};
 const WAYS: usize = 8;
 #[cfg(taskscope_loom)]
 const WAYS: usize = 2;
+/// Sets that take what a home set has no room for.
+#[cfg(not(taskscope_loom))]
+const OTHERS: u64 = 6;
+#[cfg(taskscope_loom)]
+const OTHERS: u64 = 2;
 /// Reserved at most for each slot: entries are 1.25 times the slots, rounded up to a power of two.
 pub(crate) const BYTES_PER_SLOT: usize = 10;
 
@@ -35,15 +41,18 @@ impl Index {
         self.entries.bytes()
     }
 
-    /// The places where `id` may be, the likeliest first: in its home set, then in two that take what that has no room
+    /// The places where `id` may be, the likeliest first: in its home set, then in six that take what that has no room
     /// for. Ids whose homes are one scatter over many there.
     fn places(&self, id: TaskId) -> impl Iterator<Item = &'static SharedPosition> + use<> {
         let entries = self.entries;
         let from = id.0 as usize;
-        let hash = (id.0 / WAYS as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let sets = [from, (hash >> 40) as usize, (hash >> 16) as usize];
-        sets.into_iter().flat_map(move |set| {
+        let home = id.0 / WAYS as u64 + 1;
+        // Independent of one another: a burst of tasks fills sets that lie side by side.
+        let others = (0..OTHERS).map(move |n| {
+            let hash = (home.wrapping_add(n << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as usize
+        });
+        std::iter::once(from).chain(others).flat_map(move |set| {
             (0..WAYS).map(move |way| entries.at_masked((set & !(WAYS - 1)) + (from + way) % WAYS))
         })
     }
@@ -141,6 +150,29 @@ mod tests {
         let used = (0..index.entries.len()).step_by(WAYS).filter(is_used).count();
         assert!(used <= (1 << 16) / WAYS + 1, "{used}");
         assert!((0..1 << 16).all(|n| index.find_first(TaskId(first + n)).is_some()));
+    }
+
+    #[test]
+    fn bursts_find_room_among_the_survivors_of_former_ones() {
+        const BURST: u64 = 5_000;
+        const SURVIVORS: u64 = 5_000;
+        let (index, slots) = new(100_000);
+        let mut alive = std::collections::VecDeque::new();
+        for first in (1..2_000_000).step_by(BURST as usize) {
+            assert!((first..first + BURST).all(|id| follow(&index, &slots, id)), "burst {first}");
+            alive.extend(first..first + BURST);
+            // The burst before this one ends, but for one task of each hundred; of those the oldest end.
+            alive.retain(|&id| {
+                let stays = id >= first || id % 100 == 0 && id + SURVIVORS * 100 > first;
+                if !stays {
+                    let (slot, _) = index.find(TaskId(id)).expect("it is followed");
+                    index.remove(TaskId(id), slot);
+                    assert!(slots.retire(slot, TaskId(id)));
+                    slots.release(slot);
+                }
+                stays
+            });
+        }
     }
 
     #[test]

@@ -544,7 +544,7 @@ impl Line {
         self.ended_early.load(Relaxed) == id.0
     }
 
-    fn view(&self) -> Option<LineView> {
+    pub(crate) fn view(&self) -> Option<LineView> {
         let tid = self.owner.load(Acquire) as u32;
         if tid == 0 {
             return None;

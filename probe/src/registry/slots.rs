@@ -64,12 +64,15 @@ impl Flags {
     const ASKED: u32 = 1 << 13;
     const ABORTED: u32 = 1 << 14;
     const ATTACHED: u32 = 1 << 15;
+    const LATENCY: u32 = 1 << 31;
+    const RUNTIMES: u32 = 1 << 15;
     /// The bit above the kind's.
     const ALONE: u32 = 1 << 3;
 
-    /// A runtime past the 65 535th is not known, rather than taken for another.
+    /// A runtime past the 32 767th is not known, rather than taken for another.
     pub(crate) fn new(kind: TaskKind, runtime: u32) -> Self {
-        Self(kind as u32 & 7 | u16::try_from(runtime).map_or(0, u32::from) << 16)
+        let runtime = if runtime < Self::RUNTIMES { runtime } else { 0 };
+        Self(kind as u32 & 7 | runtime << 16)
     }
     pub(crate) fn kind(self) -> TaskKind {
         TaskKind::try_from((self.0 & 7) as i32).unwrap_or_default()
@@ -116,7 +119,11 @@ impl Flags {
         Self(self.0 | (class as u32 & 7) << Self::CLASS)
     }
     pub(crate) fn runtime(self) -> u32 {
-        self.0 >> 16
+        self.0 >> 16 & (Self::RUNTIMES - 1)
+    }
+    /// Whether Tokio tells how long it waited for a worker.
+    pub(crate) fn sees_latency(self) -> bool {
+        self.0 & Self::LATENCY != 0
     }
 }
 
@@ -136,11 +143,18 @@ pub(crate) struct SlotView {
     pub(crate) flags: Flags,
     /// `None`: its wakes are not seen. Of an ended task only the time it was scheduled is kept.
     pub(crate) wakes: Option<WakesView>,
+    /// Time that it was scheduled as Tokio tells it, where its wakes are not seen.
+    pub(crate) latency_ns: Option<u64>,
     /// Why it ended, where that is known.
     pub(crate) reason: Sid,
 }
 
 impl SlotView {
+    /// Time of the waits for a worker that have ended.
+    pub(crate) fn scheduled_ns(&self) -> Option<u64> {
+        self.wakes.map(|wakes| wakes.scheduled_ns).or(self.latency_ns)
+    }
+
     pub(crate) fn to_ended(self, ended: Ticks) -> [u64; ENDED_WORDS] {
         let label_plus1 = self.label.map_or(0, |label| u64::from(label.0) + 1);
         [
@@ -149,7 +163,7 @@ impl SlotView {
             ended,
             self.polls,
             self.busy_ns,
-            self.wakes.map_or(0, |wakes| wakes.scheduled_ns),
+            self.scheduled_ns().unwrap_or(0),
             self.longest_ns,
             u64::from(self.fields.0) << 32 | u64::from(self.group.0) << 16 | label_plus1,
             u64::from(self.reason.0) << 32 | u64::from(self.flags.0),
@@ -173,6 +187,7 @@ impl SlotView {
             fields: Sid((place >> 32) as u32),
             flags,
             wakes: flags.sees_wakes().then(|| WakesView { scheduled_ns, ..WakesView::default() }),
+            latency_ns: (flags.sees_latency() && !flags.sees_wakes()).then_some(scheduled_ns),
             reason,
         };
         (view, ended)
@@ -271,6 +286,21 @@ impl Slots {
         slot.flags.fetch_or(Flags::default().with_wakes().with_class(class).0, Release);
     }
 
+    /// Tokio says how long the task in `index`, which is in a poll, has waited for it. Where its wakes are seen that is known
+    /// already.
+    pub(crate) fn add_latency(&self, index: SlotIndex, ns: u64) {
+        let Some(slot) = self.slots.get(index.0) else { return };
+        let (flags, wakes) = (slot.flags(), &self.wakes[index.0 as usize]);
+        if flags.sees_wakes() {
+            return;
+        }
+        if !flags.sees_latency() {
+            wakes.reset();
+            slot.flags.fetch_or(Flags::LATENCY, Release);
+        }
+        wakes.add_scheduled(ns);
+    }
+
     /// Ends the tenancy of `id`. True for one caller only, which then gives the slot back with [`Slots::release`].
     pub(crate) fn retire(&self, index: SlotIndex, id: TaskId) -> bool {
         let slot = self.slots.get(index.0);
@@ -294,6 +324,7 @@ impl Slots {
             return None;
         }
         let flags = slot.flags();
+        let wakes = || self.wakes[index.0 as usize].view();
         let view = SlotView {
             id: TaskId(id),
             spawned: slot.spawned.load(Relaxed),
@@ -305,7 +336,8 @@ impl Slots {
             label: slot.label_plus1.load(Relaxed).checked_sub(1).map(|label| LabelIndex(label.into())),
             fields: Sid(slot.fields.load(Relaxed).into()),
             flags,
-            wakes: flags.sees_wakes().then(|| self.wakes[index.0 as usize].view()),
+            wakes: flags.sees_wakes().then(wakes),
+            latency_ns: (flags.sees_latency() && !flags.sees_wakes()).then(|| wakes().scheduled_ns),
             reason: Sid(0),
         };
         fence(Acquire);
@@ -426,13 +458,13 @@ mod tests {
 
     #[test]
     fn flags_keep_what_was_put_in() {
-        let flags = Flags::new(TaskKind::Main, 40_000)
+        let flags = Flags::new(TaskKind::Main, 30_000)
             .with_wakes()
             .with_class(TaskClass::Critical)
             .with_outcome(Outcome::Panicked);
         assert_eq!(
             (flags.kind(), flags.runtime(), flags.outcome()),
-            (TaskKind::Main, 40_000, Outcome::Panicked)
+            (TaskKind::Main, 30_000, Outcome::Panicked)
         );
         assert!(flags.sees_wakes() && flags.class() == TaskClass::Critical);
         assert_eq!(Flags::new(TaskKind::Task, 65_537).runtime(), 0, "not the first");

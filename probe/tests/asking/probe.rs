@@ -48,12 +48,16 @@ impl Asker {
 
     /// One frame, with all rows (ended ones too) and groups.
     pub(crate) fn ask(&mut self) -> Answer {
-        let request = WatchRequest {
+        self.ask_for(WatchRequest {
             tasks: Some(TaskQuery { limit: 5_000, include_ended: true, ..Default::default() }),
             groups: Some(GroupQuery { limit: 1_000, histograms: false }),
-            once: true,
             ..Default::default()
-        };
+        })
+    }
+
+    /// One frame.
+    pub(crate) fn ask_for(&mut self, request: WatchRequest) -> Answer {
+        let request = WatchRequest { once: true, ..request };
         let client = &mut self.client;
         let frame = self.runtime.block_on(async {
             let mut frames =

@@ -52,7 +52,8 @@ pub struct TaskRows {
     /// Time inside polls, the running one included.
     #[prost(uint64, repeated, tag = "11")]
     pub busy_ns: ::prost::alloc::vec::Vec<u64>,
-    /// Plus one; 0: wakes of this task are not seen.
+    /// Plus one; 0: wakes of this task are not seen. Where Tokio itself measures schedule latency, and wakes are not seen, a
+    /// wait is counted when it ends.
     #[prost(uint64, repeated, tag = "12")]
     pub scheduled_ns_plus1: ::prost::alloc::vec::Vec<u64>,
     /// Total − busy − scheduled, plus one; 0: not known because scheduled is not.

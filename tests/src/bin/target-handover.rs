@@ -1,6 +1,7 @@
-//! A service of one worker whose task blocks on purpose: it hands its worker on first, with `block_in_place`.
+//! A service of one worker whose tasks block on purpose: they hand their worker on first, with `block_in_place`.
 //!
-//! Prints `ready`; after a line on standard input it prints `blocking`, blocks for four seconds, and prints `done`.
+//! Prints `ready`. A line `TASKS CALLS MILLISECONDS` on standard input says how many tasks call it how often each and for how
+//! long; it prints `blocking`, and when all is over `done`.
 
 use std::time::Duration;
 
@@ -16,16 +17,24 @@ async fn main() {
     }
     let (go, gone) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        std::io::stdin().read_line(&mut String::new()).expect("standard input can be read");
-        let _ = go.send(());
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).expect("standard input can be read");
+        let numbers: Vec<u64> = line.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+        let _ = go.send(<[u64; 3]>::try_from(numbers).expect("three of them"));
     });
     println!("ready");
-    let _ = gone.await;
-    let blocking = tokio::spawn(async {
-        println!("blocking");
-        tokio::task::block_in_place(|| std::thread::sleep(Duration::from_secs(4)));
-        println!("done");
-    });
-    blocking.await.expect("it does not panic");
+    let [tasks, calls, length] = gone.await.expect("somebody says so");
+    println!("blocking");
+    let block = move || async move {
+        for _ in 0..calls {
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(length)));
+            tokio::task::yield_now().await;
+        }
+    };
+    let blocking: Vec<_> = (0..tasks).map(|_| tokio::spawn(block())).collect();
+    for task in blocking {
+        task.await.expect("it does not panic");
+    }
+    println!("done");
     std::future::pending::<()>().await;
 }

@@ -21,6 +21,8 @@ pub(crate) struct Ask {
     pub(super) standing: Vec<Standing>,
     pub(super) history_seconds: u32,
     pub(crate) once: bool,
+    /// Of which tasks stacks are to be taken first; none: of all.
+    pub(super) stacks: Option<Vec<u64>>,
 }
 
 /// The rows wanted.
@@ -47,6 +49,8 @@ pub(crate) enum BadRequest {
     Filter(#[from] ParseError),
     #[error("{asked} {what} were asked for\nhint: at most {most} are served")]
     TooMany { what: &'static str, asked: usize, most: usize },
+    #[error("stacks are taken for one frame only\nhint: set `once`, and ask again for the next ones")]
+    StacksAgain,
 }
 
 impl TryFrom<v1::WatchRequest> for Ask {
@@ -58,6 +62,11 @@ impl TryFrom<v1::WatchRequest> for Ask {
         };
         too_many("kept ids", request.keep_task_ids.len(), MAX_KEPT)?;
         too_many("standing queries", request.standing.len(), MAX_STANDING)?;
+        let stacks = request.stacks.map(|query| query.task_ids);
+        too_many("tasks to take the stacks of", stacks.as_ref().map_or(0, Vec::len), MAX_KEPT)?;
+        if stacks.is_some() && !request.once {
+            return Err(BadRequest::StacksAgain);
+        }
         let standing = request
             .standing
             .into_iter()
@@ -76,6 +85,7 @@ impl TryFrom<v1::WatchRequest> for Ask {
             standing,
             history_seconds: request.history_seconds,
             once: request.once,
+            stacks,
         })
     }
 }

@@ -161,7 +161,7 @@ impl SlotRow<'_> {
             since_ns,
             age_ns: self.age_ns(),
             busy_ns: self.busy_ns(),
-            scheduled_ns: self.view.wakes.map(|wakes| wakes.scheduled_ns + now_ns),
+            scheduled_ns: self.view.scheduled_ns().map(|ns| ns + now_ns),
         }
     }
 

@@ -129,6 +129,13 @@ impl Pools {
         self.user.retain(|user| keep(&user.name));
     }
 
+    /// Whether jobs wait for a thread of a blocking pool, for so long that it matters what its threads do.
+    pub(crate) fn has_blocked_jobs(&self, long_ns: u64) -> bool {
+        self.blocking.values().filter_map(|state| state.pool.as_ref()).any(|pool| {
+            pool.saturated_ns.is_some() || pool.oldest_wait_ns.is_some_and(|waited_ns| waited_ns >= long_ns)
+        })
+    }
+
     /// All of them, Tokio's first.
     pub(crate) fn all(&self) -> Vec<v1::Pool> {
         let mut blocking: Vec<_> = self.blocking.values().filter_map(|state| state.pool.clone()).collect();

@@ -1,0 +1,453 @@
+//! Which stacks the sampler wants, and what it makes of them: how much of a poll's time was seen in which. They are taken on
+//! another thread, which is never waited for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::{Receiver, Sender};
+
+use taskscope_proto::v1::loss::Reason;
+use taskscope_proto::v1::{self, event};
+
+use super::{Live, Sampler};
+use crate::engine::Engine;
+use crate::engine::activity::{self, Look};
+use crate::stacks::schedule::{Candidate, Kind, OLD_NS, Schedule, Target};
+use crate::stacks::table::StackId;
+use crate::stacks::{Answer, NoStack, Order, Stacks};
+
+/// An event of a poll that has just passed its threshold waits this long for its stack.
+const PATIENCE_NS: u64 = 20_000_000;
+/// Stacks told of a poll, and remembered of it.
+const TOLD: usize = 8;
+const REMEMBERED: usize = 64;
+/// Threads without a bracket are looked for this often.
+const THREADS_EVERY_NS: u64 = 1_000_000_000;
+/// Of these, at most so many at a watcher's request.
+const THREADS_AT_ONCE: usize = 64;
+/// A thread that was not looked at for this long is no longer told of.
+const FORGET_NS: u64 = 3_000_000_000;
+/// Between two rounds of all stacks.
+const ROUNDS_EVERY_NS: u64 = 250_000_000;
+/// A round's last stack is begun to be taken this long after its beginning.
+const ROUND_NS: u64 = 900_000_000;
+/// An order that the schedule gives is of no use later.
+const STALE_NS: u64 = 1_000_000_000;
+/// What Tokio calls its threads, unless it is told otherwise.
+const TOKIO_THREAD: &str = "tokio-rt-worker";
+
+/// How much of a time was seen in which stack.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shares {
+    /// With how often it was seen, and the time that stands for.
+    list: Vec<(StackId, u32, u64)>,
+    /// Instant of the last one, on the clock that stands still in pauses.
+    last_ns: Option<u64>,
+}
+
+impl Shares {
+    /// A stack was seen at `at_ns`; what it is a share of began at `began_ns`.
+    fn add(&mut self, stack: StackId, at_ns: u64, began_ns: u64) {
+        let covered_ns = at_ns.saturating_sub(self.last_ns.unwrap_or(began_ns));
+        self.last_ns = Some(self.last_ns.unwrap_or(0).max(at_ns));
+        if let Some(known) = self.list.iter_mut().find(|(known, ..)| *known == stack) {
+            known.1 = known.1.saturating_add(1);
+            known.2 += covered_ns;
+            return;
+        }
+        if self.list.len() == REMEMBERED
+            && let Some(least) = (0..REMEMBERED).min_by_key(|&at| self.list[at].2)
+        {
+            self.list.swap_remove(least);
+        }
+        self.list.push((stack, 1, covered_ns));
+    }
+
+    /// The largest, as they go out.
+    pub(super) fn list(&self) -> Vec<v1::StackShare> {
+        let mut sorted = self.list.clone();
+        sorted.sort_by_key(|&(stack, samples, covered_ns)| {
+            (std::cmp::Reverse((covered_ns, samples)), std::cmp::Reverse(stack))
+        });
+        sorted.truncate(TOLD);
+        let share = |(stack, samples, covered_ns): (StackId, u32, u64)| v1::StackShare {
+            stack_sid: stack.0,
+            samples,
+            covered_ns,
+        };
+        sorted.into_iter().map(share).collect()
+    }
+}
+
+/// A thread without a bracket whose stack was taken.
+struct SeenThread {
+    name: String,
+    shares: Shares,
+    /// First and last look, with their instants.
+    looks: Option<((u64, Look), (u64, Look))>,
+    seen_at_ns: u64,
+}
+
+/// An event that waits for its stack.
+pub(super) struct Held {
+    live: Live,
+    until_ns: u64,
+}
+
+impl std::ops::Deref for Held {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+/// The sampler's end of the thread that takes stacks.
+pub(crate) struct Sampling {
+    link: Option<Link>,
+    schedule: Schedule,
+    held: Vec<Held>,
+    threads: HashMap<u32, SeenThread>,
+    /// Threads that may run a job which is not followed, with their names, and when they were looked for.
+    known: Vec<(u32, String)>,
+    known_at_ns: Option<u64>,
+    /// Orders of a watcher's round that are not answered.
+    rounds: HashMap<u64, usize>,
+    last_round: u64,
+    last_round_at_ns: Option<u64>,
+}
+
+struct Link {
+    stacks: &'static Stacks,
+    orders: Sender<Order>,
+    answers: Receiver<Answer>,
+}
+
+impl Sampling {
+    /// Starts the thread where stacks are wanted.
+    pub(super) fn begin(engine: &'static Engine) -> Self {
+        let link = engine.stacks.as_ref().map(|stacks| {
+            let (orders, answers) = stacks.begin(engine);
+            Link { stacks, orders, answers }
+        });
+        Self {
+            link,
+            schedule: Schedule::default(),
+            held: Vec::new(),
+            threads: HashMap::new(),
+            known: Vec::new(),
+            known_at_ns: None,
+            rounds: HashMap::new(),
+            last_round: 0,
+            last_round_at_ns: None,
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.stacks.is_on())
+    }
+
+    fn order(&self, order: Order) -> bool {
+        self.link.as_ref().is_some_and(|link| link.orders.send(order).is_ok())
+    }
+}
+
+impl Live {
+    fn target(&self) -> Target {
+        Target { tid: self.tid, bracket: Some((self.line, self.word)) }
+    }
+}
+
+impl Sampler {
+    /// Takes in the stacks that were taken since.
+    pub(super) fn take_stacks(&mut self) {
+        let Some(link) = &self.stacks.link else { return };
+        let answers: Vec<Answer> = link.answers.try_iter().collect();
+        for answer in answers {
+            let Order { target, round, .. } = answer.order;
+            match round {
+                None => self.stacks.schedule.answered(target),
+                Some(round) => {
+                    if let Some(left) = self.stacks.rounds.get_mut(&round) {
+                        *left = left.saturating_sub(1);
+                    }
+                }
+            }
+            match answer.stack {
+                Ok(stack) => self.seen_in(stack, target, answer.at),
+                Err(NoStack::Lost) => self.engine.registry.losses.add(Reason::LostStacks, 1),
+                Err(NoStack::Over | NoStack::Off) => {}
+            }
+        }
+        self.make_room_for_stacks();
+    }
+
+    fn seen_in(&mut self, stack: StackId, target: Target, at: crate::clock::Ticks) {
+        let at_ns = self.pauses.awake(self.at(at));
+        if let Some((position, word)) = target.bracket {
+            let began_ns = self.pauses.awake(self.at(word));
+            let watched = self.watched.get_mut(&position);
+            if let Some(watched) = watched.filter(|it| it.word == word && it.tid == target.tid) {
+                watched.shares.add(stack, at_ns, began_ns);
+            }
+            return;
+        }
+        let look = activity::look(target.tid);
+        if let Some(thread) = self.stacks.threads.get_mut(&target.tid) {
+            thread.seen_at_ns = at_ns;
+            // When it began what it does is not known.
+            thread.shares.add(stack, at_ns, at_ns);
+            if let Some(look) = look {
+                let first = thread.looks.map_or((at_ns, look), |(first, _)| first);
+                thread.looks = Some((first, (at_ns, look)));
+            }
+        }
+    }
+
+    /// Forgets the stacks that nothing here refers to, where there is no room for another.
+    fn make_room_for_stacks(&mut self) {
+        let Some(link) = &self.stacks.link else { return };
+        if !link.stacks.table().is_full() {
+            return;
+        }
+        let events = self.events.iter().filter_map(|event| event.poll.as_ref());
+        let held = self.stacks.held.iter().map(|held| &held.live.poll);
+        let told = events.chain(held).flat_map(|poll| &poll.stacks).map(|share| StackId(share.stack_sid));
+        let watched = self.watched.values().map(|watched| &watched.shares);
+        let shares = watched.chain(self.stacks.threads.values().map(|thread| &thread.shares));
+        let remembered = shares.flat_map(|shares| shares.list.iter().map(|&(stack, ..)| stack));
+        let in_use: HashSet<StackId> = told.chain(remembered).collect();
+        link.stacks.table().make_room(&in_use);
+    }
+
+    /// Orders the stacks that are due, and tells of the polls that have become stuck: with their stack if it comes soon.
+    pub(super) fn look_at_stacks(&mut self, now_ns: u64, stuck: Vec<Live>, next_ns: &mut u64) {
+        if !self.stacks.is_on() {
+            self.push_held(now_ns, |_| true);
+            for live in stuck {
+                self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll);
+            }
+            return;
+        }
+        let candidates = self.candidates(now_ns);
+        let is_stuck = |target: Target| stuck.iter().any(|live| live.target() == target);
+        for target in self.stacks.schedule.due(now_ns, &candidates) {
+            let until_ns = now_ns.saturating_add(STALE_NS);
+            let order = Order { target, round: None, is_urgent: is_stuck(target), until_ns };
+            if !self.stacks.order(order) {
+                self.stacks.schedule.answered(target);
+            }
+        }
+        for live in stuck {
+            let waits = live.poll.stacks.is_empty() && self.stacks.schedule.is_under_way(live.target());
+            if waits {
+                self.stacks.held.push(Held { live, until_ns: now_ns.saturating_add(PATIENCE_NS) });
+            } else {
+                self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll);
+            }
+        }
+        self.push_ready(now_ns, next_ns);
+    }
+
+    /// What could be looked at now.
+    fn candidates(&mut self, now_ns: u64) -> Vec<Candidate> {
+        let brackets = self.live.iter().filter_map(|live| {
+            let since_ns = live.poll.since_ns;
+            let kind = match live.is_poll() {
+                true if since_ns >= live.threshold_ns => Kind::Poll,
+                false if since_ns >= OLD_NS => Kind::Job,
+                _ => return None,
+            };
+            Some(Candidate { target: live.target(), kind, since_ns })
+        });
+        let mut candidates: Vec<Candidate> = brackets.collect();
+        let awake_ns = self.pauses.awake(now_ns);
+        if self.pools.has_blocked_jobs(OLD_NS) {
+            let due = self.stacks.known_at_ns.is_none_or(|at_ns| now_ns >= at_ns + THREADS_EVERY_NS);
+            if due {
+                self.stacks.known = self.find_threads();
+                self.stacks.known_at_ns = Some(now_ns);
+            }
+            for (tid, name) in self.stacks.known.iter().take(crate::stacks::schedule::THREADS) {
+                let target = Target { tid: *tid, bracket: None };
+                candidates.push(Candidate { target, kind: Kind::Thread, since_ns: 0 });
+                self.stacks.threads.entry(*tid).or_insert_with(|| SeenThread::new(name, awake_ns));
+            }
+        }
+        self.stacks.threads.retain(|_, thread| awake_ns < thread.seen_at_ns.saturating_add(FORGET_NS));
+        candidates
+    }
+
+    /// Threads called as those of a runtime that are in no bracket and are no worker: jobs of the blocking pool that nobody
+    /// follows run on such ones.
+    fn find_threads(&self) -> Vec<(u32, String)> {
+        let name_of = |tid: u32| std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).ok();
+        let workers = self.lines.iter().filter(|line| line.worker.is_some());
+        let mut names: HashSet<String> = workers.filter_map(|line| name_of(line.tid)).collect();
+        names.insert(format!("{TOKIO_THREAD}\n"));
+        let shown: HashSet<u32> = self
+            .lines
+            .iter()
+            .filter(|line| line.bracket.is_some() || line.worker.is_some() || line.polls)
+            .map(|line| line.tid)
+            .collect();
+        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let tids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+        let mut found: Vec<(u32, String)> = tids
+            .filter(|tid| !shown.contains(tid))
+            .filter_map(|tid| Some((tid, name_of(tid).filter(|name| names.contains(name))?)))
+            .map(|(tid, name)| (tid, name.trim_end().to_owned()))
+            .collect();
+        // The oldest threads of the pool, which have been at work longest.
+        found.sort_unstable();
+        found
+    }
+
+    /// Pushes the events that need not wait any longer.
+    fn push_ready(&mut self, now_ns: u64, next_ns: &mut u64) {
+        for held in std::mem::take(&mut self.stacks.held) {
+            let live = self.live.iter().find(|live| live.target() == held.live.target());
+            let target = held.live.target();
+            match live.cloned() {
+                Some(live) if live.poll.stacks.is_empty() => {
+                    if now_ns < held.until_ns && self.stacks.schedule.is_under_way(target) {
+                        *next_ns = (*next_ns).min(held.until_ns);
+                        self.stacks.held.push(held);
+                    } else {
+                        self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll);
+                    }
+                }
+                Some(live) => self.push_event(now_ns, event::Kind::PollStuck, Some(live.tid), live.poll),
+                None => self.push_event(now_ns, event::Kind::PollStuck, Some(held.tid), held.live.poll),
+            }
+        }
+    }
+
+    /// Pushes events that wait although their stack is not there.
+    pub(super) fn push_held(&mut self, now_ns: u64, which: impl Fn(&Held) -> bool) {
+        if self.stacks.held.is_empty() {
+            return;
+        }
+        let (go, stay) = std::mem::take(&mut self.stacks.held).into_iter().partition(which);
+        self.stacks.held = stay;
+        let go: Vec<Held> = go;
+        for held in go {
+            self.push_event(now_ns, event::Kind::PollStuck, Some(held.tid), held.live.poll);
+        }
+    }
+
+    /// Begins to take the stacks of all open brackets (of these tasks, or of all) and of the threads that may run a job nobody
+    /// follows. `None`: it is too soon after the last time.
+    pub(crate) fn begin_round(&mut self, now_ns: u64, task_ids: &[u64]) -> Option<u64> {
+        if !self.stacks.is_on() {
+            return Some(0);
+        }
+        if self.stacks.last_round_at_ns.is_some_and(|at_ns| now_ns < at_ns + ROUNDS_EVERY_NS) {
+            return None;
+        }
+        self.stacks.last_round_at_ns = Some(now_ns);
+        self.refresh(now_ns);
+        let is_wanted = |live: &&Live| task_ids.is_empty() || task_ids.contains(&live.poll.task_id);
+        let mut targets: Vec<Target> = self.live.iter().filter(is_wanted).map(Live::target).collect();
+        if task_ids.is_empty() {
+            let mut threads = self.find_threads();
+            let left = threads.len().saturating_sub(THREADS_AT_ONCE);
+            self.engine.registry.losses.add(Reason::LostStacks, left as u64);
+            threads.truncate(THREADS_AT_ONCE);
+            let awake_ns = self.pauses.awake(now_ns);
+            for (tid, name) in &threads {
+                targets.push(Target { tid: *tid, bracket: None });
+                self.stacks.threads.entry(*tid).or_insert_with(|| SeenThread::new(name, awake_ns));
+            }
+        }
+        self.stacks.last_round += 1;
+        let round = self.stacks.last_round;
+        let order = |target| Order {
+            target,
+            round: Some(round),
+            is_urgent: false,
+            until_ns: now_ns.saturating_add(ROUND_NS),
+        };
+        let ordered = targets.into_iter().filter(|&target| self.stacks.order(order(target))).count();
+        self.stacks.rounds.insert(round, ordered);
+        Some(round)
+    }
+
+    /// Whether all stacks of a round are there.
+    pub(crate) fn is_round_over(&mut self, round: u64) -> bool {
+        self.take_stacks();
+        self.stacks.rounds.get(&round).is_none_or(|&left| left == 0)
+    }
+
+    /// Its watcher waits no longer.
+    pub(crate) fn end_round(&mut self, round: u64) {
+        self.stacks.rounds.remove(&round);
+        // What was found is on the brackets, and they are described anew.
+        for live in &mut self.live {
+            let watched =
+                self.watched.get(&live.line).filter(|it| it.word == live.word && it.tid == live.tid);
+            if let Some(watched) = watched {
+                live.poll.stacks = watched.shares.list();
+            }
+        }
+    }
+
+    /// Threads without a bracket whose stacks were taken lately, as they go out.
+    pub(crate) fn seen_threads(&self) -> Vec<v1::Thread> {
+        let mut threads: Vec<v1::Thread> = self
+            .stacks
+            .threads
+            .iter()
+            .filter(|(tid, thread)| {
+                let is_open = self.live.iter().any(|live| live.tid == **tid);
+                !is_open && !thread.shares.list.is_empty()
+            })
+            .map(|(&tid, thread)| v1::Thread {
+                tid,
+                poll: None,
+                name: Some(thread.name.clone()),
+                activity: thread.looks.map(|((first_ns, first), (last_ns, last))| {
+                    last.since(&first, last_ns.saturating_sub(first_ns))
+                }),
+                stacks: thread.shares.list(),
+            })
+            .collect();
+        threads.sort_unstable_by_key(|thread| thread.tid);
+        threads
+    }
+}
+
+impl SeenThread {
+    fn new(name: &str, now_ns: u64) -> Self {
+        Self { name: name.to_owned(), shares: Shares::default(), looks: None, seen_at_ns: now_ns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn each_sample_stands_for_the_time_since_the_one_before() {
+        let mut shares = Shares::default();
+        let (sleep, spin) = (StackId(3), StackId(9));
+        shares.add(sleep, 1_100 * MS, 1_000 * MS);
+        shares.add(spin, 1_350 * MS, 1_000 * MS);
+        shares.add(spin, 1_600 * MS, 1_000 * MS);
+        shares.add(sleep, 1_850 * MS, 1_000 * MS);
+        let told: Vec<_> =
+            shares.list().iter().map(|it| (it.stack_sid, it.samples, it.covered_ns / MS)).collect();
+        assert_eq!(told, [(9, 2, 500), (3, 2, 350)]);
+    }
+
+    #[test]
+    fn a_poll_that_is_everywhere_is_told_where_it_is_most_and_uses_little_memory() {
+        let mut shares = Shares::default();
+        for sample in 0..10_000u64 {
+            let stack = if sample % 2 == 0 { 1 } else { sample as u32 + 10 };
+            shares.add(StackId(stack), sample * MS, 0);
+        }
+        assert!(shares.list.len() == REMEMBERED && shares.list().len() == TOLD);
+        assert_eq!((shares.list()[0].stack_sid, shares.list()[0].samples), (1, 5_000));
+    }
+}

@@ -1,0 +1,369 @@
+//! Stacks of threads of this very process. There is one handler in a process: the tests take turns.
+#![allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a library is loaded while signals come, with a clock"
+)]
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use taskscope_proto::v1::interned_stack::End;
+
+use super::*;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> (MutexGuard<'static, ()>, Taker) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    (turn, Taker::install(None).expect("a signal is free"))
+}
+
+/// A thread that does something until it is told to stop.
+struct Busy {
+    tid: u32,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Busy {
+    fn with(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let (stop, tid) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stops, tells) = (Arc::clone(&stop), Arc::clone(&tid));
+        let thread = std::thread::Builder::new().stack_size(4 << 20).spawn(move || {
+            tells.store(crate::registry::lines::current_tid().expect("Linux tells it"), Relaxed);
+            work(&stops);
+        });
+        let thread = thread.expect("a thread can be made");
+        while tid.load(Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        Self { tid: tid.load(Relaxed), stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+#[inline(never)]
+extern "C" fn spins_here(stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        black_box(());
+    }
+    black_box(stop);
+}
+
+#[inline(never)]
+extern "C" fn parks_here(stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+    black_box(stop);
+}
+
+/// `ROOM` words a level.
+#[inline(never)]
+fn digs_down<const ROOM: usize>(stop: &AtomicBool, levels: u32) -> u64 {
+    let mut room = [u64::from(levels); ROOM];
+    black_box(&mut room);
+    if levels > 0 {
+        room[0] += digs_down::<ROOM>(stop, levels - 1);
+    } else {
+        spins_here(stop);
+    }
+    black_box(&mut room);
+    room[0]
+}
+
+/// Asks until the stack holds an address within the first bytes of `function`.
+#[track_caller]
+fn until_in(taker: &mut Taker, busy: &Busy, function: usize, name: &str) -> Unwound {
+    let mut last = None;
+    for _ in 0..500 {
+        let taken = taker.take(busy.tid, 0);
+        if let Ok(taken) = &taken
+            && taken.addresses.iter().any(|&at| (function as u64..function as u64 + 600).contains(&at))
+        {
+            return taken.clone();
+        }
+        last = Some(taken);
+        std::thread::yield_now();
+    }
+    panic!("never in {name}; last seen: {last:x?}");
+}
+
+#[test]
+fn the_stack_of_a_thread_that_spins_and_of_one_that_sleeps_is_whole() {
+    let (_turn, mut taker) = turn();
+    let spins = Busy::with(|stop| spins_here(stop));
+    let taken = until_in(&mut taker, &spins, spins_here as *const () as usize, "spins_here");
+    assert_eq!(taken.end, End::Whole, "{taken:x?}");
+    let parks = Busy::with(|stop| parks_here(stop));
+    let taken = until_in(&mut taker, &parks, parks_here as *const () as usize, "parks_here");
+    assert!(taken.end == End::Whole && taken.addresses.len() > 4, "{taken:x?}");
+}
+
+#[test]
+fn a_stack_that_is_longer_than_what_is_copied_says_so() {
+    let (_turn, mut taker) = turn();
+    // By its bytes: a hundred levels of more than two kilobytes.
+    let long = Busy::with(|stop| {
+        digs_down::<256>(stop, 100);
+    });
+    let taken = until_in(&mut taker, &long, spins_here as *const () as usize, "spins_here");
+    assert!(taken.end == End::TooDeep && (30..70).contains(&taken.addresses.len()), "{taken:x?}");
+    // By its frames.
+    let many = Busy::with(|stop| {
+        digs_down::<8>(stop, 400);
+    });
+    let taken = until_in(&mut taker, &many, spins_here as *const () as usize, "spins_here");
+    assert_eq!((taken.end, taken.addresses.len()), (End::TooDeep, 256));
+}
+
+#[test]
+fn a_thread_that_has_ended_has_no_stack() {
+    let (_turn, mut taker) = turn();
+    let ended = Busy::with(|_| {});
+    let tid = ended.tid;
+    drop(ended);
+    assert_eq!(taker.take(tid, 0), Err(Missing::Ended));
+    // As if it had ended after it was looked at.
+    assert_eq!(taker.ask(tid, None), Err(Missing::Ended));
+}
+
+#[test]
+fn threads_that_begin_and_end_all_the_time_harm_nothing() {
+    let (_turn, mut taker) = turn();
+    let (mut found, mut ended) = (0, 0);
+    for _ in 0..300 {
+        let short = Busy::with(|_| spins_for(Duration::from_micros(100)));
+        match taker.take(short.tid, 0) {
+            Ok(_) => found += 1,
+            // At its end the C library blocks all signals.
+            Err(Missing::Ended | Missing::Late | Missing::Blocks) => ended += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(found + ended, 300);
+}
+
+fn spins_for(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        black_box(());
+    }
+}
+
+#[test]
+fn a_thread_that_blocks_the_signal_is_not_signalled() {
+    let (_turn, mut taker) = turn();
+    let blocks = Busy::with(|stop| {
+        nix::sys::signal::SigSet::all().thread_block().expect("it may");
+        parks_here(stop);
+    });
+    until(|| taker.take(blocks.tid, 0) == Err(Missing::Blocks));
+    let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", blocks.tid));
+    let pending = "SigPnd:\t0000000000000000";
+    assert!(status.expect("it runs").contains(pending), "nothing waits for it");
+}
+
+#[test]
+fn a_signal_that_comes_late_does_nothing() {
+    let (_turn, mut taker) = turn();
+    let unblock = Arc::new(AtomicBool::new(false));
+    let unblocks = Arc::clone(&unblock);
+    let late = Busy::with(move |stop| {
+        nix::sys::signal::SigSet::all().thread_block().expect("it may");
+        spins_here(&unblocks);
+        nix::sys::signal::SigSet::all().thread_unblock().expect("it may");
+        spins_here(stop);
+    });
+    until(|| taker.take(late.tid, 0) == Err(Missing::Blocks));
+    // It was not seen to block it.
+    assert_eq!(taker.ask(late.tid, None), Err(Missing::Late));
+    // The signal waits for it: there is no second one.
+    unblock.store(true, Relaxed);
+    let taken = until_in(&mut taker, &late, spins_here as *const () as usize, "spins_here");
+    assert_eq!(taken.end, End::Whole);
+    assert_eq!(taker.handler.answer(), Answer::Done);
+}
+
+#[track_caller]
+fn until(mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it did not become so");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_thread_finds_its_errno_as_it_left_it() {
+    let (_turn, mut taker) = turn();
+    let wrong = Arc::new(AtomicU64::new(0));
+    let counts = Arc::clone(&wrong);
+    let busy = Busy::with(move |stop| {
+        while !stop.load(Relaxed) {
+            nix::errno::Errno::from_raw(77).set();
+            for turn in 0..1_000 {
+                black_box(turn);
+            }
+            counts.fetch_add(u64::from(nix::errno::Errno::last_raw() != 77), Relaxed);
+        }
+    });
+    let taken = (0..300).filter(|_| taker.take(busy.tid, 0).is_ok()).count();
+    assert!(taken > 200, "{taken} of 300");
+    drop(busy);
+    assert_eq!(wrong.load(Relaxed), 0);
+}
+
+#[test]
+fn code_of_the_kernels_own_page_is_unwound_too() {
+    let (_turn, mut taker) = turn();
+    let asks = Busy::with(|stop| {
+        while !stop.load(Relaxed) {
+            black_box(Instant::now());
+        }
+    });
+    let mut inside = 0;
+    for _ in 0..300 {
+        let Ok(taken) = taker.take(asks.tid, 0) else { continue };
+        let module = taken.addresses.first().and_then(|&at| taker.modules.of(at));
+        inside += usize::from(module.is_some_and(|module| module.path == "[vdso]"));
+        assert_eq!(taken.end, End::Whole, "{taken:x?}");
+    }
+    // Where the kernel's clock cannot be read there, it is a system call.
+    println!("{inside} of 300 in [vdso]");
+}
+
+#[test]
+fn a_sample_takes_a_few_microseconds_of_the_thread() {
+    let (_turn, mut taker) = turn();
+    if !crate::native::HAS_COUNTER {
+        return;
+    }
+    let clock = crate::clock::Clock::start();
+    let busy = Busy::with(|stop| {
+        digs_down::<64>(stop, 20);
+    });
+    let mut took: Vec<u64> = (0..300)
+        .filter_map(|_| taker.take(busy.tid, 0).ok().map(|_| clock.between(0, taker.copied.took)))
+        .collect();
+    took.sort_unstable();
+    let median_ns = took.get(took.len() / 2).copied();
+    println!("median {median_ns:?} ns in the handler");
+    assert!(median_ns.is_some_and(|ns| (1..=50_000).contains(&ns)), "{took:?}");
+}
+
+#[test]
+fn files_have_the_build_id_that_their_linker_gave_them() {
+    let (_turn, mut taker) = turn();
+    let busy = Busy::with(|stop| parks_here(stop));
+    let taken = until_in(&mut taker, &busy, parks_here as *const () as usize, "parks_here");
+    let libc = taken.addresses.iter().filter_map(|&at| taker.modules.of(at));
+    let libc: Vec<_> = libc.filter(|module| module.path.contains("libc")).collect();
+    assert!(!libc.is_empty() && libc.iter().all(|module| module.build_id.len() >= 8), "{libc:?}");
+}
+
+/// How many are taken in the test below; `cargo xtask verify` sets it.
+fn samples() -> u32 {
+    let set = std::env::var("TASKSCOPE_STACK_SAMPLES").ok();
+    set.map_or(3_000, |number| number.parse().expect("TASKSCOPE_STACK_SAMPLES is a number"))
+}
+
+/// Allocates and frees, so that the allocator's locks are often held when the signal comes.
+fn allocates(stop: &AtomicBool) {
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for turn in 0.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        kept.push(vec![1; (turn * 977) % 70_000 + 1]);
+        if kept.len() > 50 {
+            kept.swap_remove((turn * 31) % 50);
+        }
+        // Of a size that is mapped on its own.
+        black_box(vec![1u8; 300_000]);
+    }
+}
+
+/// Loads and unloads a library, so that the loader's lock is often held, and code comes and goes.
+fn loads(stop: &AtomicBool) {
+    for turn in 0.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        let name = [c"libm.so.6", c"libresolv.so.2", c"libutil.so.1"][turn % 3];
+        // SAFETY: these libraries of the system run no code of their own when they are loaded and unloaded, and nothing of them
+        // is used.
+        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
+        if !library.is_null() {
+            // SAFETY: it was just loaded, and is unloaded once.
+            unsafe { libc::dlclose(library) };
+        }
+    }
+}
+
+/// Two threads that wake one another: one wake-up that is lost, and both stand still.
+fn passes(mine: &Receiver<()>, theirs: &SyncSender<()>, count: &AtomicU64, stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        match mine.recv_timeout(Duration::from_secs(20)) {
+            Ok(()) => count.fetch_add(1, Relaxed),
+            // The other one has stopped.
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => panic!("a wake-up was lost"),
+        };
+        if theirs.send(()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn thousands_of_samples_under_load_harm_nothing() {
+    let (_turn, mut taker) = turn();
+    let count = Arc::new(AtomicU64::new(0));
+    let ((to_one, of_one), (to_other, of_other)) = (sync_channel(1), sync_channel(1));
+    to_one.send(()).expect("there is room");
+    let (counts, counts_too) = (Arc::clone(&count), Arc::clone(&count));
+    let threads = vec![
+        Busy::with(allocates),
+        Busy::with(allocates),
+        Busy::with(loads),
+        Busy::with(|stop| spins_here(stop)),
+        Busy::with(move |stop| passes(&of_one, &to_other, &counts, stop)),
+        Busy::with(move |stop| passes(&of_other, &to_one, &counts_too, stop)),
+    ];
+    let clock = crate::clock::Clock::start();
+    let (mut whole, mut not_whole, mut missing) = (0, 0, 0);
+    for sample in 0..samples() {
+        let tid = threads[sample as usize % threads.len()].tid;
+        match taker.take(tid, clock.at(clock.now())).map(|taken| taken.end) {
+            Ok(End::Whole) => whole += 1,
+            // The loader was at work on the library that it was in.
+            Ok(_) => not_whole += 1,
+            Err(Missing::Late) => missing += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    println!("{whole} whole, {not_whole} not, {missing} too late");
+    let before = count.load(Relaxed);
+    until(|| count.load(Relaxed) > before + 100);
+    for mut busy in threads {
+        busy.stop.store(true, Relaxed);
+        let thread = busy.thread.take().expect("it was not joined yet");
+        assert!(thread.join().is_ok());
+    }
+    assert!(whole > samples() / 2, "{whole} whole, {not_whole} not, {missing} too late");
+    assert!(not_whole < samples() / 20, "{whole} whole, {not_whole} not, {missing} too late");
+}

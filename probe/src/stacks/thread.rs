@@ -1,0 +1,170 @@
+//! `taskscope-stacks`: takes the stacks that the sampler wants, one after the other.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::handler::Refused;
+use super::table::File;
+use super::taker::{Missing, Off, Taker};
+use super::{Answer, NoStack, Order, Stacks, State};
+use crate::capture::panics;
+use crate::engine::Engine;
+use crate::say::say;
+
+const CHOOSE_SIGNAL: &str = "choose a signal that is free, by TASKSCOPE_STACK_SIGNAL=NUMBER";
+
+/// Times in a row.
+const FOR_GOOD: u32 = 3;
+/// Threads of which it is known.
+const THREADS: usize = 1024;
+
+/// Starts it. Where the system refuses a thread, no stacks are taken.
+pub(super) fn spawn(
+    stacks: &'static Stacks,
+    engine: &'static Engine,
+    orders: Receiver<Order>,
+    answers: Sender<Answer>,
+) {
+    let spawned = std::thread::Builder::new().name("taskscope-stacks".to_owned()).spawn(move || {
+        panics::guard_this_thread();
+        // The application's signals are for its own threads.
+        let _ = nix::sys::signal::SigSet::all().thread_block();
+        if std::panic::catch_unwind(move || run(stacks, engine, &orders, &answers)).is_err() {
+            stacks.switch_off("a defect stopped it".to_owned(), "report it");
+            say(format_args!("no stacks are taken any more; the service runs on"));
+        }
+    });
+    if let Err(error) = spawned {
+        stacks.switch_off(format!("no thread for it: {error}"), "");
+        say(format_args!("no thread for stacks: {error}; the service runs on without"));
+    }
+}
+
+fn run(stacks: &Stacks, engine: &Engine, orders: &Receiver<Order>, answers: &Sender<Answer>) {
+    let mut taker = match Taker::install(stacks.wanted.signal) {
+        Ok(taker) => taker,
+        Err(refused) => {
+            let (reason, hint) = why_not(refused);
+            say(format_args!("no stacks are taken: {reason}; hint: {hint}"));
+            stacks.switch_off(reason, hint);
+            return;
+        }
+    };
+    *stacks.state() = State::On { signal: taker.signal() };
+    let mut blocked = Blocked::default();
+    while let Ok(order) = orders.recv() {
+        let stack = if stacks.is_on() {
+            take(stacks, engine, &mut taker, &mut blocked, order)
+        } else {
+            Err(NoStack::Off)
+        };
+        if answers.send(Answer { order, at: engine.registry.clock.now(), stack }).is_err() {
+            return;
+        }
+        if order.is_urgent {
+            stacks.news.notify_one();
+        }
+    }
+}
+
+/// How often in a row each thread was seen to block the signal. The C library does so for a moment where a thread ends or
+/// another program is started, and that is nothing to tell.
+#[derive(Default)]
+struct Blocked {
+    times: HashMap<u32, u32>,
+}
+
+impl Blocked {
+    /// Whether a thread blocks it for good.
+    fn saw(&mut self, tid: u32, blocks: bool) -> bool {
+        if !blocks {
+            self.times.remove(&tid);
+            return false;
+        }
+        if self.times.len() == THREADS {
+            self.times.clear();
+        }
+        let times = self.times.entry(tid).or_default();
+        *times = times.saturating_add(1);
+        *times >= FOR_GOOD
+    }
+}
+
+fn take(
+    stacks: &Stacks,
+    engine: &Engine,
+    taker: &mut Taker,
+    blocked: &mut Blocked,
+    order: Order,
+) -> Result<super::StackId, NoStack> {
+    let clock = &engine.registry.clock;
+    let now_ns = clock.at(clock.now());
+    let still_open = || {
+        order.target.bracket.is_none_or(|(position, word)| {
+            let view = engine.registry.lines.get(position).and_then(|line| line.view());
+            view.is_some_and(|view| {
+                view.tid == order.target.tid && view.bracket.is_some_and(|bracket| bracket.start == word)
+            })
+        })
+    };
+    if now_ns >= order.until_ns {
+        return Err(NoStack::Lost);
+    }
+    if !still_open() {
+        return Err(NoStack::Over);
+    }
+    let taken = taker.take(order.target.tid, now_ns);
+    let blocks = blocked.saw(order.target.tid, taken == Err(Missing::Blocks));
+    stacks.blocked.fetch_or(blocks, Relaxed);
+    let unwound = taken.map_err(|missing| match missing {
+        Missing::Ended => NoStack::Over,
+        Missing::Late | Missing::Blocks => NoStack::Lost,
+        Missing::Off(off) => {
+            let (reason, hint) = why_no_more(off);
+            say(format_args!("no stacks are taken any more: {reason}; hint: {hint}"));
+            stacks.switch_off(reason, hint);
+            NoStack::Off
+        }
+    })?;
+    // Else it is the stack of something else.
+    if !still_open() {
+        return Err(NoStack::Over);
+    }
+    let frames = unwound.addresses.iter().map(|&address| match taker.modules.of(address) {
+        Some(module) => {
+            let file = File { path: module.path.clone(), build_id: module.build_id.clone() };
+            (Some(file), module.in_file(address))
+        }
+        None => (None, address),
+    });
+    stacks.table().intern(frames, unwound.end).ok_or(NoStack::Lost)
+}
+
+fn why_not(refused: Refused) -> (String, &'static str) {
+    let reason = match refused {
+        Refused::Taken(signal) => format!("the application has an action of its own for signal {signal}"),
+        Refused::NoneFree => "the application has an action of its own for every real-time signal".to_owned(),
+        Refused::NotRealTime(signal) => format!("signal {signal} is no real-time signal"),
+        Refused::Failed(errno) => {
+            format!("the system refuses a handler: {}", std::io::Error::from_raw_os_error(errno))
+        }
+    };
+    (reason, CHOOSE_SIGNAL)
+}
+
+fn why_no_more(off: Off) -> (String, &'static str) {
+    match off {
+        Off::Taken(signal) => {
+            (format!("the application has given signal {signal} an action of its own"), CHOOSE_SIGNAL)
+        }
+        Off::Refused(errno) => (
+            format!("the system refuses the signal: {}", std::io::Error::from_raw_os_error(errno)),
+            "allow `rt_tgsigqueueinfo` in the service's seccomp profile",
+        ),
+        Off::Unreadable => (
+            "the system does not let the process read its own memory".to_owned(),
+            "allow `process_vm_readv` in the service's seccomp profile",
+        ),
+    }
+}
