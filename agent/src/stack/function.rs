@@ -240,6 +240,12 @@ mod tests {
                 "tokio::runtime::task::core::{closure}",
                 Some("tokio"),
             ),
+            (
+                "lend<&mut api::Context>",
+                "/home/a/ts/probe/src/capture/waker.rs",
+                "taskscope_probe::capture::waker::lend",
+                Some("taskscope_probe"),
+            ),
             // Which crate a file of the user's is of, its path does not tell for sure.
             ("nap", "/home/a/api/src/login.rs", "login::nap", None),
             ("nap", "/home/a/api/src/main.rs", "nap", None),

@@ -99,7 +99,7 @@ fn overview_with_the_details_of_an_event() {
 
 #[test]
 fn workers_and_events_show_the_line_that_they_are_on() {
-    check("overview_code", |scene| with_code(scene), Scene::live);
+    check("overview_code", with_code, Scene::live);
 }
 
 #[test]
