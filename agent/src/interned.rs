@@ -23,8 +23,16 @@ pub(crate) struct Stacks {
     modules: BTreeMap<u32, Arc<Module>>,
     raw: BTreeMap<u32, Raw>,
     named: HashMap<u32, Shared>,
-    /// Why a stack has no line, in words.
-    missing: Option<String>,
+    missing: Option<Missing>,
+}
+
+/// Why stacks have no line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// In words, without a full stop.
+    pub(crate) why: String,
+    /// What to do.
+    pub(crate) hint: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -93,9 +101,10 @@ impl Stacks {
                 || raw.frames.iter().map(|(module, address)| Frame::unnamed(module.clone(), *address));
             self.named.entry(sid).or_insert_with(|| Arc::new(Stack::of(unnamed().collect(), raw.end)));
         }
-        self.missing = Some(format!(
-            "names were not read within {seconds} s (they are as large as that, or on a slow disk)"
-        ));
+        self.missing = Some(Missing {
+            why: format!("the names were not read within {seconds} s"),
+            hint: "ask again: what was read once is read faster; or use a debug file that is split off and smaller",
+        });
     }
 
     /// `None`: there is no such stack, or its names are not known yet.
@@ -107,23 +116,22 @@ impl Stacks {
         share::by_line(shares, |sid| self.stack(sid))
     }
 
-    /// Why a stack has no line, and what to do: one sentence without its full stop. `None`: all have theirs.
-    pub(crate) fn missing(&self) -> Option<&str> {
-        self.missing.as_deref()
+    /// Why a stack has no line; `None`: all have theirs.
+    pub(crate) fn missing(&self) -> Option<&Missing> {
+        self.missing.as_ref()
     }
 }
 
 /// What keeps a stack from having a line: the first module of it that could hold the user's code, and has no lines.
-fn missing(symbols: &Symbols, stack: &Stack) -> Option<String> {
+fn missing(symbols: &Symbols, stack: &Stack) -> Option<Missing> {
     let mut modules = stack.frames.iter().filter_map(|frame| frame.module.as_ref());
     modules.find_map(|module| match symbols.names(module) {
-        Some(Names::Missing(why)) if !module.is_of_system() => Some(format!("{why} ({HINT})")),
+        Some(Names::Missing(why)) if !module.is_of_system() => Some(Missing { why, hint: HINT }),
         _ => None,
     })
 }
 
-/// What to do where names are missing.
-pub(crate) const HINT: &str =
+const HINT: &str =
     "give the folder of its unstripped copy or debug file with --debug-dir DIR or TASKSCOPE_DEBUG_DIR";
 
 /// The stacks that a poll refers to.
@@ -152,6 +160,59 @@ pub(crate) fn coverage(capabilities: &[v1::Capability]) -> Option<&v1::Capabilit
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Places;
+
+    fn stack(sid: u32, modules: Vec<u32>, addresses: Vec<u64>) -> v1::InternedStack {
+        v1::InternedStack { stack_sid: sid, module_ids: modules, addresses, end: End::Whole.into() }
+    }
+
+    #[test]
+    fn a_stack_that_cannot_be_is_forgotten_and_memory_has_a_limit() {
+        let mut stacks = Stacks::default();
+        stacks.extend(&v1::Frame {
+            modules: vec![v1::Module { id: 1, path: "x".repeat(1 << 20), build_id: vec![] }],
+            stacks: vec![
+                stack(1, vec![1, 1], vec![5]),
+                stack(2, vec![1; 2_000], vec![5; 2_000]),
+                stack(0, vec![1], vec![5]),
+                // Of a module that was not sent.
+                stack(3, vec![9], vec![5]),
+            ],
+            ..Default::default()
+        });
+        assert_eq!((stacks.modules.len(), stacks.raw.len()), (0, 1));
+        for first in (4..100_000).step_by(10_000) {
+            let many = (first..first + 10_000).map(|sid| stack(sid, vec![], vec![])).collect();
+            stacks.extend(&v1::Frame { stacks: many, ..Default::default() });
+        }
+        assert_eq!(stacks.raw.len(), KEPT);
+    }
+
+    #[tokio::test]
+    async fn what_no_file_tells_is_shown_by_its_address_with_what_to_do() {
+        let mut stacks = Stacks::default();
+        stacks.extend(&v1::Frame {
+            modules: vec![v1::Module { id: 1, path: "/nowhere/api".into(), build_id: vec![0xab; 20] }],
+            stacks: vec![stack(1, vec![1, 0], vec![0x1234, 0x99])],
+            ..Default::default()
+        });
+        let symbols = Symbols::of(Places::default());
+        let mut answers = symbols.answers();
+        while !stacks.look_up(&symbols, [1, 2].into_iter()) {
+            answers.changed().await.expect("somebody answers");
+        }
+        let stack = stacks.stack(1).expect("it was answered");
+        let words: Vec<String> = stack.shown().map(|(frame, _)| crate::stack::frame_words(frame)).collect();
+        assert_eq!(words, ["api+0x1234", "0x99"]);
+        let missing = stacks.missing().expect("it is told");
+        assert!(missing.why.starts_with("no file for /nowhere/api (build-id abab"), "{missing:?}");
+        assert!(missing.why.ends_with("it is not on this machine"), "{missing:?}");
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod fixture {
     //! Stacks as tests write them.
 
@@ -164,7 +225,7 @@ pub(crate) mod fixture {
         }
 
         pub(crate) fn say_missing(&mut self, why: &str) {
-            self.missing = Some(why.to_owned());
+            self.missing = Some(Missing { why: why.to_owned(), hint: HINT });
         }
     }
 

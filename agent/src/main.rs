@@ -159,7 +159,7 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         target => {
             let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
             if let Some(partly) = stacks::allowed(&connection.description)? {
-                eprintln!("taskscope: {partly}");
+                complain(&format!("taskscope: {partly}"));
             }
             let mut model = Model::new(connection.description.clone());
             model.apply(connection.ask(stacks::request(&options.tasks)).await?);
@@ -183,10 +183,10 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         print(&shown.text())?;
     }
     for task in stacks::idle(&options.tasks, &running) {
-        eprintln!("taskscope: task {task} runs nothing now");
+        complain(&format!("taskscope: task {task} runs nothing now"));
     }
     if let Some(missing) = model.stacks.missing() {
-        eprintln!("taskscope: {missing}");
+        complain(&format!("taskscope: {}\nhint: {}", missing.why, missing.hint));
     }
     Ok(())
 }

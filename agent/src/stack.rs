@@ -214,3 +214,117 @@ pub(crate) fn end_words(end: End) -> Option<&'static str> {
 }
 
 pub(crate) type Shared = Arc<Stack>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Module;
+
+    /// The stacks of `stack/taken.txt` with their titles.
+    fn taken() -> Vec<(String, Stack)> {
+        let module = |path: &str| Some(Arc::new(Module { path: path.to_owned(), build_id: vec![] }));
+        let (program, libc) = (module("/srv/bin/sample-api"), module("/usr/lib/x86_64-linux-gnu/libc.so.6"));
+        let frame = |line: &str| {
+            let (line, module) = line.strip_prefix('!').map_or((line, &program), |line| (line, &libc));
+            let mut parts = line.split('|');
+            let mut part = || parts.next().filter(|part| !part.is_empty());
+            Frame {
+                function: part().map(str::to_owned),
+                file: part().map(str::to_owned),
+                line: part().and_then(|line| line.parse().ok()),
+                module: module.clone(),
+                ..Frame::default()
+            }
+        };
+        let text = include_str!("stack/taken.txt");
+        let stacks = text.split("\n\n").skip(1).filter_map(|stack| stack.trim_start().split_once('\n'));
+        stacks
+            .map(|(title, frames)| {
+                let end = if title.contains("task") { End::TooDeep } else { End::Whole };
+                (title.to_owned(), Stack::of(frames.lines().map(frame).collect(), end))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn stacks_of_every_build_are_cut_and_end_at_their_line() {
+        let mut out = String::new();
+        for (title, stack) in taken() {
+            let on = stack.words().unwrap_or_else(|| "–".to_owned());
+            out.push_str(&format!("{title}\n  {:?}, in {on}\n", stack.thread));
+            for (frame, is_line) in stack.shown() {
+                out.push_str(&format!("  {} {}\n", if is_line { ">" } else { " " }, frame_words(frame)));
+            }
+        }
+        insta::assert_snapshot!(out);
+    }
+
+    fn stack(frames: &[&str]) -> Stack {
+        Stack::of(frames.iter().map(|text| crate::interned::fixture::frame(text)).collect(), End::Whole)
+    }
+
+    fn shown(stack: &Stack) -> Vec<String> {
+        stack.shown().map(|(frame, _)| frame.function.clone().unwrap_or_default()).collect()
+    }
+
+    const POLL: &str = "tokio::runtime::task::core::Core<T,S>::poll@/c/registry/src/x/tokio-1.54.1/src/runtime/task/core.rs:380";
+    const BLOCK_ON: &str =
+        "tokio::runtime::runtime::Runtime::block_on@/c/registry/src/x/tokio-1.54.1/src/runtime/runtime.rs:3";
+
+    #[test]
+    fn a_task_inside_a_task_is_shown_where_the_users_code_is() {
+        // A runtime of its own, inside of a task: what its future does is the inner one's.
+        let inner = stack(&[
+            "read",
+            "api::inner@/a/api/src/inner.rs:1",
+            BLOCK_ON,
+            "api::outer@/a/api/src/outer.rs:2",
+            POLL,
+        ]);
+        assert_eq!(
+            (shown(&inner), inner.words()),
+            (vec!["read".into(), "api::inner".into()], Some("read, src/inner.rs:1".into()))
+        );
+        // It waits for something: the code that called it is the line.
+        let outer = stack(&[
+            "epoll_wait",
+            BLOCK_ON,
+            "api::outer@/a/api/src/outer.rs:2",
+            POLL,
+            "api::main@/a/api/src/main.rs:9",
+        ]);
+        assert_eq!(outer.words(), Some("tokio::runtime::runtime::Runtime::block_on, src/outer.rs:2".into()));
+        assert_eq!(shown(&outer).len(), 3);
+        // Without any of the user's code, `main` around the runtime is no line.
+        let none = stack(&[
+            "read",
+            "std::fs::read@/rustc/1/library/std/src/fs.rs:1",
+            POLL,
+            "api::main@/a/api/src/main.rs:9",
+        ]);
+        assert_eq!((shown(&none).len(), none.words()), (2, Some("std::fs::read".into())));
+    }
+
+    #[test]
+    fn a_wrapper_around_the_future_and_the_way_the_stack_was_taken_are_left_out() {
+        let wrapped = stack(&[
+            "__restore_rt",
+            "api::work@/a/api/src/work.rs:1",
+            "<core::pin::Pin<P> as core::future::future::Future>::poll@/rustc/1/library/core/src/future/future.rs:133",
+            "<taskscope_probe::Wrapped<F> as core::future::future::Future>::poll@/a/taskscope/probe/src/wrapped.rs:9",
+            POLL,
+        ]);
+        assert_eq!(shown(&wrapped), ["api::work"]);
+    }
+
+    #[test]
+    fn a_stack_without_any_name_is_shown_whole_and_says_nothing() {
+        let module = Arc::new(Module { path: "/srv/bin/api".into(), build_id: vec![1] });
+        let unnamed =
+            Stack::of(vec![Frame::unnamed(Some(module), 0x1f3a0), Frame::unnamed(None, 0x10)], End::Lost);
+        assert_eq!((unnamed.words(), unnamed.thread, unnamed.line()), (None, Thread::Unknown, None));
+        let words: Vec<String> = unnamed.shown().map(|(frame, _)| frame_words(frame)).collect();
+        assert_eq!(words, ["api+0x1f3a0", "0x10"]);
+        assert_eq!(Stack::of(vec![], End::Lost).shown().count(), 0);
+    }
+}

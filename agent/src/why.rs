@@ -5,7 +5,7 @@ use taskscope_proto::v1::pool::Kind as Pool;
 use taskscope_proto::v1::{self, capability::Coverage, capability::Kind, loss::Reason};
 use taskscope_proto::words;
 
-use crate::interned;
+use crate::interned::{self, Missing};
 use crate::model::Model;
 use crate::rules::{self, Finding, Severity};
 
@@ -146,7 +146,8 @@ fn lines_unseen(model: &Model) -> Option<String> {
     }
     let stacks = interned::coverage(&model.capabilities)?;
     if stacks.coverage() == Coverage::Full {
-        return model.stacks.missing().map(|missing| format!("the line: {missing}"));
+        let said = |missing: &Missing| format!("the line: {} ({})", missing.why, missing.hint);
+        return model.stacks.missing().map(said);
     }
     let hint = if stacks.hint.is_empty() { String::new() } else { format!(" ({})", stacks.hint) };
     Some(format!("the line: {}{hint}", stacks.reason))
@@ -262,10 +263,13 @@ mod tests {
         assert!(last(&healthy).is_some_and(|line| line.starts_with("healthy.")));
         let mut stripped = stuck(poll(2 * S), stacks_are(Coverage::Full));
         assert!(last(&stripped).is_some_and(|line| line.starts_with("STUCK")), "nothing is missing");
-        stripped.stacks.say_missing("/srv/bin/api is stripped (give DIR)");
+        stripped.stacks.say_missing("/srv/bin/api is stripped");
         assert_eq!(
             last(&stripped).as_deref(),
-            Some("not seen: the line: /srv/bin/api is stripped (give DIR).")
+            Some(
+                "not seen: the line: /srv/bin/api is stripped (give the folder of its unstripped copy or debug file with \
+                 --debug-dir DIR or TASKSCOPE_DEBUG_DIR)."
+            )
         );
     }
 

@@ -31,7 +31,7 @@ fn refused(answer: &Answer, code: i32) {
 /// Every command that attaches refuses this target in the same way.
 #[track_caller]
 fn every_command_refuses(target: &str, code: i32) {
-    for command in ["status", "why", "tasks", "pending", "pools"] {
+    for command in ["status", "why", "tasks", "pending", "pools", "stacks"] {
         refused(&Agent::with([command, target]).run(), code);
     }
 }

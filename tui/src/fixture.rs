@@ -8,7 +8,9 @@ use taskscope_proto::row::Wakes;
 use taskscope_proto::v1::{self, capability, event, loss, pool, runtime, thread_activity, worker};
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind, TaskState};
 
-use crate::app::{App, Command, LinkView, Message, Options, Sentence, Severity, StripView, TargetChoice};
+use crate::app::{
+    App, Code, CodeOf, Command, LinkView, Message, Options, Sentence, Severity, StripView, TargetChoice,
+};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const S: u64 = 1_000_000_000;
@@ -518,6 +520,30 @@ pub(crate) fn sentences() -> Vec<Sentence> {
 }
 
 /// A service with nothing to say.
+/// Where the workers of [`frame`] are, the tasks that they poll, and where two of its events were.
+pub(crate) fn code() -> Vec<Code> {
+    let sleeps = |of| Code {
+        of,
+        on: "std::thread::sleep, src/storage.rs:37".into(),
+        words: "2.9 of 3.1 s in std::thread::sleep, src/storage.rs:37".into(),
+        stack: [
+            ("clock_nanosleep", false),
+            ("std::sys::nanosleep at std/src/sys/thread/unix.rs:553", false),
+            ("std::thread::sleep at std/src/thread/functions.rs:289", false),
+            ("shop::storage::Storage::look_up at src/storage.rs:37", true),
+            ("shop::api::resize at src/api.rs:88", false),
+        ]
+        .map(|(frame, is_line)| (frame.to_owned(), is_line))
+        .into(),
+    };
+    let mut deep = sleeps(CodeOf::Event(103));
+    (deep.on, deep.words) =
+        ("bcrypt::hash, src/login.rs:40".into(), "in bcrypt::hash, src/login.rs:40".into());
+    deep.stack = (0..30).map(|at| (format!("depth::f{at} at src/depth.rs:{at}"), at == 25)).collect();
+    let of = [CodeOf::Thread(4243), CodeOf::Thread(4244), CodeOf::Task(9_214), CodeOf::Event(105)];
+    of.map(sleeps).into_iter().chain([deep]).collect()
+}
+
 pub(crate) fn healthy() -> (v1::Frame, Vec<Sentence>) {
     let idle = |index: u32| v1::Worker {
         index,

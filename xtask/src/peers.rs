@@ -14,13 +14,15 @@ pub(crate) struct Peer {
 const VALGRIND: Peer = Peer { program: "valgrind", package: "valgrind" };
 
 /// All that the tests use.
-const PEERS: [Peer; 3] = [
+const PEERS: [Peer; 5] = [
     // A real terminal for the dashboard.
     Peer { program: "tmux", package: "tmux" },
     // A real client's load on mini-redis.
     Peer { program: "redis-benchmark", package: "redis-tools" },
-    // Takes the names out of a program; and objcopy, which keeps them.
+    // Programs as they are built for production: stripped, their debug information elsewhere.
+    Peer { program: "readelf", package: "binutils" },
     Peer { program: "strip", package: "binutils" },
+    Peer { program: "objcopy", package: "binutils" },
 ];
 
 /// Installs as root. Services that a package might start are kept from starting while it runs.

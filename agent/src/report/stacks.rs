@@ -457,3 +457,189 @@ pub(crate) fn idle(tasks: &[u64], running: &[Running]) -> Vec<String> {
     let runs = |task: u64| running.iter().any(|running| running.task() == Some(task));
     tasks.iter().filter(|&&task| !runs(task)).map(|&task| id_words(TaskId(task).0)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::interned::fixture::{frame, hashing, share, sleeping};
+    use crate::rules::fixture::{MS, S, model, poll};
+
+    fn options(change: impl FnOnce(&mut cli::Stacks)) -> cli::Stacks {
+        let mut options = cli::Stacks {
+            target: None,
+            tasks: vec![],
+            all_frames: false,
+            json: false,
+            folded: false,
+            html: None::<PathBuf>,
+            names: cli::Names::default(),
+        };
+        change(&mut options);
+        options
+    }
+
+    /// A labelled task that hashes, one without a name, a bracketed job, and threads without a bracket.
+    fn fixture() -> Model {
+        let hashes = v1::LivePoll {
+            task_id: 17,
+            name_sid: 3,
+            stacks: vec![share(2, 1, 100 * MS), share(1, 5, 2_900 * MS)],
+            activity: Some(v1::ThreadActivity {
+                state: v1::thread_activity::State::OnCpu.into(),
+                on_cpu_ns: Some(3 * S),
+                observed_ns: 3 * S,
+                ..Default::default()
+            }),
+            ..poll(3_100 * MS)
+        };
+        let unnamed = v1::LivePoll {
+            task_id: 18,
+            label_sid: 0,
+            stacks: vec![share(5, 1, 0)],
+            activity: None,
+            ..poll(200 * MS)
+        };
+        let none = v1::LivePoll { task_id: 19, label_sid: 0, name_sid: 5, stacks: vec![], ..poll(S / 10) };
+        let worker = |tid, poll| v1::Worker { tid: Some(tid), poll: Some(poll), ..Default::default() };
+        let thread = |tid, sid, covered_ns| v1::Thread {
+            tid,
+            name: Some("tokio-rt-worker".into()),
+            activity: poll(0).activity,
+            stacks: vec![share(sid, 2, covered_ns)],
+            ..Default::default()
+        };
+        let mut model = model(v1::Frame {
+            runtimes: vec![v1::Runtime {
+                workers: vec![
+                    worker(71, hashes),
+                    worker(72, unnamed),
+                    worker(73, none),
+                    v1::Worker::default(),
+                ],
+                ..Default::default()
+            }],
+            threads: vec![thread(81, 3, 9 * S), thread(82, 4, 60 * S), thread(83, 5, S)],
+            ..Default::default()
+        });
+        let pool = "/c/registry/src/x/tokio-1.54.1/src/runtime/blocking/pool.rs:1";
+        let task = "/c/registry/src/x/tokio-1.54.1/src/runtime/blocking/task.rs:42";
+        let in_pool = |inner: &[&str], run: &str| {
+            let run = [format!("{run}@{task}"), format!("tokio::runtime::blocking::pool::Inner::run@{pool}")];
+            inner.iter().copied().chain(run.iter().map(String::as_str)).map(frame).collect::<Vec<_>>()
+        };
+        model.stacks.insert(1, hashing());
+        model.stacks.insert(2, sleeping(7));
+        let job = "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll";
+        model.stacks.insert(3, in_pool(&["read", "api::thumb::make@/home/a/api/src/thumb.rs:11"], job));
+        model.stacks.insert(4, in_pool(&["syscall"], "tokio::runtime::blocking::pool::Inner::run"));
+        let unnamed = |address| Frame { function: None, address, ..frame("api::x") };
+        model.stacks.insert(5, vec![unnamed(0x1f3a0), unnamed(0x20440)]);
+        model
+    }
+
+    fn shown(options: cli::Stacks, show: impl Fn(&Shown<'_>) -> String) -> String {
+        let model = fixture();
+        show(&Shown { model: &model, running: &running(&model), options: &options })
+    }
+
+    #[test]
+    fn a_block_for_each_that_runs_with_the_line_marked() {
+        insta::assert_snapshot!(shown(options(|_| ()), |it| it.text()));
+    }
+
+    #[test]
+    fn all_frames_are_shown_when_they_are_asked_for() {
+        let all = shown(options(|it| (it.all_frames, it.tasks) = (true, vec![17])), |it| it.text());
+        assert!(
+            all.contains(
+                "\n    tokio::runtime::task::core::Core::poll at tokio/src/runtime/task/core.rs:380\n"
+            ),
+            "{all}"
+        );
+        assert!(!shown(options(|_| ()), |it| it.text()).contains("Core::poll"));
+    }
+
+    #[test]
+    fn only_the_tasks_that_were_named() {
+        let text = shown(options(|it| it.tasks = vec![18]), |it| it.text());
+        assert!(text.starts_with("task 18, ") && text.lines().count() == 3, "{text}");
+        let none = shown(options(|it| it.tasks = vec![99]), |it| it.text());
+        assert_eq!(none, "nothing runs now: no poll, and no job of a blocking pool.\n");
+        assert_eq!(idle(&[17, 99, TaskId::OWN | 4], &running(&fixture())), ["99", "p4"]);
+    }
+
+    #[test]
+    fn the_json_holds_its_interface() {
+        insta::assert_snapshot!(shown(options(|_| ()), |shown| shown.json().expect("it serialises")));
+    }
+
+    #[test]
+    fn folded_stacks_begin_with_who_and_end_with_the_count() {
+        insta::assert_snapshot!(shown(options(|_| ()), |it| it.folded()));
+    }
+
+    #[test]
+    fn the_page_is_as_wide_as_the_time() {
+        let page = shown(options(|_| ()), |it| it.html());
+        assert!(page.contains("title=\"bcrypt::hash: 2.9 s, "), "{page}");
+        assert!(page.contains("<title>: where its running tasks are</title>"), "{page}");
+        assert!(page.contains(">api+0x1f3a0</div>"), "{page}");
+    }
+
+    #[test]
+    fn a_target_without_stacks_says_why_and_what_to_do() {
+        let of = |coverage: Option<Coverage>| {
+            let stacks = coverage.map(|coverage| v1::Capability {
+                kind: v1::capability::Kind::Stacks.into(),
+                coverage: coverage.into(),
+                reason: "the application has not allowed it\u{7}".into(),
+                hint: "set TASKSCOPE_STACKS=on".into(),
+            });
+            let description = v1::Description {
+                name: "shop".into(),
+                probe_version: "0.1.0".into(),
+                capabilities: stacks.into_iter().collect(),
+                ..Default::default()
+            };
+            allowed(&description).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            of(Some(Coverage::None)),
+            Err("shop takes no stacks: the application has not allowed it\u{fffd}\nhint: set TASKSCOPE_STACKS=on".into())
+        );
+        assert!(of(None).is_err_and(|error| error.contains("(0.1.0) knows of no stacks\nhint: ")));
+        assert_eq!(of(Some(Coverage::Full)), Ok(None));
+        assert!(of(Some(Coverage::Partial)).is_ok_and(|note| note.is_some()));
+    }
+
+    #[test]
+    fn a_recording_shows_each_poll_as_it_was_last_seen() {
+        let frame = |at_ns, polls: Vec<v1::LivePoll>, events| {
+            let worker = |poll| v1::Worker { tid: Some(7), poll: Some(poll), ..Default::default() };
+            let workers = polls.into_iter().map(worker).collect();
+            let runtimes = vec![v1::Runtime { workers, ..Default::default() }];
+            v1::Frame { at_ns, runtimes, events, ..Default::default() }
+        };
+        let on = |sid, since_ns| v1::LivePoll { stacks: vec![share(sid, 1, since_ns)], ..poll(since_ns) };
+        let ended = v1::Event { seq: 1, tid: Some(7), poll: Some(on(1, 3 * S)), ..Default::default() };
+        let mut model = fixture();
+        let mut ran = Ran::default();
+        for frame in [
+            frame(S, vec![on(1, S)], vec![]),
+            frame(2 * S, vec![on(1, 2 * S)], vec![]),
+            // It ended, and another one has begun.
+            frame(4 * S, vec![on(2, S / 2)], vec![ended]),
+            frame(5 * S, vec![poll(S)], vec![]),
+        ] {
+            model.apply(frame);
+            ran.take(&model);
+        }
+        let polls = ran.polls().expect("there are some");
+        let told: Vec<_> = polls.iter().map(|poll| (poll.since_ns, poll.shares[0].stack_sid)).collect();
+        assert_eq!(told, [(3 * S, 1), (S / 2, 2)]);
+        assert_eq!(wanted(&polls), [1, 2]);
+        assert!(Ran::default().polls().is_err_and(|error| error.to_string().contains("hint: ")));
+    }
+}

@@ -89,11 +89,12 @@ impl Path {
         // The standard library keeps its code in modules of which nobody knows: the first and what follows is public.
         if let ([krate, module, inner @ ..], true) = (segments, self.is_of(&["std", "core", "alloc"])) {
             let at = inner.len().saturating_sub(2);
-            let kept = inner[at..].iter().enumerate().filter(|(place, segment)| {
-                at + place + 1 == inner.len() || segment.starts_with(|c: char| c.is_ascii_uppercase())
+            let kept = inner[at..].iter().enumerate().filter_map(|(place, segment)| {
+                let is_type = segment.starts_with(|c: char| c.is_ascii_uppercase());
+                let is_last = at + place + 1 == inner.len();
+                if is_last || is_type { Some(segment.as_str()) } else { lock_of(module, segment) }
             });
-            let kept: Vec<&str> = kept.map(|(_, segment)| segment.as_str()).collect();
-            return [&[krate.as_str(), module.as_str()], kept.as_slice()].concat().join("::");
+            return [krate.as_str(), module.as_str()].into_iter().chain(kept).collect::<Vec<_>>().join("::");
         }
         let whole = self.joined();
         match segments {
@@ -102,6 +103,18 @@ impl Path {
             }
             _ => whole,
         }
+    }
+}
+
+/// The type that a module of `std::sync` holds, where debug information leaves it out: `std::sync::poison::mutex::lock`.
+fn lock_of(module: &str, inner: &str) -> Option<&'static str> {
+    match (module, inner) {
+        ("sync", "mutex") => Some("Mutex"),
+        ("sync", "rwlock") => Some("RwLock"),
+        ("sync", "condvar") => Some("Condvar"),
+        ("sync", "barrier") => Some("Barrier"),
+        ("sync", "once_lock") => Some("OnceLock"),
+        _ => None,
     }
 }
 
@@ -227,6 +240,12 @@ mod tests {
                 "tokio::runtime::task::core::{closure}",
                 Some("tokio"),
             ),
+            (
+                "lend<&mut api::Context>",
+                "/home/a/ts/probe/src/capture/waker.rs",
+                "taskscope_probe::capture::waker::lend",
+                Some("taskscope_probe"),
+            ),
             // Which crate a file of the user's is of, its path does not tell for sure.
             ("nap", "/home/a/api/src/login.rs", "login::nap", None),
             ("nap", "/home/a/api/src/main.rs", "nap", None),
@@ -246,6 +265,7 @@ mod tests {
             ("std::thread::functions::sleep", "std::thread::sleep"),
             ("std::thread::sleep", "std::thread::sleep"),
             ("std::sync::poison::mutex::Mutex<T>::lock", "std::sync::Mutex::lock"),
+            ("std::sync::poison::mutex::lock", "std::sync::Mutex::lock"),
             ("<std::fs::File as std::io::Read>::read", "std::fs::File::read"),
             ("std::sys::pal::unix::futex::futex_wait", "std::sys::futex_wait"),
             ("bcrypt::hash", "bcrypt::hash"),

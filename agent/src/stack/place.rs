@@ -91,6 +91,9 @@ const FETCHED: [&str; 8] = [
     "/usr/src/debug/",
 ];
 
+/// Where the probe runs the user's code, in whatever folder its sources are: it is no crate of a registry yet.
+const PROBES: &str = "/probe/src/capture/";
+
 /// Folders that Cargo knows inside of a package.
 const IN_PACKAGE: [&str; 4] = ["src", "tests", "examples", "benches"];
 
@@ -120,6 +123,7 @@ pub(super) fn is_of_program(frame: &Frame, path: &Path) -> bool {
 fn is_fetched(file: &str) -> bool {
     let slashed = format!("/{file}");
     FETCHED.iter().any(|part| slashed.contains(part))
+        || slashed.contains(PROBES)
         // With paths trimmed, a dependency begins with its name and version; C libraries are built beside their sources.
         || ["./", "../"].iter().any(|start| file.starts_with(start))
         || file.split('/').next().is_some_and(has_version)
@@ -145,6 +149,9 @@ pub(super) fn place(frame: &Frame, path: Option<&Path>) -> Option<String> {
 
 fn in_package(frame: &Frame, path: Option<&Path>) -> Option<String> {
     let file = frame.file.as_deref()?;
+    if let Some(at) = file.find(PROBES) {
+        return Some(file[at + 1..].to_owned());
+    }
     if is_fetched(file) {
         return Some(words::source_path(file));
     }
@@ -174,6 +181,7 @@ pub(super) fn modules(file: &str) -> Option<(Option<String>, Vec<String>)> {
     let folder = package.rsplit('/').next().unwrap_or(package);
     let folder =
         if has_version(folder) { folder.rsplit_once('-').map_or(folder, |(name, _)| name) } else { folder };
+    let folder = if file.contains(PROBES) { "taskscope_probe" } else { folder };
     let krate = Some(folder.replace('-', "_")).filter(|krate| is_fetched(file) && !krate.is_empty());
     let named = |module: &&str| !matches!(*module, "lib" | "main" | "mod" | "bin");
     let modules = inside.split('/').filter(named).map(str::to_owned);
@@ -227,6 +235,7 @@ mod tests {
             ),
             ("read", "./nptl/read.c", false, "./nptl/read.c:40"),
             ("h::f", "/srv/api/vendor/h/src/lib.rs", false, "/srv/api/vendor/h/src/lib.rs:40"),
+            ("lend", "/home/a/ts/probe/src/capture/waker.rs", false, "probe/src/capture/waker.rs:40"),
             // The probe in its own repository runs the user's code and is none.
             (
                 "taskscope_probe::task::poll",

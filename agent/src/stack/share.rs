@@ -73,3 +73,46 @@ impl Stack {
         self.shown().map(|(frame, is_line)| (super::frame_words(frame), is_line)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use taskscope_proto::v1::interned_stack::End;
+
+    use super::*;
+    use crate::interned::fixture::{hashing, share, sleeping};
+
+    const MS: u64 = 1_000_000;
+
+    fn said(shares: &[StackShare], since_ms: u64) -> Option<String> {
+        let named = |frames| Arc::new(Stack::of(frames, End::Whole));
+        // Two ways into one line: the second has another function below.
+        let mut deeper = hashing();
+        deeper.insert(
+            0,
+            crate::interned::fixture::frame("blowfish::round@/c/registry/src/x/blowfish-1.0.0/src/lib.rs:3"),
+        );
+        let stacks = [named(hashing()), named(deeper), named(sleeping(7))];
+        words(&by_line(shares, |sid| stacks.get(sid as usize)), since_ms * MS)
+    }
+
+    #[test]
+    fn the_parts_of_a_poll_are_told_by_line() {
+        let in_bcrypt = "in bcrypt::hash, src/login.rs:40";
+        let both = [share(0, 3, 1_900 * MS), share(1, 2, 1_000 * MS), share(2, 1, 100 * MS)];
+        assert_eq!(said(&both, 3_100), Some(format!("2.9 of 3.1 s {in_bcrypt}")));
+        assert_eq!(said(&[share(0, 2, 212 * MS)], 3_100), Some(format!("212 ms of 3.1 s {in_bcrypt}")));
+        assert_eq!(said(&[share(0, 2, 9_000 * MS)], 3_100), Some(format!("all of 3.1 s {in_bcrypt}")));
+        // Seen once, it is only where it was.
+        assert_eq!(said(&[share(0, 1, 300 * MS)], 3_100), Some(in_bcrypt.to_owned()));
+        assert_eq!(said(&[share(0, 4, 0)], 0), Some(in_bcrypt.to_owned()));
+        // One that is not known, and none.
+        assert_eq!((said(&[share(9, 4, MS)], 3_100), said(&[], 3_100)), (None, None));
+        // Sums of what a broken probe sends do not overflow.
+        assert_eq!(
+            said(&[share(0, u32::MAX, u64::MAX), share(1, 9, u64::MAX)], 10),
+            Some(format!("all of 10 ms {in_bcrypt}"))
+        );
+    }
+}

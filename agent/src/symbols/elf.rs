@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Linkers write 20 bytes; whoever writes more than this writes something else.
@@ -20,6 +21,8 @@ const MAX_SYMBOLS: u64 = 128 << 20;
 pub(super) struct Elf {
     /// Of its note `NT_GNU_BUILD_ID`; empty: it has none.
     pub(super) build_id: Vec<u8>,
+    /// Addresses that hold code: nothing else has a function.
+    pub(super) code: Vec<Range<u64>>,
     /// It has debug information with lines.
     pub(super) has_lines: bool,
     /// It has the names of its own functions.
@@ -56,17 +59,22 @@ impl Elf {
         }
         let mut elf = Self::default();
         elf.read_sections(file, &header)?;
-        if elf.build_id.is_empty() {
-            elf.read_segments(file, &header)?;
-        }
+        elf.read_segments(file, &header)?;
         Ok(elf)
     }
 
     fn read_segments(&mut self, file: &File, header: &[u8]) -> Result<(), NotUsable> {
+        const LOADED: u32 = 1;
         const NOTE: u32 = 4;
+        const EXECUTABLE: u32 = 1;
         for segment in table(file, header, 32, 54, 56, "its table of segments")?.chunks_exact(56) {
-            if u32_at(segment, 0) == Some(NOTE) && self.build_id.is_empty() {
+            let (kind, flags) = (u32_at(segment, 0).unwrap_or(0), u32_at(segment, 4).unwrap_or(0));
+            if kind == NOTE && self.build_id.is_empty() {
                 self.read_notes(file, field(segment, 8), field(segment, 32));
+            }
+            if kind == LOADED && flags & EXECUTABLE != 0 {
+                let from = field(segment, 16);
+                self.code.push(from..from.saturating_add(field(segment, 40)));
             }
         }
         Ok(())
@@ -209,7 +217,7 @@ mod tests {
     #[test]
     fn a_program_says_what_it_has() {
         let elf = Elf::read(&file(&own())).expect("it is a program");
-        assert!(elf.has_lines && elf.has_names, "{elf:?}");
+        assert!(elf.has_lines && elf.has_names && elf.code.len() == 1, "{elf:?}");
         assert_eq!(elf.build_id.len(), 20, "cc writes build-ids here: {elf:?}");
     }
 

@@ -2,12 +2,15 @@
 //!
 //! The file is mapped and read where it is touched: a unit of debug information is parsed when an address falls into it.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use addr2line::Loader;
 use taskscope_proto::words;
+
+use super::search::Found;
 
 /// Names of generic functions can grow without limit.
 const MAX_NAME: usize = 2048;
@@ -26,6 +29,7 @@ pub(super) struct Named {
 pub(super) struct CodeFile {
     path: PathBuf,
     stamp: Stamp,
+    code: Vec<Range<u64>>,
     loader: Loader,
 }
 
@@ -54,11 +58,12 @@ impl Stamp {
 
 impl CodeFile {
     /// Maps the file and reads its tables of symbols and units; the error is in words.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
+    pub(super) fn open(found: &Found) -> Result<Self, String> {
+        let path = found.path.as_path();
         let stamp = Stamp::of(path).ok_or("it is gone")?;
         // A damaged file may break an assumption of its reader: it costs the names of this file and nothing else.
         match catch_unwind(|| Loader::new(path).map_err(|error| error.to_string())) {
-            Ok(Ok(loader)) => Ok(Self { path: path.to_owned(), stamp, loader }),
+            Ok(Ok(loader)) => Ok(Self { path: path.to_owned(), stamp, code: found.code.clone(), loader }),
             Ok(Err(error)) => {
                 Err(format!("its debug information cannot be read: {}", words::printable(&error)))
             }
@@ -69,6 +74,9 @@ impl CodeFile {
     /// The functions at `address`, the innermost first; empty where the file knows none. After an error it is not to be
     /// asked again.
     pub(super) fn names(&self, address: u64) -> Result<Vec<Named>, NotRead> {
+        if !self.code.iter().any(|code| code.contains(&address)) {
+            return Ok(Vec::new());
+        }
         // What is mapped must not be read where it was cut off.
         if Stamp::of(&self.path) != Some(self.stamp) {
             return Err(NotRead::Changed);

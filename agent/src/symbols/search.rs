@@ -2,6 +2,7 @@
 //! information. A file counts only where its build-id is that of the module, so that no name is of another build.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Module;
@@ -30,6 +31,8 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) has_lines: bool,
     pub(super) has_names: bool,
+    /// Addresses that hold code.
+    pub(super) code: Vec<Range<u64>>,
 }
 
 /// What was looked at in vain, in words.
@@ -56,7 +59,7 @@ impl Places {
                 refused.push(other_build(&path, &elf, module));
                 continue;
             }
-            keep_better(&mut best, path, &elf);
+            keep_better(&mut best, path, elf);
             if best.as_ref().is_some_and(|best| best.has_lines) {
                 return (best, refused);
             }
@@ -130,7 +133,7 @@ impl Places {
                 }
                 let Ok(elf) = read(&path) else { continue };
                 if elf.build_id == build_id {
-                    keep_better(best, path, &elf);
+                    keep_better(best, path, elf);
                 }
                 if best.as_ref().is_some_and(|best| best.has_lines) {
                     return;
@@ -148,9 +151,9 @@ fn read(path: &Path) -> Result<Elf, NotUsable> {
     Elf::read(&File::open(path)?)
 }
 
-fn keep_better(best: &mut Option<Found>, path: PathBuf, elf: &Elf) {
+fn keep_better(best: &mut Option<Found>, path: PathBuf, elf: Elf) {
     let rank = |found: &Found| (found.has_lines, found.has_names);
-    let found = Found { path, has_lines: elf.has_lines, has_names: elf.has_names };
+    let found = Found { path, has_lines: elf.has_lines, has_names: elf.has_names, code: elf.code };
     if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
         *best = Some(found);
     }

@@ -8,7 +8,7 @@ use ratatui::style::Color;
 use taskscope_proto::ids::TaskId;
 use taskscope_proto::v1;
 
-use crate::app::{Edit, LinkView, Message, Move, Screen};
+use crate::app::{CodeOf, Edit, LinkView, Message, Move, Screen};
 use crate::fixture::{self, MS, S, Scene};
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
@@ -95,6 +95,42 @@ fn overview_with_the_details_of_an_event() {
         told(&[Message::Move(Move::Down), Message::Move(Move::Down), Message::Open]),
         Scene::live,
     );
+}
+
+#[test]
+fn workers_and_events_show_the_line_that_they_are_on() {
+    check("overview_code", with_code, Scene::live);
+}
+
+#[test]
+fn the_details_of_an_event_show_its_stack() {
+    check(
+        "overview_event_code",
+        |scene| {
+            told(&[Message::Move(Move::Down), Message::Move(Move::Down), Message::Open])(with_code(scene))
+        },
+        Scene::live,
+    );
+}
+
+#[test]
+fn the_details_of_a_running_task_show_its_stack_and_the_line_of_a_deep_one_is_in_sight() {
+    let mut scene = on(Screen::Tasks)(Scene::live().sized(120, 40));
+    scene.tell(Message::Move(Move::First));
+    scene.tell(Message::Open);
+    scene.tell(Message::Move(Move::Down));
+    let selected = scene.app.selected_task().map_or(0, |row| row.id.0);
+    let code = fixture::code().into_iter().map(|code| match code.of {
+        CodeOf::Event(103) => crate::app::Code { of: CodeOf::Task(selected), ..code },
+        _ => code,
+    });
+    scene.tell(Message::Code(code.collect()));
+    insta::assert_snapshot!("tasks_details_code_120x40", drawn(&scene, 120, 40));
+}
+
+fn with_code(mut scene: Scene) -> Scene {
+    scene.tell(Message::Code(fixture::code()));
+    scene
 }
 
 #[test]
@@ -418,6 +454,7 @@ fn scenes() -> Vec<Scene> {
                     scene.tell(Message::Show(screen));
                     if full {
                         scene.frame(fixture::frame());
+                        scene.tell(Message::Code(fixture::code()));
                     }
                     for message in extra {
                         scene.tell(message);
@@ -524,6 +561,12 @@ fn hostile_scene(text: &str, screen: Screen, open: Message) -> Scene {
     let mut sentences = fixture::sentences();
     sentences[0].text = text.into();
     scene.tell(Message::Sentences(sentences));
+    let mut code = fixture::code();
+    for code in &mut code {
+        (code.on, code.words) = (text.into(), text.into());
+        code.stack.iter_mut().for_each(|(frame, _)| *frame = text.into());
+    }
+    scene.tell(Message::Code(code));
     let mut strip = fixture::strip();
     strip.truth = text.into();
     scene.tell(Message::Strip(strip));
