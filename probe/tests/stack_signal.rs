@@ -28,11 +28,8 @@ fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
     let mut child = std::process::Command::new(exe);
     child.args(["--exact", test, "--nocapture"]).env(CASE, test).envs(variables.iter().copied());
     let output = child.output().expect("it can be started");
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{:?}\n{said}", output.status);
     false
 }

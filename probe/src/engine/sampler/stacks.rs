@@ -344,7 +344,7 @@ impl Sampler {
             return None;
         }
         self.stacks.last_round_at_ns = Some(now_ns);
-        self.refresh(now_ns);
+        self.sample(now_ns);
         let is_wanted = |live: &&Live| task_ids.is_empty() || task_ids.contains(&live.poll.task_id);
         let mut targets: Vec<Target> = self.live.iter().filter(is_wanted).map(Live::target).collect();
         if task_ids.is_empty() {
