@@ -47,6 +47,15 @@ impl Function {
 
 type Stop = Arc<AtomicBool>;
 
+/// Ends what waits for it, also where the test has failed.
+struct AtLast(Stop);
+
+impl Drop for AtLast {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// What a stack says, with addresses as they are in memory.
 #[derive(Debug)]
 struct Seen {
@@ -109,6 +118,7 @@ fn ask(asker: &mut Asker) -> Answer {
 #[track_caller]
 fn stuck_in(name: &'static str, function: extern "C" fn(&Stop)) -> Vec<Seen> {
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
     let job = runtime().spawn(async move {
         taskscope_probe::spawn(name, async move { function(&stopped) }).await.expect("it does not panic");
@@ -259,6 +269,7 @@ fn stacks_are_said_to_be_taken() {
 fn a_poll_that_is_not_slow_is_looked_at_when_somebody_asks() {
     let _turn = turn();
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
     let job = runtime().spawn_blocking(move || sleeps(&stopped));
     let mut asker = asker();
@@ -451,8 +462,9 @@ fn a_slow_poll_says_how_much_of_it_was_where() {
     let inside = covered(&|seen| seen.is_in(Function::of(sleeps)));
     let all = covered(&|_| true);
     let ms = |ns: u64| ns / 1_000_000;
-    // Six hundred milliseconds in the function, as many outside of it; the last quarter of a second may not be covered.
-    assert!((450..=950).contains(&ms(inside)), "{} of {}: {poll:?}", ms(inside), ms(all));
+    // Six hundred milliseconds in the function, as many outside of it; where a sample falls just behind the end of the first, a
+    // quarter of a second is the other's.
+    assert!((300..=950).contains(&ms(inside)), "{} of {}: {poll:?}", ms(inside), ms(all));
     assert!(all > inside && all <= poll.since_ns && poll.stacks.len() <= 8, "{poll:?}");
 }
 
@@ -460,6 +472,7 @@ fn a_slow_poll_says_how_much_of_it_was_where() {
 fn a_job_of_the_blocking_pool_is_looked_at_once_it_is_old() {
     let _turn = turn();
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
     let job =
         runtime().block_on(async { taskscope_probe::spawn_blocking("report", move || sleeps(&stopped)) });
@@ -482,6 +495,7 @@ fn a_job_of_the_blocking_pool_is_looked_at_once_it_is_old() {
 fn only_the_tasks_that_were_asked_for_are_looked_at_and_at_once() {
     let _turn = turn();
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let (one, other) = (Arc::clone(&stop), Arc::clone(&stop));
     // Too young to be looked at by itself.
     let jobs = runtime().block_on(async {
@@ -510,4 +524,65 @@ fn only_the_tasks_that_were_asked_for_are_looked_at_and_at_once() {
     assert!(other.stacks.is_empty() || other.since_ns >= 500_000_000, "{other:?}");
     stop.store(true, Relaxed);
     jobs.into_iter().for_each(|job| runtime().block_on(job).expect("no panic"));
+}
+
+#[test]
+fn of_a_full_pool_is_told_what_its_threads_do_although_nobody_follows_its_jobs() {
+    let _turn = turn();
+    runtime();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).max_blocking_threads(2).thread_name("full").enable_time();
+    Probe::builder().blocking_capacity(2).install(&mut builder);
+    let full = builder.build().expect("a runtime can be built");
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let jobs: Vec<_> = (0..5)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            full.spawn_blocking(move || sleeps(&stop))
+        })
+        .collect();
+    // A runtime that does nothing is not asked for its pool.
+    full.spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let mut asker = asker();
+    if cfg!(tokio_unstable) {
+        eventually(|| {
+            let answer = ask(&mut asker);
+            let frame = &answer.frame;
+            let threads = frame.threads.iter().filter(|thread| thread.name.as_deref() == Some("full"));
+            let in_job = threads.filter(|thread| {
+                thread.poll.is_none()
+                    && thread.stacks.iter().any(|share| Seen::of(frame, share).is_in(Function::of(sleeps)))
+            });
+            if in_job.count() == 2 { Ok(()) } else { Err(format!("{:?} {:#?}", frame.threads, frame.pools)) }
+        });
+    }
+    stop.store(true, Relaxed);
+    jobs.into_iter().for_each(|job| full.block_on(job).expect("no panic"));
+}
+
+/// With the hooks every poll is seen; without, only that a worker stands still.
+#[test]
+fn a_worker_that_stands_still_is_told_with_its_line_also_without_hooks() {
+    let _turn = turn();
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let stopped = Arc::clone(&stop);
+    let job = runtime().spawn(async move { sleeps(&stopped) });
+    let mut asker = asker();
+    eventually(|| {
+        let answer = ask(&mut asker);
+        let frame = &answer.frame;
+        let polls =
+            frame.runtimes.iter().flat_map(|runtime| &runtime.workers).filter_map(|it| it.poll.as_ref());
+        let shares: Vec<&StackShare> = polls.flat_map(|poll| &poll.stacks).collect();
+        let found = shares.iter().any(|share| Seen::of(frame, share).is_in(Function::of(sleeps)));
+        if found { Ok(()) } else { Err(format!("{:?}", frame.runtimes)) }
+    });
+    stop.store(true, Relaxed);
+    runtime().block_on(job).expect("no panic");
 }
