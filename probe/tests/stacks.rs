@@ -474,8 +474,9 @@ fn a_job_of_the_blocking_pool_is_looked_at_once_it_is_old() {
     let stop = Stop::default();
     let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
-    let job =
-        runtime().block_on(async { taskscope_probe::spawn_blocking("report", move || sleeps(&stopped)) });
+    let entered = runtime().enter();
+    let job = taskscope_probe::spawn_blocking("report", move || sleeps(&stopped));
+    drop(entered);
     let mut asker = asker();
     eventually(|| {
         let answer = ask(&mut asker);
