@@ -12,7 +12,8 @@ use taskscope_tests::target::{Target, TargetBuilder};
 use taskscope_tests::{Build, Size, eventually, evidence, peer, root, size};
 use tempfile::TempDir;
 
-const SOURCE: &str = "src/bin/target-blocked.rs";
+/// Of the target, in the two packages that have it.
+const SOURCES: [&str; 2] = ["tests/src/bin/target-blocked.rs", "tests/blocked/src/main.rs"];
 /// The threshold, and half a second.
 const WITHIN: Duration = Duration::from_millis(600);
 /// What a debug build of the agent takes beside other tests to read a debug build's names.
@@ -27,6 +28,16 @@ const WAYS: [(&str, &str); 6] = [
     ("hash", "costly_hash"),
     ("library", "library"),
 ];
+
+/// As the compiler was given it: from the root of the package, or whole.
+fn is_source(file: &str) -> bool {
+    SOURCES.iter().any(|source| file.ends_with(source)) || file == "src/main.rs"
+}
+
+/// What a message about it needs.
+fn told(stacks: &[Value]) -> Vec<String> {
+    stacks.iter().map(|task| format!("{} {}: {}", task["name"], task["label"], task["line"])).collect()
+}
 
 /// A target that was started, and where its names are.
 struct Blocked {
@@ -72,7 +83,7 @@ impl Blocked {
         let is_right = |task: &Value| {
             let line = &task["line"];
             task["label"] == way
-                && line["file"].as_str().is_some_and(|file| file.ends_with(SOURCE))
+                && line["file"].as_str().is_some_and(is_source)
                 && line["line"].as_u64().is_some_and(|line| lines.contains(&line))
                 && line["function"].as_str().is_some_and(|name| name.ends_with(function))
         };
@@ -81,7 +92,9 @@ impl Blocked {
             let stacks = self.stacks();
             match stacks.iter().any(is_right) {
                 true => Ok(watch.elapsed()),
-                false => Err(format!("{}: not {way} at {SOURCE}:{lines:?}: {stacks:#?}", self.what)),
+                false => {
+                    Err(format!("{}: not {way} at its lines {lines:?}: {:#?}", self.what, told(&stacks)))
+                }
             }
         });
         evidence(
@@ -117,18 +130,18 @@ fn jobs_of_the_blocking_pool_tell_theirs_with_and_without_the_wrapper() {
             let stacks = blocked.stacks();
             let is_right = |task: &&Value| {
                 let line = &task["line"];
-                line["file"].as_str().is_some_and(|file| file.ends_with(SOURCE))
+                line["file"].as_str().is_some_and(is_source)
                     && line["line"].as_u64().is_some_and(|line| lines.contains(&line))
             };
             match stacks.iter().find(is_right) {
                 Some(task) if (way == "job") == (task["name"] == "job") => Ok(()),
-                _ => Err(format!("{way}: {stacks:#?}")),
+                _ => Err(format!("{way}: {:#?}", told(&stacks))),
             }
         });
         // The next one is told apart from it.
         eventually(Duration::from_secs(10), || match blocked.stacks() {
             none if none.is_empty() => Ok(()),
-            some => Err(format!("{some:#?}")),
+            some => Err(format!("{:#?}", told(&some))),
         });
     }
 }
