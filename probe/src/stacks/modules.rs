@@ -332,37 +332,56 @@ impl<M: Memory> Code for Modules<M> {
         self.range_or_look(address).is_some()
     }
 
-    fn is_after_call(&mut self, address: u64) -> bool {
+    fn callee(&mut self, address: u64) -> Option<u64> {
         let mut before = [0; LONGEST_CALL];
-        let from = address.checked_sub(before.len() as u64);
-        from.and_then(|from| self.cached(from, &mut before)).is_some() && ends_in_call(&before)
+        self.cached(address.checked_sub(before.len() as u64)?, &mut before)?;
+        match called(&before) {
+            Called::At(distance) => Some(address.wrapping_add_signed(distance)),
+            Called::By(distance) => {
+                let mut pointer = [0; 8];
+                self.cached(address.wrapping_add_signed(distance), &mut pointer)?;
+                Some(u64::from_le_bytes(pointer))
+            }
+            Called::Unsaid => None,
+        }
     }
 }
 
-/// Bytes of the longest instruction that calls.
-const LONGEST_CALL: usize = if cfg!(target_arch = "x86_64") { 7 } else { 4 };
+/// Bytes of the longest instruction that calls and says what.
+const LONGEST_CALL: usize = if cfg!(target_arch = "x86_64") { 6 } else { 4 };
 
-/// Whether the last of these bytes are an instruction that calls. They may be the end of a longer one that does not.
-#[cfg(target_arch = "x86_64")]
-fn ends_in_call(code: &[u8; LONGEST_CALL]) -> bool {
-    // A call of what an operand says, whose length is that of the operand.
-    let indirect = |length: usize, is_form: fn(u8) -> bool| {
-        let from = code.len() - length;
-        code[from] == 0xff && code[from + 1] & 0x38 == 0x10 && is_form(code[from + 1])
-    };
-    code[code.len() - 5] == 0xe8
-        || indirect(2, |form| form >= 0xd0 || form < 0x18 && !matches!(form, 0x14 | 0x15))
-        || indirect(3, |form| form == 0x14 || (0x50..0x58).contains(&form) && form != 0x54)
-        || indirect(4, |form| form == 0x54)
-        || indirect(6, |form| form == 0x15 || (0x90..0x98).contains(&form) && form != 0x94)
-        || indirect(7, |form| form == 0x94)
+/// What an instruction calls, as a distance from the one after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Called {
+    /// The code there.
+    At(i64),
+    /// The code to which the word there points.
+    By(i64),
+    /// It does not say, or is no call.
+    Unsaid,
 }
 
-/// `bl` or `blr`.
+/// `call` of a distance, or of a word at a distance. (Other bytes may end like that: then it is another code that they call.)
+#[cfg(target_arch = "x86_64")]
+fn called(code: &[u8; LONGEST_CALL]) -> Called {
+    let [first, second, distance @ ..] = *code;
+    let distance = i32::from_le_bytes(distance).into();
+    match (first, second) {
+        (0xff, 0x15) => Called::By(distance),
+        (_, 0xe8) => Called::At(distance),
+        _ => Called::Unsaid,
+    }
+}
+
+/// `bl` of a distance in words.
 #[cfg(target_arch = "aarch64")]
-fn ends_in_call(code: &[u8; LONGEST_CALL]) -> bool {
+fn called(code: &[u8; LONGEST_CALL]) -> Called {
     let instruction = u32::from_le_bytes(*code);
-    instruction & 0xfc00_0000 == 0x9400_0000 || instruction & 0xffff_fc1f == 0xd63f_0000
+    if instruction & 0xfc00_0000 != 0x9400_0000 {
+        return Called::Unsaid;
+    }
+    let distance = (instruction << 6) as i32 >> 6;
+    Called::At(i64::from(distance) * 4 - 4)
 }
 
 /// The build-id among the notes of a segment.

@@ -15,8 +15,13 @@ use taskscope_proto::v1::interned_stack::End;
 const DEEPEST: usize = 256;
 /// Steps of one expression.
 const LONGEST_EXPRESSION: u32 = 1_000;
-/// Words of a stack among which a return address is looked for.
+/// Words of a stack among which a return address is looked for, and how many that may be one are tried.
 const SEARCHED: u64 = 256;
+const GUESSES: u32 = 16;
+/// Bytes of a function without rules at most.
+const LONGEST_FUNCTION: u64 = 512;
+/// Only the innermost code is searched for its caller: where threads begin there is none.
+const DEEPEST_GUESS: usize = 4;
 
 #[cfg(target_arch = "x86_64")]
 mod machine {
@@ -81,8 +86,8 @@ pub(crate) trait Code {
     fn rules(&mut self, address: u64) -> Option<Rules>;
     /// Whether code can be there.
     fn is_code(&mut self, address: u64) -> bool;
-    /// Whether the instruction before `address` is a call, as it is before each address that a call returns to.
-    fn is_after_call(&mut self, address: u64) -> bool;
+    /// What the instruction before `address` calls, if it is a call and says so itself.
+    fn callee(&mut self, address: u64) -> Option<u64>;
 }
 
 /// A stack, the innermost frame first.
@@ -96,12 +101,34 @@ pub(crate) struct Unwound {
 }
 
 pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Code) -> Unwound {
+    let sure = walk(registers, true, stack, code);
+    let (end, Some(lost)) = (sure.end, sure.lost) else {
+        return Unwound { addresses: sure.addresses, end: sure.end, guessed: None };
+    };
+    let mut addresses = sure.addresses;
+    let guess =
+        if addresses.len() <= DEEPEST_GUESS { by_search(&lost, &addresses, stack, code) } else { None };
+    let Some(guess) = guess else { return Unwound { addresses, end, guessed: None } };
+    let guessed = Some(addresses.len());
+    addresses.extend(guess.addresses);
+    addresses.truncate(DEEPEST);
+    Unwound { addresses, end: guess.end, guessed }
+}
+
+/// Frames of which the callers are sure, if the innermost is.
+struct Walked {
+    addresses: Vec<u64>,
+    end: End,
+    /// The registers of the last frame, where nothing says who called it.
+    lost: Option<Registers>,
+}
+
+/// `is_exact`: the code pointer is at the instruction that is meant; else behind one that has called.
+fn walk(registers: &Registers, is_exact: bool, stack: Stack<'_>, code: &mut impl Code) -> Walked {
     let mut addresses = Vec::with_capacity(64);
-    let mut registers = *registers;
-    // Whether the instruction itself is meant: it was interrupted and has not called.
-    let mut is_exact = true;
+    let (mut registers, mut is_exact) = (*registers, is_exact);
     let mut context = UnwindContext::new();
-    let mut guessed = None;
+    let mut lost = None;
     let end = loop {
         let Some(at) = registers[machine::CODE_POINTER].map(plain) else { break End::Lost };
         if at == 0 {
@@ -120,19 +147,13 @@ pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Co
                 is_exact = outer.is_exact;
                 registers = outer.registers;
             }
-            // Once: a guess that rests on another one is none.
-            Err(End::Lost) if guessed.is_none() => match by_search(&registers, inside, stack, code) {
-                Some(outer) => {
-                    guessed = Some(addresses.len());
-                    is_exact = false;
-                    registers = outer;
-                }
-                None => break End::Lost,
-            },
-            Err(end) => break end,
+            Err(end) => {
+                lost = Some(registers).filter(|_| end == End::Lost);
+                break end;
+            }
         }
     };
-    Unwound { addresses, end, guessed }
+    Walked { addresses, end, lost }
 }
 
 /// Without the bits in which the processor signs a return address.
@@ -194,32 +215,42 @@ fn by_frame_pointer(registers: &Registers, stack: Stack<'_>, code: &mut impl Cod
     Ok(Outer { registers: outer, is_exact: false })
 }
 
-/// For code without rules and without frame pointers, such as that of a static C library: the first word on its stack that can
-/// be an address to which a call returns, in a function that has rules.
-fn by_search(
-    registers: &Registers,
-    inside: u64,
-    stack: Stack<'_>,
-    code: &mut impl Code,
-) -> Option<Registers> {
+/// For code without rules and without frame pointers, such as that of a static C library: among the words on its stack that can
+/// be an address to which a call of this very code returns, in a function that has rules, the one from which the walk gets the
+/// farthest. (Without asking what was called, what is left over from calls that have returned is taken for the caller.)
+fn by_search(lost: &Registers, inner: &[u64], stack: Stack<'_>, code: &mut impl Code) -> Option<Walked> {
     // What has rules is not what was lost: they, or the stack, are damaged.
+    let inside = *inner.last()?;
     if code.rules(inside).is_some_and(|rules| covers(&rules, inside)) {
         return None;
     }
-    let pointer = registers[STACK_POINTER]?.checked_next_multiple_of(8)?;
+    let pointer = lost[STACK_POINTER]?.checked_next_multiple_of(8)?;
+    let mut best: Option<Walked> = None;
+    let mut tried = 0;
     for at in (0..SEARCHED).map(|word| pointer.saturating_add(8 * word)) {
-        let word = plain(stack.word(at).ok()?);
-        if code.is_code(word)
-            && code.is_after_call(word)
-            && code.rules(word - 1).is_some_and(|rules| covers(&rules, word - 1))
-        {
-            let mut outer = [None; REGISTERS];
-            outer[STACK_POINTER] = Some(at.saturating_add(8));
-            outer[machine::CODE_POINTER] = Some(word);
-            return Some(outer);
+        let Ok(word) = stack.word(at) else { break };
+        let word = plain(word);
+        let may_be = code.is_code(word)
+            && code.callee(word).is_some_and(|callee| (callee..callee + LONGEST_FUNCTION).contains(&inside))
+            && code.rules(word - 1).is_some_and(|rules| covers(&rules, word - 1));
+        if !may_be {
+            continue;
+        }
+        // What a function has to preserve it has mostly not touched where it does as little as this one.
+        let mut outer = *lost;
+        outer[STACK_POINTER] = Some(at.saturating_add(8));
+        outer[machine::CODE_POINTER] = Some(word);
+        let walked = walk(&outer, false, stack, code);
+        let frames = walked.addresses.len();
+        if best.as_ref().is_none_or(|best| frames > best.addresses.len()) {
+            best = Some(walked);
+        }
+        tried += 1;
+        if tried == GUESSES || best.as_ref().is_some_and(|best| best.end != End::Lost) {
+            break;
         }
     }
-    None
+    best
 }
 
 /// Whether the function of these rules holds an address. (The table of a file says only where functions begin.)

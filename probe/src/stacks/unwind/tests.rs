@@ -17,8 +17,9 @@ impl Code for Plain {
         (0x1000..0x2000).contains(&address)
     }
 
-    fn is_after_call(&mut self, address: u64) -> bool {
-        address.is_multiple_of(0x10)
+    /// The code at 0x800.
+    fn callee(&mut self, address: u64) -> Option<u64> {
+        address.is_multiple_of(0x10).then_some(if address == 0x1130 { 0x1700 } else { 0x800 })
     }
 }
 
