@@ -141,7 +141,7 @@ impl Stack {
         let called = self.frames[self.shown.start..line].iter().rev().filter_map(Path::of_frame);
         let called = called.into_iter().find(|path| !path.is_of(&["core", "alloc"]));
         let path = Path::of_frame(own);
-        let place = place::place(own, path.as_ref());
+        let place = place::place(own);
         let what = called.as_ref().or(path.as_ref().filter(|path| place.is_none() || !path.is_nameless()));
         let Some(what) = what.map(Path::words) else { return place };
         Some(match place {
@@ -192,7 +192,7 @@ fn thread(paths: &[Option<Path>], end: End) -> Thread {
 /// `bcrypt::hash at src/login.rs:40`, or `api+0x1f3a0` where nothing is known: one frame in words, for a list.
 pub(crate) fn frame_words(frame: &Frame) -> String {
     let path = Path::of_frame(frame);
-    let place = place::place(frame, path.as_ref());
+    let place = place::place(frame);
     let name = match (&path, &frame.module) {
         (Some(path), _) => path.words(),
         (None, Some(module)) => format!("{}+{:#x}", module.name(), frame.address),
