@@ -210,7 +210,7 @@ fn line_of(text: &str) -> u64 {
     at.map_or_else(|| panic!("{text} is not in it"), |at| at as u64 + 1)
 }
 
-const SLEEPS: &str = "std::thread::sleep(Duration::from_secs(3600))";
+const SLEEPS: &str = "sleep(Duration::from_secs(3600))";
 
 /// A service whose one worker sleeps in `resize`, run from a copy of its program at `path`.
 fn stuck(path: &Path, how: &str) -> Target {
