@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use taskscope_probe::Probe;
@@ -47,6 +47,15 @@ impl Function {
 
 type Stop = Arc<AtomicBool>;
 
+/// Ends what waits for it, also where the test has failed.
+struct AtLast(Stop);
+
+impl Drop for AtLast {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// What a stack says, with addresses as they are in memory.
 #[derive(Debug)]
 struct Seen {
@@ -84,6 +93,12 @@ impl Seen {
     }
 }
 
+/// Stacks are taken a few times a second over all: the tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Of this process: a socket of another one may be left.
 fn name() -> String {
     format!("stacks-{}", std::process::id())
@@ -103,6 +118,7 @@ fn ask(asker: &mut Asker) -> Answer {
 #[track_caller]
 fn stuck_in(name: &'static str, function: extern "C" fn(&Stop)) -> Vec<Seen> {
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
     let job = runtime().spawn(async move {
         taskscope_probe::spawn(name, async move { function(&stopped) }).await.expect("it does not panic");
@@ -220,6 +236,7 @@ extern "C" fn sleeps_in_c(stop: &Stop) {
 
 #[test]
 fn a_stuck_poll_is_reported_with_the_function_that_it_is_in() {
+    let _turn = turn();
     is_found("sleeps", sleeps);
     is_found("spins", spins);
     is_found("reads", reads_from_a_pipe);
@@ -230,6 +247,7 @@ fn a_stuck_poll_is_reported_with_the_function_that_it_is_in() {
 
 #[test]
 fn what_a_stack_goes_through_is_told_with_its_files() {
+    let _turn = turn();
     let seen = stuck_in("files", sleeps);
     let exe = std::env::current_exe().expect("it runs").display().to_string();
     assert!(seen[0].files.contains(&exe) && seen[0].files[0].contains("libc"), "{:?}", seen[0].files);
@@ -237,6 +255,7 @@ fn what_a_stack_goes_through_is_told_with_its_files() {
 
 #[test]
 fn stacks_are_said_to_be_taken() {
+    let _turn = turn();
     let mut asker = asker();
     eventually(|| {
         let answer = ask(&mut asker);
@@ -248,7 +267,9 @@ fn stacks_are_said_to_be_taken() {
 
 #[test]
 fn a_poll_that_is_not_slow_is_looked_at_when_somebody_asks() {
+    let _turn = turn();
     let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
     let stopped = Arc::clone(&stop);
     let job = runtime().spawn_blocking(move || sleeps(&stopped));
     let mut asker = asker();
@@ -265,6 +286,303 @@ fn a_poll_that_is_not_slow_is_looked_at_when_somebody_asks() {
             thread.name.as_deref() == Some("tokio-rt-worker") && thread.activity.is_some()
         });
         if is_told { Ok(()) } else { Err(format!("{:?}", frame.threads)) }
+    });
+    stop.store(true, Relaxed);
+    runtime().block_on(job).expect("no panic");
+}
+
+/// Runs `work` in a task of this name; gives what it gave, and the poll as it was told when it was over.
+#[track_caller]
+fn slow<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (T, v1::LivePoll, Answer) {
+    let given = runtime().block_on(async { taskscope_probe::spawn(name, async { work() }).await });
+    let mut asker = asker();
+    let (poll, answer) = eventually(|| {
+        let answer = ask(&mut asker);
+        let events = answer.frame.events.iter().filter(|event| event.kind() == event::Kind::PollSlow);
+        let mut polls = events.filter_map(|event| event.poll.as_ref());
+        let poll = polls.find(|poll| answer.text(poll.name_sid) == name).cloned();
+        poll.map(|poll| (poll, answer)).ok_or_else(|| format!("{name} was not told"))
+    });
+    (given.expect("it does not panic"), poll, answer)
+}
+
+const LONG: Duration = Duration::from_millis(300);
+
+/// Runs something once [`LONG`] is over.
+fn later(work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        std::thread::sleep(LONG);
+        work();
+    })
+}
+
+/// The call is as long as it was without the probe, and gives no error; and its stack was taken.
+#[track_caller]
+#[allow(clippy::disallowed_methods, reason = "the length of a system call is what is tested")]
+fn goes_on(name: &'static str, call: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    let ((done, took), poll, _) = slow(name, || {
+        let began = std::time::Instant::now();
+        (call(), began.elapsed())
+    });
+    assert!(done.is_ok(), "{name}: {done:?}");
+    assert!(took >= LONG - Duration::from_millis(20), "{name} returned after {took:?}");
+    assert!(poll.stacks.iter().any(|share| share.samples > 0), "{name} was not looked at: {poll:?}");
+}
+
+#[test]
+fn sleeping_and_waiting_and_reading_go_on_as_if_nothing_had_been() {
+    let _turn = turn();
+    use std::os::unix::net::UnixStream;
+
+    goes_on("thread::sleep", || {
+        std::thread::sleep(LONG);
+        Ok(())
+    });
+    goes_on("read", || {
+        let (mut reads, mut writes) = std::io::pipe()?;
+        let writer = later(move || std::io::Write::write_all(&mut writes, &[1]).expect("it is read"));
+        let read = reads.read(&mut [0; 8])?;
+        writer.join().expect("no panic");
+        assert_eq!(read, 1);
+        Ok(())
+    });
+    goes_on("recv", || {
+        let (mut one, other) = UnixStream::pair()?;
+        let writer = later(move || drop(other));
+        let read = one.read(&mut [0; 8])?;
+        writer.join().expect("no panic");
+        assert_eq!(read, 0);
+        Ok(())
+    });
+    goes_on("accept", || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let client = later(move || drop(std::net::TcpStream::connect(address)));
+        listener.accept()?;
+        client.join().expect("no panic");
+        Ok(())
+    });
+    goes_on("wait", || {
+        let mut child = std::process::Command::new("sleep").arg("0.3").spawn()?;
+        assert!(child.wait()?.success());
+        Ok(())
+    });
+    goes_on("condvar", || {
+        let pair = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
+        let theirs = Arc::clone(&pair);
+        let waker = later(move || {
+            *theirs.0.lock().expect("no panic") = true;
+            theirs.1.notify_one();
+        });
+        let mut ready = pair.0.lock().expect("no panic");
+        while !*ready {
+            ready = pair.1.wait(ready).expect("no panic");
+        }
+        waker.join().expect("no panic");
+        Ok(())
+    });
+}
+
+/// What returns EINTR where a handler has run, SA_RESTART or not: see signal(7).
+#[test]
+fn what_never_restarts_returns_eintr() {
+    let _turn = turn();
+    type Call = fn() -> std::io::Result<()>;
+    fn checked(returned: i32) -> std::io::Result<()> {
+        if returned == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+    let calls: [(&str, Call); 6] = [
+        ("epoll_wait", || {
+            // SAFETY: the descriptor is new, the event is ours, and there is room for one.
+            unsafe {
+                let epoll = libc::epoll_create1(0);
+                let mut event = std::mem::zeroed();
+                let waited = checked(libc::epoll_wait(epoll, &raw mut event, 1, 2_000));
+                libc::close(epoll);
+                waited
+            }
+        }),
+        ("poll", || {
+            // SAFETY: there are no descriptors.
+            checked(unsafe { libc::poll(std::ptr::null_mut(), 0, 2_000) })
+        }),
+        ("select", || {
+            let mut time = libc::timeval { tv_sec: 2, tv_usec: 0 };
+            let none = std::ptr::null_mut();
+            // SAFETY: there are no descriptors, and the time is ours.
+            checked(unsafe { libc::select(0, none, none, none, &raw mut time) })
+        }),
+        ("nanosleep", || {
+            let time = libc::timespec { tv_sec: 2, tv_nsec: 0 };
+            // SAFETY: the time is ours, and the rest is not wanted.
+            checked(unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) })
+        }),
+        ("usleep", || {
+            // SAFETY: it takes a number.
+            checked(unsafe { libc::usleep(2_000_000) })
+        }),
+        ("recv with a timeout", || {
+            let (mut one, _other) = std::os::unix::net::UnixStream::pair()?;
+            one.set_read_timeout(Some(Duration::from_secs(2)))?;
+            one.read(&mut [0; 8]).map(drop)
+        }),
+    ];
+    for (name, call) in calls {
+        let (returned, poll, _) = slow(name, call);
+        let error = returned.expect_err(name).kind();
+        assert_eq!(error, std::io::ErrorKind::Interrupted, "{name} after {} ms", poll.since_ns / 1_000_000);
+    }
+}
+
+#[test]
+fn a_slow_poll_says_how_much_of_it_was_where() {
+    let _turn = turn();
+    let stop = Stop::default();
+    stop.store(true, Relaxed);
+    let (_, poll, answer) = slow("two places", move || {
+        let later = later({
+            let stop = Arc::clone(&stop);
+            stop.store(false, Relaxed);
+            move || {
+                std::thread::sleep(LONG);
+                stop.store(true, Relaxed);
+            }
+        });
+        sleeps(&stop);
+        later.join().expect("no panic");
+        std::thread::sleep(2 * LONG);
+    });
+    let covered = |is_there: &dyn Fn(&Seen) -> bool| -> u64 {
+        let shares = poll.stacks.iter().filter(|share| is_there(&Seen::of(&answer.frame, share)));
+        shares.map(|share| share.covered_ns).sum()
+    };
+    let inside = covered(&|seen| seen.is_in(Function::of(sleeps)));
+    let all = covered(&|_| true);
+    let ms = |ns: u64| ns / 1_000_000;
+    // Six hundred milliseconds in the function, as many outside of it; where a sample falls just behind the end of the first, a
+    // quarter of a second is the other's.
+    assert!((300..=950).contains(&ms(inside)), "{} of {}: {poll:?}", ms(inside), ms(all));
+    assert!(all > inside && all <= poll.since_ns && poll.stacks.len() <= 8, "{poll:?}");
+}
+
+#[test]
+fn a_job_of_the_blocking_pool_is_looked_at_once_it_is_old() {
+    let _turn = turn();
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let stopped = Arc::clone(&stop);
+    let entered = runtime().enter();
+    let job = taskscope_probe::spawn_blocking("report", move || sleeps(&stopped));
+    drop(entered);
+    let mut asker = asker();
+    eventually(|| {
+        let answer = ask(&mut asker);
+        let frame = &answer.frame;
+        let mut polls = frame.threads.iter().filter_map(|thread| thread.poll.as_ref());
+        let poll = polls.find(|poll| answer.text(poll.name_sid) == "report");
+        let found = poll.is_some_and(|poll| {
+            poll.stacks.iter().any(|share| Seen::of(frame, share).is_in(Function::of(sleeps)))
+        });
+        if found { Ok(()) } else { Err(format!("{:?}", frame.threads)) }
+    });
+    stop.store(true, Relaxed);
+    runtime().block_on(job).expect("no panic");
+}
+
+#[test]
+fn only_the_tasks_that_were_asked_for_are_looked_at_and_at_once() {
+    let _turn = turn();
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let (one, other) = (Arc::clone(&stop), Arc::clone(&stop));
+    // Too young to be looked at by itself.
+    let jobs = runtime().block_on(async {
+        [
+            taskscope_probe::spawn_blocking("asked for", move || sleeps(&one)),
+            taskscope_probe::spawn_blocking("not asked for", move || sleeps(&other)),
+        ]
+    });
+    let mut asker = asker();
+    fn poll(answer: &Answer, name: &str) -> Option<v1::LivePoll> {
+        let mut polls = answer.frame.threads.iter().filter_map(|thread| thread.poll.clone());
+        polls.find(|poll| answer.text(poll.name_sid) == name)
+    }
+    let id = eventually(|| {
+        let answer = ask(&mut asker);
+        poll(&answer, "asked for").map(|poll| poll.task_id).ok_or("it has not begun".to_owned())
+    });
+    let request = WatchRequest { stacks: Some(StackQuery { task_ids: vec![id] }), ..WatchRequest::default() };
+    let (asked, other) = eventually(|| {
+        let answer = asker.ask_for(request.clone());
+        let both = poll(&answer, "asked for").zip(poll(&answer, "not asked for"));
+        let found = both.clone().filter(|(asked, _)| !asked.stacks.is_empty());
+        found.ok_or_else(|| format!("{both:?}"))
+    });
+    assert!(asked.since_ns < 500_000_000, "it was looked at because it is old: {asked:?}");
+    assert!(other.stacks.is_empty() || other.since_ns >= 500_000_000, "{other:?}");
+    stop.store(true, Relaxed);
+    jobs.into_iter().for_each(|job| runtime().block_on(job).expect("no panic"));
+}
+
+#[test]
+fn of_a_full_pool_is_told_what_its_threads_do_although_nobody_follows_its_jobs() {
+    let _turn = turn();
+    runtime();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).max_blocking_threads(2).thread_name("full").enable_time();
+    Probe::builder().blocking_capacity(2).install(&mut builder);
+    let full = builder.build().expect("a runtime can be built");
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let jobs: Vec<_> = (0..5)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            full.spawn_blocking(move || sleeps(&stop))
+        })
+        .collect();
+    // A runtime that does nothing is not asked for its pool.
+    full.spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let mut asker = asker();
+    if cfg!(tokio_unstable) {
+        eventually(|| {
+            let answer = ask(&mut asker);
+            let frame = &answer.frame;
+            let threads = frame.threads.iter().filter(|thread| thread.name.as_deref() == Some("full"));
+            let in_job = threads.filter(|thread| {
+                thread.poll.is_none()
+                    && thread.stacks.iter().any(|share| Seen::of(frame, share).is_in(Function::of(sleeps)))
+            });
+            if in_job.count() == 2 { Ok(()) } else { Err(format!("{:?} {:#?}", frame.threads, frame.pools)) }
+        });
+    }
+    stop.store(true, Relaxed);
+    jobs.into_iter().for_each(|job| full.block_on(job).expect("no panic"));
+}
+
+/// With the hooks every poll is seen; without, only that a worker stands still.
+#[test]
+fn a_worker_that_stands_still_is_told_with_its_line_also_without_hooks() {
+    let _turn = turn();
+    let stop = Stop::default();
+    let _end = AtLast(Arc::clone(&stop));
+    let stopped = Arc::clone(&stop);
+    let job = runtime().spawn(async move { sleeps(&stopped) });
+    let mut asker = asker();
+    eventually(|| {
+        let answer = ask(&mut asker);
+        let frame = &answer.frame;
+        let polls =
+            frame.runtimes.iter().flat_map(|runtime| &runtime.workers).filter_map(|it| it.poll.as_ref());
+        let shares: Vec<&StackShare> = polls.flat_map(|poll| &poll.stacks).collect();
+        let found = shares.iter().any(|share| Seen::of(frame, share).is_in(Function::of(sleeps)));
+        if found { Ok(()) } else { Err(format!("{:?}", frame.runtimes)) }
     });
     stop.store(true, Relaxed);
     runtime().block_on(job).expect("no panic");

@@ -68,9 +68,14 @@ impl Target {
 impl TargetBuilder {
     /// A target of one of the builds.
     pub fn of(build: Build, name: &str) -> Self {
+        Self::of_program(&build.program(name))
+    }
+
+    /// A target that was built in some other way.
+    pub fn of_program(program: &Path) -> Self {
         let folder =
             tempfile::Builder::new().prefix("ts-").tempdir().expect("a temporary folder can be made");
-        let mut command = Command::new(build.program(name));
+        let mut command = Command::new(program);
         for variable in [
             "NAME",
             "LISTEN",
@@ -80,6 +85,8 @@ impl TargetBuilder {
             "GRACE_SECONDS",
             "DISABLED",
             "CGROUP_DIR",
+            "STACKS",
+            "STACK_SIGNAL",
             "TEST_BIN",
             "TEST_BIN_STABLE",
             "TEST_BIN_ABORT",

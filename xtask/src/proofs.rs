@@ -1,4 +1,4 @@
-//! Proofs about the probe's registry: its scenarios under loom, its unsafe code under Miri.
+//! Proofs about the probe: the registry's scenarios under loom, unsafe code under Miri, and very many signals under load.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,6 +26,19 @@ pub(crate) fn loom(root: &Path, size: Size) -> anyhow::Result<Command> {
         .arg(target_folder(root, Flags::Loom)?)
         .env("LOOM_MAX_PREEMPTIONS", preemptions(size));
     Ok(command)
+}
+
+/// The stacks taken under load, at full size.
+const STACKS: &str = "100000";
+
+/// The tests of the signal that takes stacks, with [`STACKS`] of them.
+pub(crate) fn stacks(root: &Path) -> Command {
+    let mut command = cargo(root, Flags::Hooks);
+    command
+        .args(["test", "--package", "taskscope-probe", "--lib", "--release", "--locked"])
+        .args(["--", "stacks::taker"])
+        .env("TASKSCOPE_STACK_SAMPLES", STACKS);
+    command
 }
 
 /// A nightly toolchain with Miri.

@@ -120,6 +120,11 @@ fn prove(root: &Path, size: Size, summary: &mut Summary) -> anyhow::Result<()> {
         })?;
     }
     if size == Size::Full {
+        phase(summary, "take very many stacks", || {
+            let (read, worked) = watched(&mut proofs::stacks(root))?;
+            suites.extend(read.finish().into_iter().map(|suite| suite.under("very many stacks")));
+            Ok(worked)
+        })?;
         let mut missing = None;
         phase(summary, "run under Miri", || {
             let miri = match Miri::prepare(root)? {

@@ -80,7 +80,7 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// Parts of paths below which lies what Cargo, rustup and distributions have fetched or built.
-const FETCHED: [&str; 8] = [
+const FETCHED: [&str; 9] = [
     "/rustc/",
     "/rustlib/",
     "/registry/src/",
@@ -89,6 +89,8 @@ const FETCHED: [&str; 8] = [
     "/git/checkouts/",
     "/vendor/",
     "/usr/src/debug/",
+    // The C library of static programs.
+    "/src_musl/",
 ];
 
 /// Where the probe runs the user's code, in whatever folder its sources are: it is no crate of a registry yet.

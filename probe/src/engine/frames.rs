@@ -170,7 +170,8 @@ impl Watcher {
         let tasks = self.shown.window(&self.ask, self.answer.as_ref(), sampler, now_ns);
         let groups = self.due_groups(sampler, now_ns, resync);
         let events = self.new_events(sampler);
-        let runtimes = sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live);
+        let mut runtimes = sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live);
+        sampler.add_stacks_of_unseen(&mut runtimes);
         let answer = self.answer.as_ref();
         let mut frame = v1::Frame {
             seq: self.seq,

@@ -244,7 +244,7 @@ pub(crate) enum Answer {
 }
 
 /// What was copied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Copied {
     pub(crate) registers: Registers,
     /// Address of the first of `bytes`.
@@ -255,6 +255,12 @@ pub(crate) struct Copied {
     pub(crate) is_cut: bool,
     /// Time in the handler, in ticks of the counter.
     pub(crate) took: u64,
+}
+
+impl Copied {
+    pub(crate) fn nothing() -> Self {
+        Self { registers: [None; REGISTERS], from: 0, bytes: Vec::new(), is_cut: false, took: 0 }
+    }
 }
 
 impl Handler {

@@ -331,6 +331,38 @@ impl<M: Memory> Code for Modules<M> {
     fn is_code(&mut self, address: u64) -> bool {
         self.range_or_look(address).is_some()
     }
+
+    fn is_after_call(&mut self, address: u64) -> bool {
+        let mut before = [0; LONGEST_CALL];
+        let from = address.checked_sub(before.len() as u64);
+        from.and_then(|from| self.cached(from, &mut before)).is_some() && ends_in_call(&before)
+    }
+}
+
+/// Bytes of the longest instruction that calls.
+const LONGEST_CALL: usize = if cfg!(target_arch = "x86_64") { 7 } else { 4 };
+
+/// Whether the last of these bytes are an instruction that calls. They may be the end of a longer one that does not.
+#[cfg(target_arch = "x86_64")]
+fn ends_in_call(code: &[u8; LONGEST_CALL]) -> bool {
+    // A call of what an operand says, whose length is that of the operand.
+    let indirect = |length: usize, is_form: fn(u8) -> bool| {
+        let from = code.len() - length;
+        code[from] == 0xff && code[from + 1] & 0x38 == 0x10 && is_form(code[from + 1])
+    };
+    code[code.len() - 5] == 0xe8
+        || indirect(2, |form| form >= 0xd0 || form < 0x18 && !matches!(form, 0x14 | 0x15))
+        || indirect(3, |form| form == 0x14 || (0x50..0x58).contains(&form) && form != 0x54)
+        || indirect(4, |form| form == 0x54)
+        || indirect(6, |form| form == 0x15 || (0x90..0x98).contains(&form) && form != 0x94)
+        || indirect(7, |form| form == 0x94)
+}
+
+/// `bl` or `blr`.
+#[cfg(target_arch = "aarch64")]
+fn ends_in_call(code: &[u8; LONGEST_CALL]) -> bool {
+    let instruction = u32::from_le_bytes(*code);
+    instruction & 0xfc00_0000 == 0x9400_0000 || instruction & 0xffff_fc1f == 0xd63f_0000
 }
 
 /// The build-id among the notes of a segment.

@@ -55,7 +55,7 @@ impl Taker {
             handler: Handler::install(signal)?,
             modules: Modules::new(OwnMemory),
             ranges: HashMap::new(),
-            copied: Copied::default(),
+            copied: Copied::nothing(),
         })
     }
 

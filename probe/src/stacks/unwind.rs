@@ -2,11 +2,12 @@
 //! reads outside of them.
 //!
 //! What a function has done with the stack is in its module's `.eh_frame`; where there is nothing about it, the chain of frame
-//! pointers is followed.
+//! pointers is followed; and where there is none, the caller is guessed, once.
 
 use gimli::{
-    CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult, Expression, Format, LittleEndian,
-    Location, Register, RegisterRule, UnwindContext, UnwindSection, Value,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult, Expression, Format,
+    FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext, UnwindSection,
+    Value,
 };
 use taskscope_proto::v1::interned_stack::End;
 
@@ -14,6 +15,8 @@ use taskscope_proto::v1::interned_stack::End;
 const DEEPEST: usize = 256;
 /// Steps of one expression.
 const LONGEST_EXPRESSION: u32 = 1_000;
+/// Words of a stack among which a return address is looked for.
+const SEARCHED: u64 = 256;
 
 #[cfg(target_arch = "x86_64")]
 mod machine {
@@ -78,6 +81,8 @@ pub(crate) trait Code {
     fn rules(&mut self, address: u64) -> Option<Rules>;
     /// Whether code can be there.
     fn is_code(&mut self, address: u64) -> bool;
+    /// Whether the instruction before `address` is a call, as it is before each address that a call returns to.
+    fn is_after_call(&mut self, address: u64) -> bool;
 }
 
 /// A stack, the innermost frame first.
@@ -86,6 +91,8 @@ pub(crate) struct Unwound {
     /// The first is the instruction that runs next; the others lie inside the instruction that called.
     pub(crate) addresses: Vec<u64>,
     pub(crate) end: End,
+    /// Of `addresses`, the first that is a guess.
+    pub(crate) guessed: Option<usize>,
 }
 
 pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Code) -> Unwound {
@@ -94,6 +101,7 @@ pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Co
     // Whether the instruction itself is meant: it was interrupted and has not called.
     let mut is_exact = true;
     let mut context = UnwindContext::new();
+    let mut guessed = None;
     let end = loop {
         let Some(at) = registers[machine::CODE_POINTER].map(plain) else { break End::Lost };
         if at == 0 {
@@ -112,10 +120,19 @@ pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Co
                 is_exact = outer.is_exact;
                 registers = outer.registers;
             }
+            // Once: a guess that rests on another one is none.
+            Err(End::Lost) if guessed.is_none() => match by_search(&registers, inside, stack, code) {
+                Some(outer) => {
+                    guessed = Some(addresses.len());
+                    is_exact = false;
+                    registers = outer;
+                }
+                None => break End::Lost,
+            },
             Err(end) => break end,
         }
     };
-    Unwound { addresses, end }
+    Unwound { addresses, end, guessed }
 }
 
 /// Without the bits in which the processor signs a return address.
@@ -177,6 +194,88 @@ fn by_frame_pointer(registers: &Registers, stack: Stack<'_>, code: &mut impl Cod
     Ok(Outer { registers: outer, is_exact: false })
 }
 
+/// For code without rules and without frame pointers, such as that of a static C library: the first word on its stack that can
+/// be an address to which a call returns, in a function that has rules.
+fn by_search(
+    registers: &Registers,
+    inside: u64,
+    stack: Stack<'_>,
+    code: &mut impl Code,
+) -> Option<Registers> {
+    // What has rules is not what was lost: they, or the stack, are damaged.
+    if code.rules(inside).is_some_and(|rules| covers(&rules, inside)) {
+        return None;
+    }
+    let pointer = registers[STACK_POINTER]?.checked_next_multiple_of(8)?;
+    for at in (0..SEARCHED).map(|word| pointer.saturating_add(8 * word)) {
+        let word = plain(stack.word(at).ok()?);
+        if code.is_code(word)
+            && code.is_after_call(word)
+            && code.rules(word - 1).is_some_and(|rules| covers(&rules, word - 1))
+        {
+            let mut outer = [None; REGISTERS];
+            outer[STACK_POINTER] = Some(at.saturating_add(8));
+            outer[machine::CODE_POINTER] = Some(word);
+            return Some(outer);
+        }
+    }
+    None
+}
+
+/// Whether the function of these rules holds an address. (The table of a file says only where functions begin.)
+fn covers(rules: &Rules, address: u64) -> bool {
+    let covers = || {
+        let laid_out = LaidOut::of(rules)?;
+        let (section, bases) = laid_out.section();
+        Ok::<bool, End>(function(&section, &bases)?.contains(address))
+    };
+    covers().unwrap_or(false)
+}
+
+/// A section of their own, whose second entry lies where it does in memory: so relative addresses in it stay right.
+struct LaidOut {
+    bytes: Vec<u8>,
+    at: u64,
+}
+
+impl LaidOut {
+    fn of(rules: &Rules) -> Result<Self, End> {
+        let mut bytes = rules.cie.clone();
+        let fde_at = bytes.len();
+        bytes.extend_from_slice(&rules.fde);
+        let pointer = fde_at + 4;
+        let distance = u32::try_from(pointer).map_err(|_| End::Lost)?;
+        bytes.get_mut(pointer..pointer + 4).ok_or(End::Lost)?.copy_from_slice(&distance.to_le_bytes());
+        Ok(Self { bytes, at: rules.fde_at.wrapping_sub(fde_at as u64) })
+    }
+
+    fn section(&self) -> (EhFrame<Slice<'_>>, BaseAddresses) {
+        let mut section = EhFrame::new(&self.bytes, LittleEndian);
+        section.set_address_size(8);
+        if cfg!(target_arch = "aarch64") {
+            section.set_vendor(gimli::Vendor::AArch64);
+        }
+        (section, BaseAddresses::default().set_eh_frame(self.at))
+    }
+}
+
+/// The one function of a section.
+fn function<'a>(
+    section: &EhFrame<Slice<'a>>,
+    bases: &BaseAddresses,
+) -> Result<FrameDescriptionEntry<Slice<'a>>, End> {
+    let mut entries = section.entries(bases);
+    loop {
+        match entries.next().map_err(|_| End::Lost)? {
+            Some(CieOrFde::Fde(partial)) => {
+                return partial.parse(EhFrame::cie_from_offset).map_err(|_| End::Lost);
+            }
+            Some(CieOrFde::Cie(_)) => {}
+            None => return Err(End::Lost),
+        }
+    }
+}
+
 fn by_rules(
     registers: &Registers,
     inside: u64,
@@ -184,29 +283,9 @@ fn by_rules(
     rules: &Rules,
     context: &mut UnwindContext<usize>,
 ) -> Result<Outer, End> {
-    // A section of their own, whose second entry lies where it does in memory: so relative addresses in it stay right.
-    let mut bytes = rules.cie.clone();
-    let fde_at = bytes.len();
-    bytes.extend_from_slice(&rules.fde);
-    let pointer = fde_at + 4;
-    let distance = u32::try_from(pointer).map_err(|_| End::Lost)?;
-    bytes.get_mut(pointer..pointer + 4).ok_or(End::Lost)?.copy_from_slice(&distance.to_le_bytes());
-    let mut section = EhFrame::new(&bytes, LittleEndian);
-    section.set_address_size(8);
-    if cfg!(target_arch = "aarch64") {
-        section.set_vendor(gimli::Vendor::AArch64);
-    }
-    let base = rules.fde_at.wrapping_sub(fde_at as u64);
-    let bases = gimli::BaseAddresses::default().set_eh_frame(base);
-    let mut entries = section.entries(&bases);
-    let fde = loop {
-        match entries.next().map_err(|_| End::Lost)? {
-            Some(CieOrFde::Fde(partial)) => break partial.parse(EhFrame::cie_from_offset),
-            Some(CieOrFde::Cie(_)) => {}
-            None => return Err(End::Lost),
-        }
-    };
-    let fde = fde.map_err(|_| End::Lost)?;
+    let laid_out = LaidOut::of(rules)?;
+    let (section, bases) = laid_out.section();
+    let fde = function(&section, &bases)?;
     let row = fde.unwind_info_for_address(&section, &bases, context, inside).map_err(|_| End::Lost)?;
     let encoding = fde.cie().encoding();
     let evaluation = Evaluation { registers, stack, encoding };

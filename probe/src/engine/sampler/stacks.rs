@@ -83,6 +83,8 @@ struct SeenThread {
     shares: Shares,
     /// First and last look, with their instants.
     looks: Option<((u64, Look), (u64, Look))>,
+    /// When it began what it does, where that is known.
+    began_ns: Option<u64>,
     seen_at_ns: u64,
 }
 
@@ -193,8 +195,7 @@ impl Sampler {
         let look = activity::look(target.tid);
         if let Some(thread) = self.stacks.threads.get_mut(&target.tid) {
             thread.seen_at_ns = at_ns;
-            // When it began what it does is not known.
-            thread.shares.add(stack, at_ns, at_ns);
+            thread.shares.add(stack, at_ns, thread.began_ns.unwrap_or(at_ns));
             if let Some(look) = look {
                 let first = thread.looks.map_or((at_ns, look), |(first, _)| first);
                 thread.looks = Some((first, (at_ns, look)));
@@ -260,6 +261,15 @@ impl Sampler {
         });
         let mut candidates: Vec<Candidate> = brackets.collect();
         let awake_ns = self.pauses.awake(now_ns);
+        for (tid, since_ns) in self.workers.unseen(awake_ns) {
+            candidates.push(Candidate { target: Target { tid, bracket: None }, kind: Kind::Poll, since_ns });
+            let began_ns = awake_ns.saturating_sub(since_ns);
+            let thread = self.stacks.threads.entry(tid).or_insert_with(|| SeenThread::new("", awake_ns));
+            // Another poll, should the one before have ended unseen.
+            if thread.began_ns.is_none_or(|known_ns| began_ns > known_ns) {
+                *thread = SeenThread { began_ns: Some(began_ns), ..SeenThread::new("", awake_ns) };
+            }
+        }
         if self.pools.has_blocked_jobs(OLD_NS) {
             let due = self.stacks.known_at_ns.is_none_or(|at_ns| now_ns >= at_ns + THREADS_EVERY_NS);
             if due {
@@ -280,7 +290,7 @@ impl Sampler {
     /// follows run on such ones.
     fn find_threads(&self) -> Vec<(u32, String)> {
         let name_of = |tid: u32| std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).ok();
-        let workers = self.lines.iter().filter(|line| line.worker.is_some());
+        let workers = self.lines.iter().filter(|line| line.worker.is_some() || line.polls);
         let mut names: HashSet<String> = workers.filter_map(|line| name_of(line.tid)).collect();
         names.insert(format!("{TOKIO_THREAD}\n"));
         let shown: HashSet<u32> = self
@@ -344,7 +354,7 @@ impl Sampler {
             return None;
         }
         self.stacks.last_round_at_ns = Some(now_ns);
-        self.refresh(now_ns);
+        self.sample(now_ns);
         let is_wanted = |live: &&Live| task_ids.is_empty() || task_ids.contains(&live.poll.task_id);
         let mut targets: Vec<Target> = self.live.iter().filter(is_wanted).map(Live::target).collect();
         if task_ids.is_empty() {
@@ -390,6 +400,18 @@ impl Sampler {
         }
     }
 
+    /// What was seen of a worker that is busy although no poll of it is seen.
+    pub(crate) fn add_stacks_of_unseen(&self, runtimes: &mut [v1::Runtime]) {
+        for worker in runtimes.iter_mut().flat_map(|runtime| &mut runtime.workers) {
+            if worker.state() == v1::worker::State::BusyUnseen
+                && let Some(poll) = &mut worker.poll
+                && let Some(thread) = worker.tid.and_then(|tid| self.stacks.threads.get(&tid))
+            {
+                poll.stacks = thread.shares.list();
+            }
+        }
+    }
+
     /// Threads without a bracket whose stacks were taken lately, as they go out.
     pub(crate) fn seen_threads(&self) -> Vec<v1::Thread> {
         let mut threads: Vec<v1::Thread> = self
@@ -398,7 +420,9 @@ impl Sampler {
             .iter()
             .filter(|(tid, thread)| {
                 let is_open = self.live.iter().any(|live| live.tid == **tid);
-                !is_open && !thread.shares.list.is_empty()
+                // What a worker does is told of the worker.
+                let is_worker = thread.began_ns.is_some();
+                !is_open && !is_worker && !thread.shares.list.is_empty()
             })
             .map(|(&tid, thread)| v1::Thread {
                 tid,
@@ -417,7 +441,8 @@ impl Sampler {
 
 impl SeenThread {
     fn new(name: &str, now_ns: u64) -> Self {
-        Self { name: name.to_owned(), shares: Shares::default(), looks: None, seen_at_ns: now_ns }
+        let shares = Shares::default();
+        Self { name: name.to_owned(), shares, looks: None, began_ns: None, seen_at_ns: now_ns }
     }
 }
 

@@ -170,6 +170,17 @@ impl Workers {
         self.runtimes.iter().flat_map(queues).collect()
     }
 
+    /// Threads of the workers that are busy although no poll of them is seen, and for how long.
+    pub(crate) fn unseen(&self, now_ns: u64) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.runtimes.iter().flat_map(move |seen| {
+            let parks_are_told = seen.facts.as_ref().is_some_and(|facts| facts.multi_thread);
+            seen.workers.values().filter_map(move |state| {
+                let unseen = state.unseen.as_ref().filter(|unseen| unseen.agrees(parks_are_told))?;
+                Some((unseen.tid, now_ns.saturating_sub(state.still_since_ns)))
+            })
+        })
+    }
+
     /// As they go out.
     pub(crate) fn describe(&self, now_ns: u64, lines: &[SeenLine], live: &[Live]) -> Vec<v1::Runtime> {
         self.runtimes.iter().map(|seen| seen.describe(now_ns, lines, live)).collect()

@@ -158,3 +158,30 @@ proptest! {
         let _ = of(Piece(0, Vec::new()), &text);
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_every_form_are_told_from_what_calls_nothing() {
+    let ends = |code: &[u8]| {
+        let mut before = [0x90; LONGEST_CALL];
+        before[LONGEST_CALL - code.len()..].copy_from_slice(code);
+        ends_in_call(&before)
+    };
+    // Relative; by a register, with and without its prefix; by memory with no, one and four bytes of distance, with an index.
+    let calls: [&[u8]; 9] = [
+        &[0xe8, 1, 2, 3, 0],
+        &[0xff, 0xd0],
+        &[0x41, 0xff, 0xd7],
+        &[0xff, 0x10],
+        &[0xff, 0x50, 0x18],
+        &[0xff, 0x15, 1, 2, 3, 0],
+        &[0xff, 0x93, 1, 2, 3, 0],
+        &[0xff, 0x14, 0xc8],
+        &[0xff, 0x94, 0x24, 1, 2, 3, 0],
+    ];
+    assert_eq!(calls.map(ends), [true; 9]);
+    // Jumps, a push, a return, and data.
+    let others: [&[u8]; 5] =
+        [&[0xe9, 1, 2, 3, 0], &[0xff, 0xe0], &[0xff, 0x35, 1, 2, 3, 0], &[0xc3], &[7; 7]];
+    assert_eq!(others.map(ends), [false; 5]);
+}

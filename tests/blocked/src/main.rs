@@ -1,0 +1,1 @@
+../../src/bin/target-blocked.rs
