@@ -165,6 +165,8 @@ pub(crate) fn coverage(capabilities: &[v1::Capability]) -> Option<&v1::Capabilit
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::symbols::Places;
 
@@ -198,6 +200,53 @@ mod tests {
             stacks.extend(&v1::Frame { stacks: many, ..Default::default() });
         }
         assert_eq!(stacks.raw.len(), KEPT);
+    }
+
+    proptest! {
+        /// A target may send what it likes: references to nothing, columns of two lengths, sums beyond all bounds.
+        #[test]
+        fn no_frame_makes_it_panic(
+            stacks in proptest::collection::vec(
+                (0..4u32, proptest::collection::vec(0..4u32, 0..5), proptest::collection::vec(any::<u64>(), 0..5)),
+                0..6,
+            ),
+            shares in proptest::collection::vec((0..5u32, any::<u32>(), any::<u64>()), 0..9),
+            since_ns: u64,
+        ) {
+            let shares: Vec<StackShare> = shares
+                .into_iter()
+                .map(|(stack_sid, samples, covered_ns)| StackShare { stack_sid, samples, covered_ns })
+                .collect();
+            let stacks = stacks.into_iter().map(|(sid, modules, addresses)| stack(sid, modules, addresses));
+            let poll = v1::LivePoll { task_id: 1, since_ns, stacks: shares.clone(), ..Default::default() };
+            let worker = v1::Worker { tid: Some(1), poll: Some(poll.clone()), ..Default::default() };
+            let frame = v1::Frame {
+                at_ns: 9_000_000_000,
+                modules: vec![v1::Module { id: 1, path: "/\u{1b}[2J".into(), build_id: vec![] }],
+                stacks: stacks.collect(),
+                runtimes: vec![v1::Runtime { workers: vec![worker], ..Default::default() }],
+                threads: vec![v1::Thread { tid: 2, stacks: shares, ..Default::default() }],
+                events: vec![v1::Event { seq: 1, poll: Some(poll), ..Default::default() }],
+                pools: vec![v1::Pool {
+                    kind: v1::pool::Kind::Blocking.into(),
+                    capacity: Some(1),
+                    busy: Some(1),
+                    queued: Some(1),
+                    saturated_ns: Some(u64::MAX),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let mut model = crate::model::Model::new(v1::Description::default());
+            model.apply(frame);
+            model.stacks.say_late(10);
+            let why = crate::why::Why::of(&model);
+            let is_clean = why.lines.iter().all(|line| !line.text().contains('\u{1b}'));
+            prop_assert!(is_clean, "{:?}", why);
+            let _ = crate::code::of(&model, &mut Default::default());
+            let running = crate::report::stacks::running(&model);
+            prop_assert_eq!(running.len(), 2);
+        }
     }
 
     #[tokio::test]

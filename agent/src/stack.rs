@@ -141,7 +141,7 @@ impl Stack {
         let called = self.frames[self.shown.start..line].iter().rev().filter_map(Path::of_frame);
         let called = called.into_iter().find(|path| !path.is_of(&["core", "alloc"]));
         let path = Path::of_frame(own);
-        let place = place::place(own, path.as_ref());
+        let place = place::place(own);
         let what = called.as_ref().or(path.as_ref().filter(|path| place.is_none() || !path.is_nameless()));
         let Some(what) = what.map(Path::words) else { return place };
         Some(match place {
@@ -192,7 +192,7 @@ fn thread(paths: &[Option<Path>], end: End) -> Thread {
 /// `bcrypt::hash at src/login.rs:40`, or `api+0x1f3a0` where nothing is known: one frame in words, for a list.
 pub(crate) fn frame_words(frame: &Frame) -> String {
     let path = Path::of_frame(frame);
-    let place = place::place(frame, path.as_ref());
+    let place = place::place(frame);
     let name = match (&path, &frame.module) {
         (Some(path), _) => path.words(),
         (None, Some(module)) => format!("{}+{:#x}", module.name(), frame.address),
@@ -217,6 +217,8 @@ pub(crate) type Shared = Arc<Stack>;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::symbols::Module;
 
@@ -327,4 +329,46 @@ mod tests {
         assert_eq!(words, ["api+0x1f3a0", "0x10"]);
         assert_eq!(Stack::of(vec![], End::Lost).shown().count(), 0);
     }
+
+    proptest! {
+        /// Whatever names a file holds, in whatever order.
+        #[test]
+        fn no_order_of_frames_makes_it_panic(
+            picks in proptest::collection::vec(0..NAMES.len(), 0..12),
+            files in proptest::collection::vec(0..FILES.len(), 12),
+        ) {
+            let frame = |(pick, file): (&usize, &usize)| Frame {
+                function: Some(NAMES[*pick].to_owned()).filter(|name| !name.is_empty()),
+                file: Some(FILES[*file].to_owned()).filter(|file| !file.is_empty()),
+                line: (*file % 2 == 0).then_some(7),
+                module: Some(Arc::new(Module { path: "/srv/bin/api".into(), build_id: vec![] })),
+                ..Frame::default()
+            };
+            let frames: Vec<Frame> = picks.iter().zip(&files).map(frame).collect();
+            let stack = Stack::of(frames.clone(), End::Lost);
+            prop_assert!(stack.shown().count() <= frames.len() && stack.all().count() == frames.len());
+            prop_assert_eq!(stack.shown().filter(|(_, is_line)| *is_line).count(), usize::from(stack.has_line()));
+            prop_assert!(frames.is_empty() || stack.shown().count() > 0, "something is shown: {:?}", stack);
+            let _ = (stack.words(), stack.lines());
+        }
+    }
+
+    const NAMES: [&str; 9] = [
+        "",
+        "api::work",
+        "{closure#0}<api::work>",
+        "__restore_rt",
+        "taskscope_probe::stacks::handler::on_signal",
+        "tokio::runtime::task::core::Core<T,S>::poll",
+        "tokio::runtime::runtime::Runtime::block_on",
+        "std::sys::backtrace::__rust_begin_short_backtrace",
+        "core::ops::function::FnOnce::call_once",
+    ];
+    const FILES: [&str; 5] = [
+        "",
+        "/a/api/src/work.rs",
+        "src/main.rs",
+        "/rustc/1/library/std/src/thread/mod.rs",
+        "tokio-1.54.1/src/lib.rs",
+    ];
 }

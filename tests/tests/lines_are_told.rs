@@ -1,16 +1,18 @@
-//! Addresses of stacks become functions, files and lines, also where the debug information is only with the agent. What is
-//! told here are the stacks of a recording, whose addresses are this test's own functions.
+//! Addresses of stacks become functions, files and lines, also where the debug information is only with the agent: of a
+//! running service, and of a recording, whose addresses are this test's own functions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use prost::Message;
 use serde_json::Value;
+use taskscope_proto::ids::TaskId;
 use taskscope_proto::v1::{self, interned_stack::End};
 use taskscope_tests::agent::Agent;
 use taskscope_tests::json::{list, text};
-use taskscope_tests::peer;
 use taskscope_tests::target::Target;
+use taskscope_tests::{Build, eventually, peer};
 
 const S: u64 = 1_000_000_000;
 
@@ -199,6 +201,109 @@ fn a_stripped_program_has_its_line_from_a_folder_of_debug_information() {
     let other = stacks().run().expect_code(0);
     assert!(other.json_lines()[0]["frames"][0].get("function").is_none(), "{other:?}");
     assert!(other.stderr.contains("is of another build: its build-id is "), "{other:?}");
+}
+
+/// The line of `target-stuck` on which this stands.
+fn line_of(text: &str) -> u64 {
+    let source = taskscope_tests::root().join("tests/src/bin/target-stuck.rs");
+    let source = std::fs::read_to_string(source).expect("it can be read");
+    let at = source.lines().position(|line| line.contains(text));
+    at.map_or_else(|| panic!("{text} is not in it"), |at| at as u64 + 1)
+}
+
+const SLEEPS: &str = "sleep(Duration::from_secs(3600))";
+
+/// A service whose one worker sleeps in `resize`, run from a copy of its program at `path`.
+fn stuck(path: &Path, how: &str) -> Target {
+    let target = Target::program("target-stuck").args(["--workers", "1", "--how", how]);
+    let mut target =
+        target.env("TASKSCOPE_STACKS", "on").env("COPY", path).in_shell("exec \"$COPY\" \"$@\"").start();
+    target.said("ready");
+    target.process.say("go");
+    target.said("stuck");
+    target
+}
+
+/// What `why` says once it says something of a line, or of its absence.
+#[track_caller]
+fn why_with(target: &Target, more: &[&str], wanted: &str) -> String {
+    eventually(Duration::from_secs(10), || {
+        let said = Agent::with([&["why", target.address.as_str()], more].concat()).run().stdout;
+        if said.contains(wanted) { Ok(said) } else { Err(said) }
+    })
+}
+
+#[test]
+fn a_running_service_tells_its_line() {
+    let program = Build::Hooks.program("target-stuck");
+    let target = stuck(&program, "sleep");
+    let place = format!("tests/src/bin/target-stuck.rs:{}", line_of(SLEEPS));
+    let said = why_with(&target, &[], &place);
+    assert!(
+        said.starts_with("STUCK ") && said.contains(&format!("in std::thread::sleep, {place}")),
+        "{said}"
+    );
+    let tasks = Agent::with(["stacks", &target.address, "--json"]).run().expect_code(0).json_lines();
+    let task = tasks.iter().find(|task| text(task, "name") == "resizer").expect("it runs");
+    assert_eq!((text(task, "label"), text(task, "thread_state")), ("POST /resize", "asleep"), "{task}");
+    let line = list(task, "frames").iter().find(|frame| frame["is_line"] == true).expect("it has a line");
+    assert!(text(line, "file").ends_with("tests/src/bin/target-stuck.rs"), "{line}");
+    assert_eq!(line["line"].as_u64(), Some(line_of(SLEEPS)), "{line}");
+    let id = task["task"].to_string();
+    let only =
+        Agent::with(["stacks", &target.address, "--json", "--task", &own_id(&id)]).run().expect_code(0);
+    assert_eq!(only.json_lines().len(), 1, "{only}");
+}
+
+/// As `taskscope tasks` shows it: tasks of the wrapper's have ids of the probe's own.
+fn own_id(id: &str) -> String {
+    let id: u64 = id.parse().expect("an id is a number");
+    if id & TaskId::OWN == 0 { id.to_string() } else { format!("p{}", id & !TaskId::OWN) }
+}
+
+#[test]
+fn a_spinning_poll_tells_the_function_that_spins() {
+    let target = stuck(&Build::Hooks.program("target-stuck"), "spin");
+    let said = why_with(&target, &[], "tests/src/bin/target-stuck.rs:");
+    let resize = line_of("async fn resize")..=line_of("async fn resize") + 14;
+    let line = said.split("tests/src/bin/target-stuck.rs:").nth(1).unwrap_or("");
+    let line: String = line.chars().take_while(char::is_ascii_digit).collect();
+    assert!(line.parse().is_ok_and(|line| resize.contains(&line)), "{said}");
+}
+
+/// As in production: the image is stripped, and replaced by the next release while the service runs.
+#[test]
+fn a_stripped_service_tells_its_line_from_a_debug_file_even_when_it_was_replaced() {
+    if !peer("strip") || !peer("objcopy") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (image, debug) = (folder.path().join("shop"), folder.path().join("debug"));
+    std::fs::create_dir(&debug).expect("it can be made");
+    let program = Build::Hooks.program("target-stuck");
+    let run = |tool: &str, args: &[&std::ffi::OsStr]| {
+        assert!(Command::new(tool).args(args).status().expect("it was found").success(), "{tool} {args:?}");
+    };
+    run("strip", &["-o".as_ref(), image.as_os_str(), program.as_os_str()]);
+    let debug_file = debug.join("shop.debug");
+    run("objcopy", &["--only-keep-debug".as_ref(), program.as_os_str(), debug_file.as_os_str()]);
+    let target = stuck(&image, "sleep");
+    // Cargo's own build is not where this one runs from, so nothing here has its names.
+    let without = why_with(&target, &[], "not seen: the line: ");
+    assert!(without.contains("is stripped (give the folder of"), "{without}");
+    let place = format!("tests/src/bin/target-stuck.rs:{}", line_of(SLEEPS));
+    let debug = debug.display().to_string();
+    why_with(&target, &["--debug-dir", &debug], &place);
+
+    std::fs::remove_file(&image).expect("it can be removed");
+    std::fs::write(&image, "the next release").expect("it can be written");
+    why_with(&target, &["--debug-dir", &debug], &place);
+    // With the whole program at hand through its process, a service that was not stripped needs no folder.
+    let unstripped = folder.path().join("unstripped");
+    std::fs::copy(&program, &unstripped).expect("it can be copied");
+    let target = stuck(&unstripped, "sleep");
+    std::fs::remove_file(&unstripped).expect("it can be removed");
+    why_with(&target, &[], &place);
 }
 
 #[test]

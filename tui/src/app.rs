@@ -6,6 +6,7 @@
 
 pub(crate) mod filter_input;
 pub(crate) mod listing;
+mod words;
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use taskscope_proto::v1::{self, SortKey};
 pub use self::filter_input::Edit;
 use self::filter_input::{Edited, FilterInput};
 use self::listing::{Listing, Window};
+pub use self::words::{Code, CodeOf, Sentence, Severity};
 use crate::model::group::Group;
 use crate::model::{Event, Model};
 use crate::table::groups::{self, GroupSort};
@@ -159,45 +161,6 @@ pub enum LinkView {
         /// May end with a line `hint: …`.
         reason: String,
     },
-}
-
-/// One line of plain words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sentence {
-    pub severity: Severity,
-    pub text: String,
-}
-
-/// Where in the code a poll is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Code {
-    pub of: CodeOf,
-    /// The function and the line: `bcrypt::hash, src/login.rs:40`.
-    pub on: String,
-    /// With the part of the poll that it took: `2.9 of 3.1 s in bcrypt::hash, src/login.rs:40`.
-    pub words: String,
-    /// The functions of the poll, the innermost first, and whether it is the line: the first of the user's own code.
-    pub stack: Vec<(String, bool)>,
-}
-
-/// Whose code it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeOf {
-    /// The poll that runs on the thread with this number.
-    Thread(u32),
-    /// The poll of this task that runs now.
-    Task(u64),
-    /// The poll of the event with this sequence number.
-    Event(u64),
-}
-
-/// How bad it is, worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    Critical,
-    Warning,
-    Note,
-    Healthy,
 }
 
 /// What the demo did to its service, and what the tool said about it.

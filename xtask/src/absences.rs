@@ -22,6 +22,9 @@ const MACHINES: [&str; 5] = [
 const NOT_IN_MACHINES: [&str; 6] =
     ["Instant::now", "SystemTime::now", "tokio::time::sleep", "thread::sleep", "async fn", ".await"];
 
+/// What a promise must not do: wait for a time, or not run.
+const SLEEPS: [&str; 5] = ["thread::sleep(", "thread::sleep;", "time::sleep(", "time::sleep;", "#[ignore"];
+
 /// Which crates of the workspace each one may know.
 const MAY_KNOW: [(&str, &[&str]); 6] = [
     ("taskscope-proto", &[]),
@@ -129,7 +132,8 @@ fn in_sources(sources: &[Source]) -> Vec<String> {
         found.extend(unsafe_code(source));
         if path.starts_with("tests/tests/") {
             found.extend(
-                mentions(source, &["thread::sleep", "time::sleep", "#[ignore"])
+                // Calls and imports: what a sentence says of a sleeping service is another matter.
+                mentions(source, &SLEEPS)
                     .map(|at| format!("{at}; hint: wait with `eventually` for what must become true")),
             );
         }

@@ -182,7 +182,7 @@ impl Line {
         let own = most.stack.line();
         Some(Self {
             text: most.on.clone(),
-            function: own.and_then(|frame| frame.function.clone()),
+            function: own.and_then(Path::whole_name),
             file: own.and_then(|frame| frame.file.clone()),
             line: own.and_then(|frame| frame.line),
             samples: most.samples,
@@ -248,7 +248,7 @@ struct JsonFrame {
 impl JsonFrame {
     fn of((frame, is_line): (&Frame, bool)) -> Self {
         Self {
-            function: frame.function.clone(),
+            function: Path::whole_name(frame),
             file: frame.file.clone(),
             line: frame.line,
             module: frame.module.as_ref().map(|module| module.path.clone()),

@@ -68,6 +68,17 @@ impl Path {
         Some(path)
     }
 
+    /// The whole name of a frame's function; where debug information has only the last of it, after its modules.
+    pub(crate) fn whole_name(frame: &Frame) -> Option<String> {
+        let name = frame.function.as_deref()?;
+        if Self::of(name).segments.len() > 1 {
+            return Some(name.to_owned());
+        }
+        let modules =
+            frame.file.as_deref().and_then(place::modules).map_or_else(Vec::new, |(_, modules)| modules);
+        Some(modules.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("::"))
+    }
+
     /// It has no name of its own: a closure, or the body of an asynchronous function.
     pub(crate) fn is_nameless(&self) -> bool {
         self.segments.last().is_some_and(|last| last.starts_with('{'))
@@ -257,6 +268,13 @@ mod tests {
             let path = Path::of_frame(&frame).expect("it has a name");
             assert_eq!((path.joined().as_str(), path.krate.as_deref()), (joined, krate), "{name} in {file}");
         }
+        let whole = |name: &str, file: &str| {
+            let frame = Frame { function: Some(name.into()), file: Some(file.into()), ..Frame::default() };
+            Path::whole_name(&frame)
+        };
+        assert_eq!(whole("{async_fn#0}", "/a/src/login.rs").as_deref(), Some("login::{async_fn#0}"));
+        assert_eq!(whole("api::<T>::nap", "/a/src/login.rs").as_deref(), Some("api::<T>::nap"));
+        assert_eq!(whole("read", "./nptl/read.c").as_deref(), Some("read"));
     }
 
     #[test]

@@ -285,6 +285,23 @@ fn a_file_that_is_changed_while_it_is_open_is_not_read_any_further() {
     assert!(matches!(&names, Some(Names::Missing(why)) if why.contains("damaged")), "{names:?}");
 }
 
+/// What a file of many gigabytes costs is what is touched of it.
+#[test]
+fn a_huge_program_costs_what_is_looked_at() {
+    let Some(program) = Program::with(&["-Wl,--build-id"]) else { return };
+    let file = File::options().write(true).open(&program.path).expect("it can be opened");
+    file.set_len(16 << 30).expect("a sparse file can be made");
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("it can be read");
+        pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("it is a number") * 4096
+    };
+    let before = resident();
+    assert_eq!(program.deepest(&Places::default(), &program.module()).0, WHOLE);
+    let grown = resident().saturating_sub(before);
+    // Other tests of this process run meanwhile.
+    assert!(grown < 1 << 30, "{grown} bytes");
+}
+
 #[test]
 fn pipes_and_folders_are_not_waited_for() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
