@@ -213,6 +213,10 @@ pub(crate) enum Refused {
     NotRealTime(i32),
     /// The system refuses.
     Failed(i32),
+    /// `/proc` does not show this process's own threads and mappings.
+    NoProc,
+    /// The kernel does not let this process read its own memory by `process_vm_readv`.
+    Unreadable,
 }
 
 /// The handler, installed. There is one in a process.
