@@ -14,7 +14,8 @@
 //! **What it does to your service.** It opens a Unix socket for the same user and serves watching only; nothing can be
 //! changed through it. It takes a fixed budget of memory ([`Builder`], `TASKSCOPE_MEMORY`), no lock that your code can
 //! wait on, and one thread of its own. Where something fails in it, it says so in one line on standard error and your
-//! service runs on. `TASKSCOPE_DISABLED=1` switches it off.
+//! service runs on. `TASKSCOPE_DISABLED=1` switches it off. Only if you say so ([`Builder::stacks`]) does it send signals to your
+//! threads, to see where in its code a slow poll is.
 //!
 //! Ways in:
 //! - [`macro@main`]: the attribute, for `#[tokio::main]`;

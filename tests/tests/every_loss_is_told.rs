@@ -23,7 +23,7 @@ const fn words_of(reason: Reason, report: [&'static str; 2], screen: [&'static s
 }
 
 /// All that can be forced from outside of a process.
-const WORDS: [Words; 17] = [
+const WORDS: [Words; 18] = [
     words_of(
         Reason::DroppedEvents,
         ["# event was dropped", "# events were dropped"],
@@ -121,6 +121,11 @@ const WORDS: [Words; 17] = [
         ["# part of the history did not fit", "# parts of the history did not fit"],
         ["# gap in the history", "# gaps in the history"],
     ),
+    words_of(
+        Reason::LostStacks,
+        ["# stack could not be taken", "# stacks could not be taken"],
+        ["lost # stack", "lost # stacks"],
+    ),
 ];
 
 /// What a target is to lose, and how many of it.
@@ -132,12 +137,13 @@ struct Losing {
 impl Losing {
     /// `memory` is the probe's; without one it has its default.
     fn start(memory: Option<&str>) -> Self {
+        let memory = memory.map(|memory| ("TASKSCOPE_MEMORY", memory));
+        Self::start_with(memory.as_slice())
+    }
+
+    fn start_with(variables: &[(&str, &str)]) -> Self {
         let target = Target::program("target-losses");
-        let target = match memory {
-            Some(memory) => target.env("TASKSCOPE_MEMORY", memory),
-            None => target,
-        };
-        let target = target.start();
+        let target = variables.iter().fold(target, |target, (name, value)| target.env(name, value)).start();
         target.said("ready");
         Self { target, expected: Vec::new() }
     }
@@ -326,6 +332,14 @@ fn histograms() {
     let polls = losing.lose("histograms");
     losing.expect(Reason::UnsortedPolls, 100..=polls - 400);
     losing.expect(Reason::FoldedHistograms, 1..=3);
+    losing.is_told();
+}
+
+#[test]
+fn stacks() {
+    let mut losing = Losing::start_with(&[("TASKSCOPE_STACKS", "on")]);
+    let lost = losing.lose("a stack");
+    losing.exactly(Reason::LostStacks, lost);
     losing.is_told();
 }
 

@@ -163,11 +163,9 @@ fn copy(pid: c_int, from: u64, wanted: u64) -> u64 {
     // SAFETY: as above; the code that was interrupted is this thread's own and does not run now.
     let before = unsafe { errno.read() };
     // SAFETY: the system call reads two `iovec` that live until it returns. The kernel writes at most `iov_len` bytes into
-    // `stack`, whose length is `COPIED`, and which is made of atomics: it may be written through a shared reference, and nobody
-    // else does so while the state is `COPYING`. What it reads it checks itself, and stops where nothing is mapped.
-    let copied = unsafe {
-        libc::syscall(libc::SYS_process_vm_readv, pid, &raw const local, 1, &raw const remote, 1, 0)
-    };
+    // `stack`, whose length is `COPIED`, and which is made of atomics: it may be written through a shared
+    // reference. What it reads it checks itself, and stops where nothing is mapped.
+    let copied = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     // SAFETY: as for reading it.
     unsafe { errno.write(before) };
     u64::try_from(copied).unwrap_or(0)
@@ -213,6 +211,10 @@ pub(crate) enum Refused {
     NotRealTime(i32),
     /// The system refuses.
     Failed(i32),
+    /// `/proc` does not show this process's own threads and mappings.
+    NoProc,
+    /// The kernel does not let this process read its own memory by `process_vm_readv`.
+    Unreadable,
 }
 
 /// The handler, installed. There is one in a process.
@@ -274,7 +276,13 @@ impl Handler {
             Some(signal) => signal,
             None => (least..=most - 3).rev().find(|&signal| is_free(signal)).ok_or(Refused::NoneFree)?,
         };
-        SAMPLE.pid.store(std::process::id() as i32, Relaxed);
+        let pid = std::process::id() as i32;
+        SAMPLE.pid.store(pid, Relaxed);
+        // Also so that the functions which the handler calls are bound by then: the loader binds some at their first call.
+        let here = [1u8; 8];
+        if copy(pid, here.as_ptr() as u64, 8) != 8 {
+            return Err(Refused::Unreadable);
+        }
         // The handler's first look at a page must not be what makes it.
         SAMPLE.stack.iter().step_by(512).for_each(|word| word.store(0, Relaxed));
         // SAFETY: all zeroes are a valid `sigaction`: no flags, an empty mask, the default action.
@@ -323,7 +331,13 @@ impl Handler {
         // SAFETY: the kernel reads a `siginfo` of its size that lives until the call returns, and sends a signal whose action
         // was just seen to be ours to a thread of this process, or fails.
         let sent = unsafe {
-            libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid as c_int, self.signal, &raw const info)
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                libc::c_long::from(pid),
+                libc::c_long::from(tid),
+                libc::c_long::from(self.signal),
+                &raw const info,
+            )
         };
         if sent == 0 {
             return Ok(());

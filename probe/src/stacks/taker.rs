@@ -50,7 +50,11 @@ pub(crate) struct Taker {
 }
 
 impl Taker {
+    /// Installs the handler, where everything else is there that is needed.
     pub(crate) fn install(signal: Option<i32>) -> Result<Self, Refused> {
+        if !crate::engine::activity::sees_own_threads() || std::fs::read("/proc/self/maps").is_err() {
+            return Err(Refused::NoProc);
+        }
         Ok(Self {
             handler: Handler::install(signal)?,
             modules: Modules::new(OwnMemory),

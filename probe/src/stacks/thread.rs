@@ -142,15 +142,24 @@ fn take(
 }
 
 fn why_not(refused: Refused) -> (String, &'static str) {
-    let reason = match refused {
-        Refused::Taken(signal) => format!("the application has an action of its own for signal {signal}"),
-        Refused::NoneFree => "the application has an action of its own for every real-time signal".to_owned(),
-        Refused::NotRealTime(signal) => format!("signal {signal} is no real-time signal"),
-        Refused::Failed(errno) => {
-            format!("the system refuses a handler: {}", std::io::Error::from_raw_os_error(errno))
+    match refused {
+        Refused::Taken(signal) => {
+            (format!("the application has an action of its own for signal {signal}"), CHOOSE_SIGNAL)
         }
-    };
-    (reason, CHOOSE_SIGNAL)
+        Refused::NoneFree => {
+            ("the application has an action of its own for every real-time signal".to_owned(), CHOOSE_SIGNAL)
+        }
+        Refused::NotRealTime(signal) => (format!("signal {signal} is no real-time signal"), CHOOSE_SIGNAL),
+        Refused::Failed(errno) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            (format!("the system refuses a handler: {error}"), CHOOSE_SIGNAL)
+        }
+        Refused::NoProc => (
+            "/proc does not show this process's own threads and mappings".to_owned(),
+            "mount a /proc of the process's own pid namespace",
+        ),
+        Refused::Unreadable => why_no_more(Off::Unreadable),
+    }
 }
 
 fn why_no_more(off: Off) -> (String, &'static str) {

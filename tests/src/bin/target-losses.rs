@@ -34,6 +34,7 @@ fn main() {
             "histograms" => many_histograms(),
             "pools" => broken_pools(),
             "history" => many_pools(),
+            "a stack" => block_signals(&runtime),
             other => panic!("nothing is lost by {other}"),
         };
         println!("{line}: {lost}");
@@ -172,6 +173,19 @@ fn replace_a_hook() -> usize {
     // It goes on until the process ends.
     std::mem::forget(runtime);
     7
+}
+
+/// A poll past the threshold, once, on a thread that blocks all signals meanwhile.
+fn block_signals(runtime: &Runtime) -> usize {
+    let poll = runtime.spawn(async {
+        #[cfg(target_os = "linux")]
+        nix::sys::signal::SigSet::all().thread_block().expect("it may");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        #[cfg(target_os = "linux")]
+        nix::sys::signal::SigSet::all().thread_unblock().expect("it may");
+    });
+    runtime.block_on(poll).expect("it does not panic");
+    1
 }
 
 /// 5 000 tasks that nobody awaits fail faster than anything looks. Gives their number.

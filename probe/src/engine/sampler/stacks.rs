@@ -31,6 +31,10 @@ const ROUNDS_EVERY_NS: u64 = 250_000_000;
 const ROUND_NS: u64 = 900_000_000;
 /// An order that the schedule gives is of no use later.
 const STALE_NS: u64 = 1_000_000_000;
+/// Orders without an answer; as many as there are lines, and threads beside them.
+const UNDER_WAY: usize = 2048;
+/// Rounds remembered: more than there can be watchers.
+const ROUNDS: u64 = 64;
 /// What Tokio calls its threads, unless it is told otherwise.
 const TOKIO_THREAD: &str = "tokio-rt-worker";
 
@@ -115,6 +119,8 @@ pub(crate) struct Sampling {
     rounds: HashMap<u64, usize>,
     last_round: u64,
     last_round_at_ns: Option<u64>,
+    /// Orders that are not answered.
+    under_way: usize,
 }
 
 struct Link {
@@ -140,6 +146,7 @@ impl Sampling {
             rounds: HashMap::new(),
             last_round: 0,
             last_round_at_ns: None,
+            under_way: 0,
         }
     }
 
@@ -147,8 +154,12 @@ impl Sampling {
         self.link.as_ref().is_some_and(|link| link.stacks.is_on())
     }
 
-    fn order(&self, order: Order) -> bool {
-        self.link.as_ref().is_some_and(|link| link.orders.send(order).is_ok())
+    /// False where the thread that takes stacks is gone, or has stood still for long.
+    fn order(&mut self, order: Order) -> bool {
+        let link = self.link.as_ref().filter(|_| self.under_way < UNDER_WAY);
+        let sent = link.is_some_and(|link| link.orders.send(order).is_ok());
+        self.under_way += usize::from(sent);
+        sent
     }
 }
 
@@ -163,6 +174,7 @@ impl Sampler {
     pub(super) fn take_stacks(&mut self) {
         let Some(link) = &self.stacks.link else { return };
         let answers: Vec<Answer> = link.answers.try_iter().collect();
+        self.stacks.under_way = self.stacks.under_way.saturating_sub(answers.len());
         for answer in answers {
             let Order { target, round, .. } = answer.order;
             match round {
@@ -377,6 +389,8 @@ impl Sampler {
             until_ns: now_ns.saturating_add(ROUND_NS),
         };
         let ordered = targets.into_iter().filter(|&target| self.stacks.order(order(target))).count();
+        // A watcher that went away has not ended its round.
+        self.stacks.rounds.retain(|&known, _| known + ROUNDS > round);
         self.stacks.rounds.insert(round, ordered);
         Some(round)
     }

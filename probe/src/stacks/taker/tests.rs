@@ -352,11 +352,12 @@ fn thousands_of_samples_under_load_harm_nothing() {
             Ok(End::Whole) => whole += 1,
             // The loader was at work on the library that it was in.
             Ok(_) => not_whole += 1,
-            Err(Missing::Late) => missing += 1,
+            // The C library blocks all signals for moments.
+            Err(Missing::Late | Missing::Blocks) => missing += 1,
             Err(other) => panic!("{other:?}"),
         }
     }
-    println!("{whole} whole, {not_whole} not, {missing} too late");
+    println!("{whole} whole, {not_whole} not, {missing} missing");
     let before = count.load(Relaxed);
     until(|| count.load(Relaxed) > before + 100);
     for mut busy in threads {
@@ -364,6 +365,6 @@ fn thousands_of_samples_under_load_harm_nothing() {
         let thread = busy.thread.take().expect("it was not joined yet");
         assert!(thread.join().is_ok());
     }
-    assert!(whole > samples() / 2, "{whole} whole, {not_whole} not, {missing} too late");
-    assert!(not_whole < samples() / 20, "{whole} whole, {not_whole} not, {missing} too late");
+    assert!(whole > samples() / 2, "{whole} whole, {not_whole} not, {missing} missing");
+    assert!(not_whole < samples() / 20, "{whole} whole, {not_whole} not, {missing} missing");
 }
