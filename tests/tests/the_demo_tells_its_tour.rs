@@ -21,7 +21,7 @@ const FAULTS: [(&str, &str, &str, f64); 6] = [
 
 /// The guilty statements: the fault, its file, and what stands on the first and on the last of its lines.
 const LINES: [(&str, &str, &str, &str); 4] = [
-    ("stuck-poll", "demo/src/storage.rs", "thread::sleep(left);", "thread::sleep(left);"),
+    ("stuck-poll", "demo/src/storage.rs", "sleep(left);", "sleep(left);"),
     ("slow-poll", "demo/src/work.rs", "for byte in 0..512_u64", "start.elapsed() >= duration"),
     ("contention", "demo/src/prices.rs", "self.cents.lock()", "self.cents.lock()"),
     ("pool-full", "demo/src/storage.rs", "self.writes_resume.wait_while", "self.writes_resume.wait_while"),

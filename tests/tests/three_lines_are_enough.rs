@@ -253,7 +253,7 @@ fn main() {
         taskscope_probe::Probe::builder().install(builder.enable_all());
         let runtime = builder.build().unwrap();
         runtime.block_on(async move {
-            tokio::spawn(async { std::thread::sleep(std::time::Duration::from_millis(60)) });
+            tokio::spawn(async { std::thread::park_timeout(std::time::Duration::from_millis(60)) });
             if measured {
                 tokio::spawn(std::future::pending::<()>());
             } else {

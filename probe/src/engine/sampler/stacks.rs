@@ -65,6 +65,11 @@ impl Shares {
         self.list.push((stack, 1, covered_ns));
     }
 
+    /// Whether it was seen in this stack and in no other.
+    fn is_all_in(&self, stack: StackId) -> bool {
+        self.list.iter().all(|&(known, ..)| known == stack)
+    }
+
     /// The largest, as they go out.
     pub(super) fn list(&self) -> Vec<v1::StackShare> {
         let mut sorted = self.list.clone();
@@ -207,6 +212,10 @@ impl Sampler {
         let look = activity::look(target.tid);
         if let Some(thread) = self.stacks.threads.get_mut(&target.tid) {
             thread.seen_at_ns = at_ns;
+            // Nothing says where one job ends and the next begins: what was seen in another stack may be of another.
+            if thread.began_ns.is_none() && !thread.shares.is_all_in(stack) {
+                thread.shares = Shares::default();
+            }
             thread.shares.add(stack, at_ns, thread.began_ns.unwrap_or(at_ns));
             if let Some(look) = look {
                 let first = thread.looks.map_or((at_ns, look), |(first, _)| first);
