@@ -40,8 +40,6 @@ struct Raw {
     /// The innermost first.
     frames: Vec<(Option<Arc<Module>>, u64)>,
     end: End,
-    /// How many of them, from the innermost, are no guess.
-    sure: usize,
 }
 
 impl Stacks {
@@ -61,8 +59,7 @@ impl Stacks {
             let columns = stack.module_ids.iter().zip(&stack.addresses);
             let frames =
                 columns.map(|(module, &address)| (self.modules.get(module).cloned(), address)).collect();
-            let sure = (stack.guessed_plus1 as usize).checked_sub(1).unwrap_or(DEEPEST);
-            self.raw.insert(stack.stack_sid, Raw { frames, end: stack.end(), sure });
+            self.raw.insert(stack.stack_sid, Raw { frames, end: stack.end() });
             self.named.remove(&stack.stack_sid);
         }
         while self.modules.len() > KEPT {
@@ -84,11 +81,10 @@ impl Stacks {
             });
             // Not one after the other: all are asked for at once.
             let frames: Vec<Option<Vec<Frame>>> = frames.collect();
-            let Some(mut frames) = frames.into_iter().collect::<Option<Vec<_>>>() else {
+            let Some(frames) = frames.into_iter().collect::<Option<Vec<_>>>() else {
                 whole = false;
                 continue;
             };
-            frames.iter_mut().skip(raw.sure).flatten().for_each(|frame| frame.guessed = true);
             let stack = Stack::of(frames.concat(), raw.end);
             if !stack.has_line() && self.missing.is_none() {
                 self.missing = missing(symbols, &stack);
@@ -171,13 +167,7 @@ mod tests {
     use crate::symbols::Places;
 
     fn stack(sid: u32, modules: Vec<u32>, addresses: Vec<u64>) -> v1::InternedStack {
-        v1::InternedStack {
-            stack_sid: sid,
-            module_ids: modules,
-            addresses,
-            end: End::Whole.into(),
-            guessed_plus1: 0,
-        }
+        v1::InternedStack { stack_sid: sid, module_ids: modules, addresses, end: End::Whole.into() }
     }
 
     #[test]
@@ -300,7 +290,6 @@ pub(crate) mod fixture {
             module: Some(Arc::new(Module { path: path.to_owned(), build_id: vec![0xab; 20] })),
             address: 0x1234,
             inlined: false,
-            guessed: false,
         }
     }
 

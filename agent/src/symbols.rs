@@ -63,8 +63,6 @@ pub(crate) struct Frame {
     pub(crate) address: u64,
     /// It was inlined into the frame after it.
     pub(crate) inlined: bool,
-    /// The code that it called has no unwind information: it is nearly always the caller.
-    pub(crate) guessed: bool,
 }
 
 impl Frame {
@@ -219,7 +217,6 @@ impl Reader {
             module: Some(module.clone()),
             address,
             inlined: at < last,
-            guessed: false,
         };
         named.into_iter().enumerate().map(frame).collect()
     }

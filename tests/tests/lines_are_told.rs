@@ -70,7 +70,6 @@ fn recording(file: &Path, path: &Path, build_id: Vec<u8>, address: u64) {
             module_ids: vec![1],
             addresses: vec![address],
             end: End::Whole.into(),
-            guessed_plus1: 0,
         }],
         ..Default::default()
     };

@@ -237,9 +237,6 @@ struct JsonFrame {
     address: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     inlined: bool,
-    /// What it called has no unwind information.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    guessed: bool,
     /// The first of the user's own code.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_line: bool,
@@ -255,7 +252,6 @@ impl JsonFrame {
             build_id: frame.module.as_ref().and_then(|module| module.build_id()),
             address: frame.address,
             inlined: frame.inlined,
-            guessed: frame.guessed,
             is_line,
         }
     }
@@ -354,12 +350,7 @@ impl<'a> Shown<'a> {
             out.push_str(&format!("{}\n", title.join(", ")));
             match &named.stack {
                 Some(stack) => {
-                    let frames = self.frames(stack);
-                    let guess = frames.iter().position(|(frame, _)| frame.guessed);
-                    for (at, (frame, is_line)) in frames.into_iter().enumerate() {
-                        if guess == Some(at) {
-                            out.push_str("    (what called this is a guess: it has no unwind information)\n");
-                        }
+                    for (frame, is_line) in self.frames(stack) {
                         let mark = if is_line { ">" } else { " " };
                         out.push_str(&format!("  {mark} {}\n", stack::frame_words(frame)));
                     }

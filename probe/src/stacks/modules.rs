@@ -331,57 +331,6 @@ impl<M: Memory> Code for Modules<M> {
     fn is_code(&mut self, address: u64) -> bool {
         self.range_or_look(address).is_some()
     }
-
-    fn callee(&mut self, address: u64) -> Option<u64> {
-        let mut before = [0; LONGEST_CALL];
-        self.cached(address.checked_sub(before.len() as u64)?, &mut before)?;
-        match called(&before) {
-            Called::At(distance) => Some(address.wrapping_add_signed(distance)),
-            Called::By(distance) => {
-                let mut pointer = [0; 8];
-                self.cached(address.wrapping_add_signed(distance), &mut pointer)?;
-                Some(u64::from_le_bytes(pointer))
-            }
-            Called::Unsaid => None,
-        }
-    }
-}
-
-/// Bytes of the longest instruction that calls and says what.
-const LONGEST_CALL: usize = if cfg!(target_arch = "x86_64") { 6 } else { 4 };
-
-/// What an instruction calls, as a distance from the one after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Called {
-    /// The code there.
-    At(i64),
-    /// The code to which the word there points.
-    By(i64),
-    /// It does not say, or is no call.
-    Unsaid,
-}
-
-/// `call` of a distance, or of a word at a distance. (Other bytes may end like that: then it is another code that they call.)
-#[cfg(target_arch = "x86_64")]
-fn called(code: &[u8; LONGEST_CALL]) -> Called {
-    let [first, second, distance @ ..] = *code;
-    let distance = i32::from_le_bytes(distance).into();
-    match (first, second) {
-        (0xff, 0x15) => Called::By(distance),
-        (_, 0xe8) => Called::At(distance),
-        _ => Called::Unsaid,
-    }
-}
-
-/// `bl` of a distance in words.
-#[cfg(target_arch = "aarch64")]
-fn called(code: &[u8; LONGEST_CALL]) -> Called {
-    let instruction = u32::from_le_bytes(*code);
-    if instruction & 0xfc00_0000 != 0x9400_0000 {
-        return Called::Unsaid;
-    }
-    let distance = (instruction << 6) as i32 >> 6;
-    Called::At(i64::from(distance) * 4 - 4)
 }
 
 /// The build-id among the notes of a segment.

@@ -29,8 +29,6 @@ pub(crate) struct File {
 struct Stored {
     frames: Box<[u64]>,
     end: i32,
-    /// Position of the first frame that is a guess, plus one; 0: none.
-    guessed_plus1: u32,
 }
 
 #[derive(Debug)]
@@ -65,18 +63,13 @@ impl Table {
         &mut self,
         frames: impl Iterator<Item = (Option<File>, u64)> + 'a,
         end: End,
-        guessed: Option<usize>,
     ) -> Option<StackId> {
         let mut packed = Vec::new();
         for (file, address) in frames {
             let file = file.map_or(Some(0), |file| self.file(file))?;
             packed.push(u64::from(file) << ADDRESS_BITS | address & ((1 << ADDRESS_BITS) - 1));
         }
-        let stored = Stored {
-            frames: packed.into(),
-            end: end.into(),
-            guessed_plus1: guessed.map_or(0, |position| position as u32 + 1),
-        };
+        let stored = Stored { frames: packed.into(), end: end.into() };
         if let Some(&known) = self.ids.get(&stored) {
             return Some(known);
         }
@@ -144,7 +137,6 @@ impl Table {
             module_ids: stored.frames.iter().map(|frame| (frame >> ADDRESS_BITS) as u32).collect(),
             addresses: stored.frames.iter().map(|frame| frame & ((1 << ADDRESS_BITS) - 1)).collect(),
             end: stored.end,
-            guessed_plus1: stored.guessed_plus1,
         })
     }
 
@@ -165,16 +157,16 @@ mod tests {
 
     fn deep(table: &mut Table, last: u64) -> Option<StackId> {
         let frames = (0..50).map(|frame| (file("/bin/api"), 0x1000 + frame)).chain([(None, last)]);
-        table.intern(frames, End::Whole, None)
+        table.intern(frames, End::Whole)
     }
 
     #[test]
     fn one_stack_has_one_number_and_another_end_is_another_stack() {
         let mut table = Table::with_budget(1 << 16);
         let frames = || [(file("/bin/api"), 7), (file("/lib/c"), 8), (None, 0x7fff_ffff_f000)].into_iter();
-        let id = table.intern(frames(), End::Whole, None).expect("there is room");
-        assert_eq!(table.intern(frames(), End::Whole, None), Some(id));
-        assert_ne!(table.intern(frames(), End::Lost, None), Some(id));
+        let id = table.intern(frames(), End::Whole).expect("there is room");
+        assert_eq!(table.intern(frames(), End::Whole), Some(id));
+        assert_ne!(table.intern(frames(), End::Lost), Some(id));
         let described = table.describe(id).expect("it is there");
         assert_eq!(
             (described.module_ids, described.addresses),

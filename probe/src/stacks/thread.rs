@@ -138,7 +138,7 @@ fn take(
         }
         None => (None, address),
     });
-    stacks.table().intern(frames, unwound.end, unwound.guessed).ok_or(NoStack::Lost)
+    stacks.table().intern(frames, unwound.end).ok_or(NoStack::Lost)
 }
 
 fn why_not(refused: Refused) -> (String, &'static str) {

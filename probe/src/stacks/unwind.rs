@@ -2,12 +2,11 @@
 //! reads outside of them.
 //!
 //! What a function has done with the stack is in its module's `.eh_frame`; where there is nothing about it, the chain of frame
-//! pointers is followed; and where there is none, the caller is guessed, once.
+//! pointers is followed.
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult, Expression, Format,
-    FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule, UnwindContext, UnwindSection,
-    Value,
+    CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, EvaluationResult, Expression, Format, LittleEndian,
+    Location, Register, RegisterRule, UnwindContext, UnwindSection, Value,
 };
 use taskscope_proto::v1::interned_stack::End;
 
@@ -15,13 +14,6 @@ use taskscope_proto::v1::interned_stack::End;
 const DEEPEST: usize = 256;
 /// Steps of one expression.
 const LONGEST_EXPRESSION: u32 = 1_000;
-/// Words of a stack among which a return address is looked for, and how many that may be one are tried.
-const SEARCHED: u64 = 256;
-const GUESSES: u32 = 16;
-/// Bytes of a function without rules at most.
-const LONGEST_FUNCTION: u64 = 512;
-/// Only the innermost code is searched for its caller: where threads begin there is none.
-const DEEPEST_GUESS: usize = 4;
 
 #[cfg(target_arch = "x86_64")]
 mod machine {
@@ -86,8 +78,6 @@ pub(crate) trait Code {
     fn rules(&mut self, address: u64) -> Option<Rules>;
     /// Whether code can be there.
     fn is_code(&mut self, address: u64) -> bool;
-    /// What the instruction before `address` calls, if it is a call and says so itself.
-    fn callee(&mut self, address: u64) -> Option<u64>;
 }
 
 /// A stack, the innermost frame first.
@@ -96,39 +86,14 @@ pub(crate) struct Unwound {
     /// The first is the instruction that runs next; the others lie inside the instruction that called.
     pub(crate) addresses: Vec<u64>,
     pub(crate) end: End,
-    /// Of `addresses`, the first that is a guess.
-    pub(crate) guessed: Option<usize>,
 }
 
 pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Code) -> Unwound {
-    let sure = walk(registers, true, stack, code);
-    let (end, Some(lost)) = (sure.end, sure.lost) else {
-        return Unwound { addresses: sure.addresses, end: sure.end, guessed: None };
-    };
-    let mut addresses = sure.addresses;
-    let guess =
-        if addresses.len() <= DEEPEST_GUESS { by_search(&lost, &addresses, stack, code) } else { None };
-    let Some(guess) = guess else { return Unwound { addresses, end, guessed: None } };
-    let guessed = Some(addresses.len());
-    addresses.extend(guess.addresses);
-    addresses.truncate(DEEPEST);
-    Unwound { addresses, end: guess.end, guessed }
-}
-
-/// Frames of which the callers are sure, if the innermost is.
-struct Walked {
-    addresses: Vec<u64>,
-    end: End,
-    /// The registers of the last frame, where nothing says who called it.
-    lost: Option<Registers>,
-}
-
-/// `is_exact`: the code pointer is at the instruction that is meant; else behind one that has called.
-fn walk(registers: &Registers, is_exact: bool, stack: Stack<'_>, code: &mut impl Code) -> Walked {
     let mut addresses = Vec::with_capacity(64);
-    let (mut registers, mut is_exact) = (*registers, is_exact);
+    let mut registers = *registers;
+    // Whether the instruction itself is meant: it was interrupted and has not called.
+    let mut is_exact = true;
     let mut context = UnwindContext::new();
-    let mut lost = None;
     let end = loop {
         let Some(at) = registers[machine::CODE_POINTER].map(plain) else { break End::Lost };
         if at == 0 {
@@ -147,13 +112,10 @@ fn walk(registers: &Registers, is_exact: bool, stack: Stack<'_>, code: &mut impl
                 is_exact = outer.is_exact;
                 registers = outer.registers;
             }
-            Err(end) => {
-                lost = Some(registers).filter(|_| end == End::Lost);
-                break end;
-            }
+            Err(end) => break end,
         }
     };
-    Walked { addresses, end, lost }
+    Unwound { addresses, end }
 }
 
 /// Without the bits in which the processor signs a return address.
@@ -215,98 +177,6 @@ fn by_frame_pointer(registers: &Registers, stack: Stack<'_>, code: &mut impl Cod
     Ok(Outer { registers: outer, is_exact: false })
 }
 
-/// For code without rules and without frame pointers, such as that of a static C library: among the words on its stack that can
-/// be an address to which a call of this very code returns, in a function that has rules, the one from which the walk gets the
-/// farthest. (Without asking what was called, what is left over from calls that have returned is taken for the caller.)
-fn by_search(lost: &Registers, inner: &[u64], stack: Stack<'_>, code: &mut impl Code) -> Option<Walked> {
-    // What has rules is not what was lost: they, or the stack, are damaged.
-    let inside = *inner.last()?;
-    if code.rules(inside).is_some_and(|rules| covers(&rules, inside)) {
-        return None;
-    }
-    let pointer = lost[STACK_POINTER]?.checked_next_multiple_of(8)?;
-    let mut best: Option<Walked> = None;
-    let mut tried = 0;
-    for at in (0..SEARCHED).map(|word| pointer.saturating_add(8 * word)) {
-        let Ok(word) = stack.word(at) else { break };
-        let word = plain(word);
-        let may_be = code.is_code(word)
-            && code.callee(word).is_some_and(|callee| (callee..callee + LONGEST_FUNCTION).contains(&inside))
-            && code.rules(word - 1).is_some_and(|rules| covers(&rules, word - 1));
-        if !may_be {
-            continue;
-        }
-        // What a function has to preserve it has mostly not touched where it does as little as this one.
-        let mut outer = *lost;
-        outer[STACK_POINTER] = Some(at.saturating_add(8));
-        outer[machine::CODE_POINTER] = Some(word);
-        let walked = walk(&outer, false, stack, code);
-        let frames = walked.addresses.len();
-        if best.as_ref().is_none_or(|best| frames > best.addresses.len()) {
-            best = Some(walked);
-        }
-        tried += 1;
-        if tried == GUESSES || best.as_ref().is_some_and(|best| best.end != End::Lost) {
-            break;
-        }
-    }
-    best
-}
-
-/// Whether the function of these rules holds an address. (The table of a file says only where functions begin.)
-fn covers(rules: &Rules, address: u64) -> bool {
-    let covers = || {
-        let laid_out = LaidOut::of(rules)?;
-        let (section, bases) = laid_out.section();
-        Ok::<bool, End>(function(&section, &bases)?.contains(address))
-    };
-    covers().unwrap_or(false)
-}
-
-/// A section of their own, whose second entry lies where it does in memory: so relative addresses in it stay right.
-struct LaidOut {
-    bytes: Vec<u8>,
-    at: u64,
-}
-
-impl LaidOut {
-    fn of(rules: &Rules) -> Result<Self, End> {
-        let mut bytes = rules.cie.clone();
-        let fde_at = bytes.len();
-        bytes.extend_from_slice(&rules.fde);
-        let pointer = fde_at + 4;
-        let distance = u32::try_from(pointer).map_err(|_| End::Lost)?;
-        bytes.get_mut(pointer..pointer + 4).ok_or(End::Lost)?.copy_from_slice(&distance.to_le_bytes());
-        Ok(Self { bytes, at: rules.fde_at.wrapping_sub(fde_at as u64) })
-    }
-
-    fn section(&self) -> (EhFrame<Slice<'_>>, BaseAddresses) {
-        let mut section = EhFrame::new(&self.bytes, LittleEndian);
-        section.set_address_size(8);
-        if cfg!(target_arch = "aarch64") {
-            section.set_vendor(gimli::Vendor::AArch64);
-        }
-        (section, BaseAddresses::default().set_eh_frame(self.at))
-    }
-}
-
-/// The one function of a section.
-fn function<'a>(
-    section: &EhFrame<Slice<'a>>,
-    bases: &BaseAddresses,
-) -> Result<FrameDescriptionEntry<Slice<'a>>, End> {
-    let mut entries = section.entries(bases);
-    loop {
-        match entries.next().map_err(|_| End::Lost)? {
-            Some(CieOrFde::Fde(partial)) => {
-                return partial.parse(EhFrame::cie_from_offset).map_err(|_| End::Lost);
-            }
-            Some(CieOrFde::Cie(_)) => {}
-            None => return Err(End::Lost),
-        }
-    }
-}
-
 fn by_rules(
     registers: &Registers,
     inside: u64,
@@ -314,9 +184,29 @@ fn by_rules(
     rules: &Rules,
     context: &mut UnwindContext<usize>,
 ) -> Result<Outer, End> {
-    let laid_out = LaidOut::of(rules)?;
-    let (section, bases) = laid_out.section();
-    let fde = function(&section, &bases)?;
+    // A section of their own, whose second entry lies where it does in memory: so relative addresses in it stay right.
+    let mut bytes = rules.cie.clone();
+    let fde_at = bytes.len();
+    bytes.extend_from_slice(&rules.fde);
+    let pointer = fde_at + 4;
+    let distance = u32::try_from(pointer).map_err(|_| End::Lost)?;
+    bytes.get_mut(pointer..pointer + 4).ok_or(End::Lost)?.copy_from_slice(&distance.to_le_bytes());
+    let mut section = EhFrame::new(&bytes, LittleEndian);
+    section.set_address_size(8);
+    if cfg!(target_arch = "aarch64") {
+        section.set_vendor(gimli::Vendor::AArch64);
+    }
+    let base = rules.fde_at.wrapping_sub(fde_at as u64);
+    let bases = gimli::BaseAddresses::default().set_eh_frame(base);
+    let mut entries = section.entries(&bases);
+    let fde = loop {
+        match entries.next().map_err(|_| End::Lost)? {
+            Some(CieOrFde::Fde(partial)) => break partial.parse(EhFrame::cie_from_offset),
+            Some(CieOrFde::Cie(_)) => {}
+            None => return Err(End::Lost),
+        }
+    };
+    let fde = fde.map_err(|_| End::Lost)?;
     let row = fde.unwind_info_for_address(&section, &bases, context, inside).map_err(|_| End::Lost)?;
     let encoding = fde.cie().encoding();
     let evaluation = Evaluation { registers, stack, encoding };

@@ -406,11 +406,6 @@ pub struct InternedStack {
     pub addresses: ::prost::alloc::vec::Vec<u64>,
     #[prost(enumeration = "interned_stack::End", tag = "4")]
     pub end: i32,
-    /// Position of the first frame that is a guess, plus one; 0: none is. The code inside it has no unwind information (a C library
-    /// without it, assembly), so the frame is the first on the stack that a call and unwind information agree with: it is
-    /// nearly always the caller, and may be left over from a call that has returned. The frames further out follow from it.
-    #[prost(uint32, tag = "5")]
-    pub guessed_plus1: u32,
 }
 /// Nested message and enum types in `InternedStack`.
 pub mod interned_stack {

@@ -158,15 +158,3 @@ proptest! {
         let _ = of(Piece(0, Vec::new()), &text);
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn what_a_call_says_that_it_calls() {
-    assert_eq!(called(&[0x90, 0xe8, 1, 2, 0, 0]), Called::At(0x201));
-    assert_eq!(called(&[0x67, 0xe8, 0xff, 0xff, 0xff, 0xff]), Called::At(-1));
-    assert_eq!(called(&[0xff, 0x15, 4, 0, 0, 0]), Called::By(4));
-    // A jump, a push, and a call by a register.
-    for other in [[0x90, 0xe9, 1, 2, 3, 0], [0xff, 0x35, 1, 2, 3, 0], [0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]] {
-        assert_eq!(called(&other), Called::Unsaid);
-    }
-}

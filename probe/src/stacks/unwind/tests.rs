@@ -16,11 +16,6 @@ impl Code for Plain {
     fn is_code(&mut self, address: u64) -> bool {
         (0x1000..0x2000).contains(&address)
     }
-
-    /// The code at 0x800.
-    fn callee(&mut self, address: u64) -> Option<u64> {
-        address.is_multiple_of(0x10).then_some(if address == 0x1130 { 0x1700 } else { 0x800 })
-    }
 }
 
 const WITHOUT_RULES: Plain = Plain { rules: None };
@@ -46,7 +41,7 @@ fn stack(bytes: &[u8], is_cut: bool) -> Stack<'_> {
 fn without_rules_the_chain_of_frame_pointers_is_followed_to_its_end() {
     let words = bytes(&[7, 7, 0x7020, 0x1100, 0x7030, 0x1200, 0, 0]);
     let unwound = unwind(&registers(0x1050, 0x7000, 0x7010), stack(&words, false), &mut { WITHOUT_RULES });
-    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x10ff, 0x11ff], end: End::Whole, guessed: None });
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x10ff, 0x11ff], end: End::Whole });
 }
 
 #[test]
@@ -67,7 +62,7 @@ fn a_chain_that_goes_back_or_leads_nowhere_is_lost() {
 fn a_chain_that_leaves_the_part_that_was_copied_is_too_deep() {
     let words = bytes(&[0x7100, 0x1100]);
     let unwound = unwind(&registers(0x1050, 0x7000, 0x7000), stack(&words, true), &mut { WITHOUT_RULES });
-    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x10ff], end: End::TooDeep, guessed: None });
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x10ff], end: End::TooDeep });
 }
 
 #[test]
@@ -105,11 +100,11 @@ fn rules_say_where_the_caller_is_and_which_function_is_the_first() {
     let words = bytes(&[0x1101, 0x1201, 0]);
     let mut code = Plain { rules: Some(rules(&[])) };
     let unwound = unwind(&registers(0x1050, 0x7000, 1), stack(&words, false), &mut code);
-    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x1100, 0x1200], end: End::Whole, guessed: None });
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x1100, 0x1200], end: End::Whole });
     // The return address is undefined: nobody called.
     let mut code = Plain { rules: Some(rules(&[0x07, machine::RETURN as u8])) };
     let unwound = unwind(&registers(0x1050, 0x7000, 1), stack(&words, false), &mut code);
-    assert_eq!(unwound, Unwound { addresses: vec![0x1050], end: End::Whole, guessed: None });
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050], end: End::Whole });
 }
 
 #[test]
@@ -124,26 +119,7 @@ fn an_expression_is_evaluated_and_one_that_never_ends_ends() {
     // skip back to itself.
     let mut endless = code(&[0x0f, 3, 0x2f, 0xfd, 0xff]);
     let unwound = unwind(&registers(0x1050, 0x7000, 1), stack(&words, false), &mut endless);
-    assert_eq!(unwound, Unwound { addresses: vec![0x1050], end: End::Lost, guessed: None });
-}
-
-#[test]
-fn of_code_without_rules_the_caller_is_guessed_once_and_said_to_be() {
-    // The rules are of the code from 0x1000 on. A number, code that no call precedes, and a return address.
-    let words = [7, 0x1103, 0x1110, 0x1201, 0];
-    let unwind = |words: &[u64]| {
-        let mut code = Plain { rules: Some(rules(&[])) };
-        unwind(&registers(0x900, 0x7000, 1), stack(&bytes(words), false), &mut code)
-    };
-    let guessed = Unwound { addresses: vec![0x900, 0x110f, 0x1200], end: End::Whole, guessed: Some(1) };
-    assert_eq!(unwind(&words), guessed);
-    // Without a word that could be one there is no guess.
-    assert_eq!(unwind(&words[..2]), Unwound { addresses: vec![0x900], end: End::Lost, guessed: None });
-    // From a guess on there are rules, or nothing.
-    assert_eq!(
-        unwind(&words[..3]),
-        Unwound { addresses: vec![0x900, 0x110f], end: End::Lost, guessed: Some(1) }
-    );
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050], end: End::Lost });
 }
 
 #[test]
