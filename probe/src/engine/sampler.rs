@@ -282,7 +282,15 @@ impl Sampler {
     }
 
     /// Busy time and longest poll of a task as its slot counts them, without the time in which the process stood still.
-    pub(crate) fn without_pauses(&self, task: u64, busy_ns: u64, longest_ns: u64) -> (u64, u64) {
+    pub(crate) fn without_pauses(&self, view: &SlotView, now_ns: u64) -> (u64, u64) {
+        let (task, busy_ns, longest_ns) = (view.id.0, view.busy_ns, view.longest_ns);
+        let ended_ns = self.at(view.poll_end);
+        // A poll that has ended since the last tick is in its slot already, and not yet among the excused.
+        if now_ns < ended_ns.saturating_add(2 * TICK_NS) && !self.excused.has(task) {
+            let awake_ns =
+                self.pauses.awake_between(ended_ns.saturating_sub(longest_ns), ended_ns).min(longest_ns);
+            return (busy_ns.saturating_sub(longest_ns - awake_ns), awake_ns);
+        }
         self.excused.without(task, busy_ns, longest_ns)
     }
 

@@ -15,6 +15,7 @@ pub(crate) enum Mode {
     Bare,
     ClockOnly,
     TaskscopeHooks,
+    TaskscopeStacks,
     TaskscopeWrapper,
     TokioMetrics,
     Dial9,
@@ -23,10 +24,11 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Bare,
         Self::ClockOnly,
         Self::TaskscopeHooks,
+        Self::TaskscopeStacks,
         Self::TaskscopeWrapper,
         Self::TokioMetrics,
         Self::Dial9,
@@ -39,6 +41,7 @@ impl Mode {
             Self::Bare => "bare",
             Self::ClockOnly => "clock-only",
             Self::TaskscopeHooks => "taskscope-hooks",
+            Self::TaskscopeStacks => "taskscope-stacks",
             Self::TaskscopeWrapper => "taskscope-wrapper",
             Self::TokioMetrics => "tokio-metrics",
             Self::Dial9 => "dial9",
@@ -51,6 +54,7 @@ impl Mode {
     fn package(self) -> &'static str {
         match self {
             Self::Dial9Spawn => Self::Dial9.name(),
+            Self::TaskscopeStacks => Self::TaskscopeHooks.name(),
             other => other.name(),
         }
     }

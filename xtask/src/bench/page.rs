@@ -16,6 +16,7 @@ fn about(mode: Mode) -> &'static str {
             "all four task hooks set; those around a poll read the time-stamp counter and store it, no more"
         }
         Mode::TaskscopeHooks => "the probe on the runtime's hooks, tasks by `tokio::spawn`",
+        Mode::TaskscopeStacks => "the same, and stacks of slow polls allowed; no poll is slow",
         Mode::TaskscopeWrapper => {
             "the probe on a runtime without its hooks, tasks by `taskscope_probe::spawn`"
         }

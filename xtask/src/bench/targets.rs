@@ -31,10 +31,19 @@ const fn part(figure: Figure, parts: u32, of: Mode) -> Target {
 /// 16 MiB for 100 000 live tasks with timers.
 const TIMER_TASK_BYTES: f64 = (16 << 20) as f64 / 100_000.0;
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 19] = [
     added(Figure::YieldInstructions, Mode::TaskscopeHooks, 95.0),
+    added(Figure::YieldInstructions, Mode::TaskscopeStacks, 95.0),
     part(Figure::YieldInstructions, 5, Mode::Dial9),
     part(Figure::YieldInstructions, 20, Mode::ConsoleSubscriber),
+    Target {
+        figure: Figure::YieldInstructions,
+        mode: Mode::TaskscopeWrapper,
+        bound: Bound::PartOf(Mode::Dial9Spawn, 1),
+    },
+    part(Figure::PingpongInstructions, 5, Mode::Dial9),
+    part(Figure::PingpongInstructions, 20, Mode::ConsoleSubscriber),
+    part(Figure::SpawnInstructions, 2, Mode::Dial9),
     part(Figure::YieldNs, 5, Mode::Dial9),
     part(Figure::YieldNs, 20, Mode::ConsoleSubscriber),
     part(Figure::PingpongNs, 5, Mode::Dial9),

@@ -93,7 +93,7 @@ impl SlotRow<'_> {
     fn counted(&self) -> (u64, u64) {
         let view = &self.view;
         match self.eye.past {
-            Some(sampler) => sampler.without_pauses(view.id.0, view.busy_ns, view.longest_ns),
+            Some(sampler) => sampler.without_pauses(view, self.eye.now_ns),
             None => (view.busy_ns, view.longest_ns),
         }
     }

@@ -36,6 +36,10 @@ impl Excused {
         }
     }
 
+    pub(super) fn has(&self, task: u64) -> bool {
+        self.tasks.contains_key(&task)
+    }
+
     /// Busy time and longest poll of a task as its slot counts them, without the time in which the process stood still.
     pub(super) fn without(&self, task: u64, busy_ns: u64, longest_ns: u64) -> (u64, u64) {
         let Some(excused) = self.tasks.get(&task) else { return (busy_ns, longest_ns) };
