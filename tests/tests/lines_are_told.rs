@@ -106,16 +106,19 @@ fn case() -> Option<Case> {
     Some(Case { folder, exe, build_id, recording: file.display().to_string() })
 }
 
-fn is_the_line(task: &Value) {
-    let frame = &list(task, "frames")[0];
+/// That the line of a task is the recording's. A release may have inlined something of the language into it.
+fn is_the_line(task: &Value) -> u64 {
+    let frame = list(task, "frames").iter().find(|frame| frame["is_line"] == true);
+    let frame = frame.unwrap_or_else(|| panic!("no line: {task}"));
     assert!(text(frame, "function").ends_with("look_up"), "{task}");
     assert!(text(frame, "file").ends_with("tests/tests/lines_are_told.rs"), "{task}");
     let line = frame["line"].as_u64().unwrap_or(0);
-    assert!((u64::from(LINE) - 1..=u64::from(LINE)).contains(&line), "{task} is not at {LINE}");
+    assert!((u64::from(LINE) - 1..=u64::from(LINE) + 1).contains(&line), "{task} is not at {LINE}");
     assert_eq!(
         (text(task, "name"), text(task, "kind"), task["task"].as_u64()),
         ("look-up", "running", Some(17))
     );
+    line
 }
 
 #[test]
@@ -125,10 +128,7 @@ fn every_command_tells_the_line() {
         |more: &[&str]| Agent::with([&["stacks", &case.recording], more].concat()).run().expect_code(0);
     let tasks = stacks(&["--json"]).json_lines();
     assert_eq!(tasks.len(), 1, "{tasks:?}");
-    is_the_line(&tasks[0]);
-    assert_eq!(tasks[0]["frames"][0]["is_line"], true);
-
-    let line = tasks[0]["frames"][0]["line"].as_u64().expect("it has one");
+    let line = is_the_line(&tasks[0]);
     let place = format!("look_up, tests/tests/lines_are_told.rs:{line}");
     let said = stacks(&[]).stdout;
     assert!(
@@ -142,7 +142,10 @@ fn every_command_tells_the_line() {
     assert!(status.stdout.contains(&place), "{status:?}");
 
     let folded = stacks(&["--folded"]).stdout;
-    assert!(folded.starts_with("look-up;") && folded.ends_with("look_up 6\n"), "{folded}");
+    assert!(
+        folded.starts_with("look-up;") && folded.contains("look_up") && folded.ends_with(" 6\n"),
+        "{folded}"
+    );
     let page = case.folder.path().join("flame.html").display().to_string();
     assert_eq!(stacks(&["--html", &page]).stdout, "");
     let page = std::fs::read_to_string(page).expect("it was written");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taskscope_tests::agent::Agent;
+use taskscope_tests::json::{list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::{Target, TargetBuilder};
@@ -85,7 +86,8 @@ impl Blocked {
             task["label"] == way
                 && line["file"].as_str().is_some_and(is_source)
                 && line["line"].as_u64().is_some_and(|line| lines.contains(&line))
-                && line["function"].as_str().is_some_and(|name| name.ends_with(function))
+                // The line itself may be in a closure of it.
+                && list(task, "frames").iter().any(|frame| text(frame, "function").ends_with(function))
         };
         let within = if size() == Size::Full { WITHIN } else { WITHIN_SMALL };
         let took = eventually(within, || {
