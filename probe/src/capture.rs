@@ -132,10 +132,11 @@ impl Registry {
             slot.end_poll(now, ns);
             return;
         }
-        self.count_poll(line, slot, now, ns);
+        // Before it is counted: whoever reads the figures and then the slow polls knows of each that is in the figures.
         if slow && flags.kind() != TaskKind::Blocking {
             self.push_slow(open, ns, group, label.of(ns), flags.kind(), line);
         }
+        self.count_poll(line, slot, now, ns);
     }
 
     /// Counts a poll of the task in `slot`. The task may already be in its next one on another thread, or (if that one

@@ -49,13 +49,17 @@ const SLOW_POLLS: usize = 512;
 const ENDED_TASKS: usize = 1024;
 /// Tasks that panicked or failed, kept apart so that many that went well do not push them out.
 const DIED_TASKS: usize = 128;
+const LONG_STRETCHES: usize = 256;
 const RINGS_BYTES: usize = SLOW_POLLS * ring::entry_bytes::<SLOW_WORDS>()
+    + LONG_STRETCHES * ring::entry_bytes::<STRETCH_WORDS>()
     + (ENDED_TASKS + DIED_TASKS) * ring::entry_bytes::<{ slots::ENDED_WORDS }>();
 const LINES: usize = 1024;
 const MIN_LINES: usize = 128;
 
 /// Words of a finished slow poll: task id, start in ticks, duration in ns, group and label, slot kind and thread.
 pub(crate) const SLOW_WORDS: usize = 5;
+/// Words of a finished labelled stretch: start in ticks, duration in ns, label.
+pub(crate) const STRETCH_WORDS: usize = 3;
 
 pub(crate) struct Registry {
     pub(crate) clock: Clock,
@@ -72,6 +76,8 @@ pub(crate) struct Registry {
     pub(crate) label_polls: Histograms,
     pub(crate) texts: Texts,
     pub(crate) slow_polls: Ring<SLOW_WORDS>,
+    /// Labelled stretches so long that the process may have stood still in them.
+    pub(crate) long_stretches: Ring<STRETCH_WORDS>,
     pub(crate) ended: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) died: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) cancellations: Cancellations,
@@ -215,6 +221,7 @@ impl Registry {
             label_polls,
             texts: Texts::new(shares.texts),
             slow_polls: Ring::with_capacity(SLOW_POLLS),
+            long_stretches: Ring::with_capacity(LONG_STRETCHES),
             ended: Ring::with_capacity(ENDED_TASKS),
             died: Ring::with_capacity(DIED_TASKS),
             cancellations: Cancellations::new(),

@@ -227,8 +227,8 @@ thread_local! {
 
 impl Worker {
     fn start() -> Self {
-        let (jobs, todo) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
-        std::thread::spawn(move || todo.into_iter().for_each(|job| job()));
+        let (jobs, given) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        std::thread::spawn(move || given.into_iter().for_each(|job| job()));
         Self(jobs)
     }
 

@@ -11,6 +11,7 @@ use taskscope_proto::v1::loss::Reason;
 use super::{mine, reason};
 use crate::clock::Ticks;
 use crate::engine;
+use crate::engine::pauses::MIN_PAUSE_NS;
 use crate::registry::Registry;
 use crate::registry::labels::LabelIndex;
 
@@ -119,6 +120,10 @@ pub(super) fn close(registry: &Registry, stretch: Stretch) {
     // A guard that was held over an `await` is of a bracket that has ended.
     let Some(open) = line.open().filter(|open| open.start == stretch.bracket) else { return };
     let ns = registry.clock.between(stretch.start, registry.clock.now());
+    if ns >= MIN_PAUSE_NS {
+        // Before it is counted, as a slow poll is.
+        registry.long_stretches.push([stretch.start, ns, stretch.label.0.into()]);
+    }
     let entry = registry.labels.entry(stretch.label);
     entry.unsorted.note_length(ns);
     let label = stretch.label.0 as u8;

@@ -119,7 +119,9 @@ mod tests {
             waker.wake_by_ref();
             [waker.clone(), waker.clone()]
         });
-        assert!(recording.is_for(&inner) && held[0].will_wake(&held[1]));
+        // Miri gives the standard library's constant vtable a new address with each waker.
+        assert!(recording.is_for(&inner) || cfg!(miri));
+        assert!(held[0].will_wake(&held[1]));
         let [first, second] = held;
         first.wake();
         std::mem::drop(recording);

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::activity::CpuTime;
 
 /// Shorter ones are not told from a late timer.
-const MIN_PAUSE_NS: u64 = 250_000_000;
+pub(crate) const MIN_PAUSE_NS: u64 = 250_000_000;
 /// CPU time that each core may have burnt beyond what is accounted for, before it speaks against a pause.
 const CORE_SLACK_NS: u64 = 100_000_000;
 /// Pauses remembered with their place; of older ones only the length counts.

@@ -57,6 +57,7 @@ pub(crate) struct Sampler {
     pub(crate) events: VecDeque<v1::Event>,
     events_total: u64,
     slow_polls_read: u64,
+    stretches_read: u64,
     ended_read: u64,
     died_read: u64,
     unkept_told: u64,
@@ -182,6 +183,7 @@ impl Sampler {
             events: VecDeque::new(),
             events_total: 0,
             slow_polls_read: 0,
+            stretches_read: 0,
             ended_read: 0,
             died_read: 0,
             unkept_told: 0,
@@ -460,13 +462,21 @@ impl Sampler {
         SeenLine { view, active: moved.1 }
     }
 
-    fn take_slow_polls(&mut self, now_ns: u64) {
+    /// Whoever read figures before this knows of every slow poll and every long stretch in them.
+    pub(crate) fn take_slow_polls(&mut self, now_ns: u64) {
         let registry = &self.engine.registry;
+        let stretches = registry.long_stretches.take(&mut self.stretches_read).items;
         let taken = registry.slow_polls.take(&mut self.slow_polls_read);
         registry.losses.add(Reason::DroppedEvents, taken.lost);
         // The process may have stood still since this sample began: what ended after that is in `taken` already.
         if self.pauses.is_late(self.now_ns()) {
             self.look_for_pause();
+        }
+        for [start, ns, label] in stretches {
+            let awake_ns = self.awake_of(start, ns);
+            if awake_ns < ns {
+                at(&mut self.labels, label as usize).excuse(now_ns, ns, ns - awake_ns);
+            }
         }
         for [id, word, ns, place, thread] in taken.items {
             let (group, label_plus1) = ((place >> 32) as u32, place as u32);
@@ -475,18 +485,9 @@ impl Sampler {
             let entry = registry.groups.entry(GroupId(group));
             let label = label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
             let began_ns = registry.clock.at(word);
-            let awake_ns = self.pauses.awake_between(began_ns, began_ns + ns).min(ns);
+            let awake_ns = self.awake_of(word, ns);
             if awake_ns < ns {
-                let paused_ns = ns - awake_ns;
-                if let Some(polls) = registry.polls_of_group(GroupId(group)) {
-                    let windows = at(&mut self.groups, group as usize);
-                    windows.polls.excuse(now_ns, ns, paused_ns, &polls.histogram);
-                }
-                if let Some(label) = label
-                    && let Some(polls) = registry.polls_of_label(label)
-                {
-                    at(&mut self.labels, label.0 as usize).excuse(now_ns, ns, paused_ns, &polls.histogram);
-                }
+                at(&mut self.groups, group as usize).polls.excuse(now_ns, ns, ns - awake_ns);
                 self.excused.add(id, ns, awake_ns);
                 if awake_ns < registry.thresholds.least() {
                     continue;
@@ -515,6 +516,12 @@ impl Sampler {
             self.push_held(now_ns, |held| held.word == word && held.tid == tid);
             self.push_event(now_ns, event::Kind::PollSlow, Some(tid), poll);
         }
+    }
+
+    /// How much of the `ns` since `start` the process did not stand still.
+    fn awake_of(&self, start: Ticks, ns: u64) -> u64 {
+        let began_ns = self.at(start);
+        self.pauses.awake_between(began_ns, began_ns + ns).min(ns)
     }
 
     /// What the thread of a poll did that has ended: between the looks at it, or, where there were no two, at least how

@@ -44,7 +44,8 @@ impl Window {
         }
         self.snapshots.push_back((now_ns, counters));
         let from = self.snapshots.front().map_or(0, |&(at, _)| at);
-        self.excused.recent.retain(|&(at, _)| at >= from);
+        // What was excused at the instant of a snapshot is in that snapshot.
+        self.excused.recent.retain(|&(at, _)| at > from);
         // Halved with each snapshot, so that what it says is recent.
         self.slow_cpu_ns /= 2;
         self.slow_observed_ns /= 2;
@@ -56,22 +57,13 @@ impl Window {
         self.slow_observed_ns += observed_ns;
     }
 
-    /// Takes a poll out again that `counters` count with `ns`, of which the process stood still for `paused_ns`: it is in
-    /// the bucket of its length or, being the labelled stretch of such a poll, in a somewhat lower one.
-    pub(crate) fn excuse(&mut self, now_ns: u64, ns: u64, paused_ns: u64, counters: &Sparse) {
-        let buckets = index(paused_ns)..=index(ns);
-        let counted = counters
-            .iter()
-            .filter(|&(bucket, count)| {
-                let excused = self.excused.total.get(&bucket).copied().unwrap_or(0);
-                buckets.contains(&bucket) && count > excused
-            })
-            .last();
-        if let Some((bucket, _)) = counted {
-            *self.excused.total.entry(bucket).or_default() += 1;
-            self.excused.recent.push_back((now_ns, bucket));
-            self.excused.paused_ns += paused_ns;
-        }
+    /// Takes a poll out again that the counters count with `ns`, or will in a moment, and of which the process stood still
+    /// for `paused_ns`.
+    pub(crate) fn excuse(&mut self, now_ns: u64, ns: u64, paused_ns: u64) {
+        let bucket = index(ns);
+        *self.excused.total.entry(bucket).or_default() += 1;
+        self.excused.recent.push_back((now_ns, bucket));
+        self.excused.paused_ns += paused_ns;
     }
 
     /// The longest poll since the probe began, `longest_ns` being the longest that was counted.
@@ -204,7 +196,7 @@ mod tests {
         let mut window = Window::default();
         let counted = |long| Sparse::from_counts([(index(300_000_000), 2), (index(5 * S), long)]);
         window.snapshot(0, counted(0));
-        window.excuse(S, 5 * S, 4_900_000_000, &counted(1));
+        window.excuse(S, 5 * S, 4_900_000_000);
         let stats = window.stats(S, 0, &counted(1), 100_000_000);
         assert_eq!((stats.polls_window, stats.slow_window), (2, 2));
         assert!(stats.max_window_ns.is_some_and(|ns| ns < 310_000_000), "{stats:?}");
@@ -217,6 +209,16 @@ mod tests {
         assert_eq!(window.longest(5_001_000_000, &counted(2)), 5_001_000_000);
         (1..=6).for_each(|tick| window.snapshot(tick * 2 * S, counted(2)));
         assert_eq!(window.stats(13 * S, 0, &counted(3), 100_000_000).slow_window, 1);
+    }
+
+    #[test]
+    fn what_was_excused_at_a_snapshot_is_in_it() {
+        let mut window = Window::default();
+        let counted = |long| Sparse::from_counts([(index(5 * S), long)]);
+        window.excuse(2 * S, 5 * S, 4_900_000_000);
+        (1..=6).for_each(|tick| window.snapshot(tick * 2 * S, counted(1)));
+        // A poll of the same length that nothing excuses.
+        assert_eq!(window.stats(13 * S, 0, &counted(2), 100_000_000).slow_window, 1);
     }
 
     #[test]

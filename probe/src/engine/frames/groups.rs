@@ -17,15 +17,21 @@ pub(super) const EVERY_NS: u64 = 500_000_000;
 pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v1::GroupWindow {
     let limit = if query.limit == 0 { DEFAULT_GROUPS } else { (query.limit as usize).min(MAX_GROUPS) };
     let registry = &sampler.engine.registry;
+    let counted_groups: Vec<_> =
+        registry.groups.iter().map(|(id, group)| (id, group, registry.polls_of_group(id))).collect();
+    let counted_labels: Vec<_> =
+        registry.labels.iter().map(|(index, label)| (index, label, registry.polls_of_label(index))).collect();
+    // So that no poll is blamed which ended since the last tick and in which the process stood still.
+    sampler.take_slow_polls(now_ns);
     let threshold_ns = registry.thresholds.all_ns;
     let mut groups: Vec<v1::Group> = Vec::new();
-    for (id, group) in registry.groups.iter() {
+    for (id, group, polls) in counted_groups {
         let (spawned, ended, panicked) = group.counts();
         if spawned == 0 && id != GroupId(0) {
             continue;
         }
         let windows = crate::engine::sampler::at(&mut sampler.groups, id.0 as usize);
-        let polls = registry.polls_of_group(id).map(|polls| {
+        let polls = polls.map(|polls| {
             let threshold_ns = registry.thresholds.of(group.name(), TaskClass::Unspecified);
             poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms)
         });
@@ -56,9 +62,9 @@ pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery)
     groups.truncate(limit);
 
     let mut labels: Vec<v1::Label> = Vec::new();
-    for (index, label) in registry.labels.iter() {
+    for (index, label, polls) in counted_labels {
         let window = crate::engine::sampler::at(&mut sampler.labels, index.0 as usize);
-        let Some(polls) = registry.polls_of_label(index).filter(|polls| polls.polls > 0) else { continue };
+        let Some(polls) = polls.filter(|polls| polls.polls > 0) else { continue };
         let polls = poll_stats(window, &polls, now_ns, threshold_ns, query.histograms);
         labels.push(v1::Label {
             label_sid: label.sid().0,
