@@ -26,8 +26,11 @@ const OCTAVES: usize = 64;
 const OCTAVES: usize = 2;
 /// Records and blocks have a position for every number of sixteen bits, which needs no check; what is past the budget is
 /// never given out, and so never takes memory.
-#[cfg(not(taskscope_loom))]
+#[cfg(not(any(taskscope_loom, miri)))]
 const POSITIONS: usize = 1 << 16;
+/// Miri looks at every one of them whenever all are lent.
+#[cfg(all(miri, not(taskscope_loom)))]
+const POSITIONS: usize = 1 << 8;
 #[cfg(taskscope_loom)]
 const POSITIONS: usize = 4;
 /// In place of a record: counted under `other` from now on.
