@@ -32,9 +32,26 @@ pub(crate) fn look(tid: u32) -> Option<Look> {
     Some(Look {
         state,
         syscall: read("syscall").and_then(|text| parse_syscall(&text)),
-        cpu: read("schedstat").and_then(|text| parse_schedstat(&text)),
+        cpu: cpu_time(tid),
         throttled_ns: None,
     })
+}
+
+/// Numbers of all threads of this process; none where /proc cannot be read.
+pub(crate) fn threads() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// What the system calls thread `tid`, 15 bytes at most.
+pub(crate) fn name(tid: u32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/self/task/{tid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
+/// CPU time of thread `tid`.
+pub(crate) fn cpu_time(tid: u32) -> Option<CpuTime> {
+    parse_schedstat(&std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?)
 }
 
 /// CPU time of the thread that made it. Its file stays open: it is read every tick, which then costs one system call.
