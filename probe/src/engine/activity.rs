@@ -2,6 +2,8 @@
 //! process as a whole has used.
 
 use std::fs::File;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[cfg(target_os = "linux")]
 use nix::time::ClockId;
@@ -25,13 +27,24 @@ pub(crate) struct CpuTime {
     pub(crate) waiting_ns: u64,
 }
 
+/// The system has refused to show a thread, as opposed to not having it.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the system has refused to show what threads do, when they were last looked at.
+pub(crate) fn is_refused() -> bool {
+    REFUSED.load(Relaxed)
+}
+
 /// Looks at thread `tid` of this process; `None` where it has ended or /proc cannot be read.
 pub(crate) fn look(tid: u32) -> Option<Look> {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).ok();
-    let state = parse_state(&read("stat")?)?;
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}"));
+    let stat = read("stat");
+    let refused = [ErrorKind::PermissionDenied, ErrorKind::Unsupported];
+    REFUSED.store(stat.as_ref().is_err_and(|error| refused.contains(&error.kind())), Relaxed);
+    let state = parse_state(&stat.ok()?)?;
     Some(Look {
         state,
-        syscall: read("syscall").and_then(|text| parse_syscall(&text)),
+        syscall: read("syscall").ok().and_then(|text| parse_syscall(&text)),
         cpu: cpu_time(tid),
         throttled_ns: None,
     })

@@ -14,6 +14,9 @@ use crate::say::say;
 
 const CHOOSE_SIGNAL: &str = "choose a signal that is free, by TASKSCOPE_STACK_SIGNAL=NUMBER";
 
+const SHOW_PROC: &str =
+    "mount a /proc of the process's own pid namespace, and allow `openat` in the service's seccomp profile";
+
 /// Times in a row.
 const FOR_GOOD: u32 = 3;
 /// Threads of which it is known.
@@ -168,10 +171,10 @@ fn why_not(refused: Refused) -> (String, &'static str) {
             let error = std::io::Error::from_raw_os_error(errno);
             (format!("the system refuses a handler: {error}"), CHOOSE_SIGNAL)
         }
-        Refused::NoProc => (
-            "/proc does not show this process's own threads and mappings".to_owned(),
-            "mount a /proc of the process's own pid namespace",
-        ),
+        Refused::NoProc => {
+            ("/proc does not show this process's own threads and mappings".to_owned(), SHOW_PROC)
+        }
+        Refused::NoSignal(errno) => why_no_more(Off::Refused(errno)),
         Refused::Unreadable => why_no_more(Off::Unreadable),
     }
 }
@@ -188,6 +191,13 @@ fn why_no_more(off: Off) -> (String, &'static str) {
         Off::Unreadable => (
             "the system does not let the process read its own memory".to_owned(),
             "allow `process_vm_readv` in the service's seccomp profile",
+        ),
+        Off::NoProc(errno) => (
+            format!(
+                "the system does not let the process read its own threads in /proc: {}",
+                std::io::Error::from_raw_os_error(errno)
+            ),
+            SHOW_PROC,
         ),
     }
 }
