@@ -158,11 +158,13 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         }
         target => {
             let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
-            if let Some(partly) = stacks::allowed(&connection.description)? {
-                complain(&format!("taskscope: {partly}"));
-            }
+            stacks::allowed(&connection.description, &connection.description.capabilities)?;
             let mut model = Model::new(connection.description.clone());
             model.apply(connection.ask(stacks::request(&options.tasks)).await?);
+            // The first one that was taken may have shown that none can be.
+            if let Some(partly) = stacks::allowed(&model.description, &model.capabilities)? {
+                complain(&format!("taskscope: {partly}"));
+            }
             let running = stacks::running(&model);
             (model, running, connection.process)
         }

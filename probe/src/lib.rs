@@ -42,6 +42,7 @@ mod cgroup;
 mod clock;
 mod engine;
 mod native;
+mod own_threads;
 mod pool;
 mod registry;
 mod runtimes;

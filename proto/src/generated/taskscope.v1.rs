@@ -626,6 +626,58 @@ pub struct Thread {
     /// Where there is no poll: where it is, and for how long it has been seen there.
     #[prost(message, repeated, tag = "5")]
     pub stacks: ::prost::alloc::vec::Vec<StackShare>,
+    /// A thread of the application that Tokio does not know, such as one of `std::thread::spawn`, of a thread pool or of a C
+    /// library: no poll, and not called as Tokio calls its own. Only in the frame of a watcher that asked for them.
+    #[prost(bool, tag = "6")]
+    pub is_other: bool,
+    /// Of another thread: why `stacks` is empty.
+    #[prost(enumeration = "thread::NoStack", tag = "7")]
+    pub no_stack: i32,
+}
+/// Nested message and enum types in `Thread`.
+pub mod thread {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum NoStack {
+        /// There is one, or it was not asked for.
+        Unspecified = 0,
+        /// It blocks the signal: none was sent.
+        BlocksSignal = 1,
+        /// It did not answer in time, or was in a state in which nothing can interrupt it.
+        NoAnswer = 2,
+    }
+    impl NoStack {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "NO_STACK_UNSPECIFIED",
+                Self::BlocksSignal => "BLOCKS_SIGNAL",
+                Self::NoAnswer => "NO_ANSWER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NO_STACK_UNSPECIFIED" => Some(Self::Unspecified),
+                "BLOCKS_SIGNAL" => Some(Self::BlocksSignal),
+                "NO_ANSWER" => Some(Self::NoAnswer),
+                _ => None,
+            }
+        }
+    }
 }
 /// A poll that is running now, or (in events) was.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1133,6 +1185,11 @@ pub struct StackQuery {
     /// Only of these tasks, at most 256; empty: of all.
     #[prost(uint64, repeated, tag = "1")]
     pub task_ids: ::prost::alloc::vec::Vec<u64>,
+    /// Also of the application's other threads (`Thread.is_other`): 64 at most, those first that used the most CPU since they
+    /// were last looked at. Each is signalled, so a system call of theirs that never restarts returns EINTR. Not together with
+    /// `task_ids`.
+    #[prost(bool, tag = "2")]
+    pub other_threads: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskQuery {

@@ -16,7 +16,9 @@ fn about(mode: Mode) -> &'static str {
             "all four task hooks set; those around a poll read the time-stamp counter and store it, no more"
         }
         Mode::TaskscopeHooks => "the probe on the runtime's hooks, tasks by `tokio::spawn`",
-        Mode::TaskscopeStacks => "the same, and stacks of slow polls allowed; no poll is slow",
+        Mode::TaskscopeStacks => {
+            "the same, and stacks of slow polls allowed; no poll is slow but in the last two tables"
+        }
         Mode::TaskscopeWrapper => {
             "the probe on a runtime without its hooks, tasks by `taskscope_probe::spawn`"
         }
@@ -38,7 +40,7 @@ pub(crate) fn tables(figures: &Figures) -> String {
     if !targets.is_empty() {
         let _ = write!(
             out,
-            "## Targets\n\nOf what is added to bare. Instructions gate; times swing with the machine and are \
+            "## Targets\n\nOf what is added to bare (with a sign), or of what there is (without). Instructions gate; times swing with the machine and are \
              published.\n\n{}\n",
             targets.markdown()
         );
