@@ -37,7 +37,7 @@ use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
 use recording::Recording;
-use report::{ls, pools, print, stacks, status, tasks};
+use report::{check as checklist, ls, pools, print, stacks, status, tasks};
 use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
@@ -125,6 +125,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
                 |model: &Model| if output.json { pools::json(model) } else { Ok(pools::text(model)) };
             show(target, WatchRequest::default(), output, render, None).await?;
         }
+        Command::Check { target, json } => return check(target, json).await,
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
@@ -141,6 +142,15 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
     let why = Why::of(&model);
     print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// Whether the service is deployed as it should be.
+async fn check(target: Option<Target>, json: bool) -> anyhow::Result<ExitCode> {
+    let model = fetch(target, WatchRequest::default(), |_| None, None).await?;
+    let all = checklist::of(&model);
+    print(&if json { checklist::json(&all)? } else { checklist::text(&all) })?;
+    let failed = all.iter().any(|checked| checked.result == checklist::Outcome::Fail);
+    Ok(if failed { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
 }
 
 /// Where in its code each running task is.

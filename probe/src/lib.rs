@@ -40,6 +40,7 @@ mod callbacks;
 mod capture;
 mod cgroup;
 mod clock;
+mod deployment;
 mod engine;
 mod native;
 mod own_threads;

@@ -95,6 +95,7 @@ impl Engine {
             arch: std::env::consts::ARCH.to_owned(),
             capabilities: self.capabilities(),
             slow_poll_threshold_ns: self.registry.thresholds.all_ns,
+            deployment: Some(crate::deployment::now(&self.settings.cgroup)),
         }
     }
 }
