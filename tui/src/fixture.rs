@@ -135,6 +135,7 @@ pub(crate) fn description() -> v1::Description {
             capability(Kind::History, Coverage::Full, "", ""),
         ],
         slow_poll_threshold_ns: 100 * MS,
+        deployment: None,
     }
 }
 
