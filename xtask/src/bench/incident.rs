@@ -135,7 +135,8 @@ fn incident(programs: &Programs, tool: Tool, fault: Fault, guilty: &Guilty) -> a
     let mut idle_since: Option<Instant> = None;
     while injected.elapsed() < LIMIT {
         let since = |at: Option<Instant>| at.map(|at| at.elapsed());
-        if pressed.is_none_or(|pressed| tool.is_next(pressed.elapsed(), since(idle_since))) {
+        let is_next = pressed.is_none_or(|pressed| tool.is_next(pressed.elapsed(), since(idle_since)));
+        if is_next && !judge.is_right() {
             for key in tool.keys(turns, service.pid(), port) {
                 terminal.press(&key)?;
                 keystrokes += key.strokes();
@@ -154,7 +155,7 @@ fn incident(programs: &Programs, tool: Tool, fault: Fault, guilty: &Guilty) -> a
         let is_idle = tool.is_idle(&answer);
         idle_since = if is_idle { idle_since.or_else(|| Some(now())) } else { None };
         let pointed_at = tool.pointed_at(&answer, &programs.own_files);
-        if let Some(verdict) = judge.look(pointed_at, after, keystrokes) {
+        if let Some(verdict) = judge.look(pointed_at, after, keystrokes, tool.is_whole(&answer)) {
             return Ok(verdict);
         }
     }

@@ -145,6 +145,11 @@ impl Tool {
         !matches!(self, Self::TokioConsole) && terminal::is_idle(answer)
     }
 
+    /// Whether it has said all of its answer; a screen is drawn at once.
+    pub(crate) fn is_whole(self, answer: &str) -> bool {
+        matches!(self, Self::TokioConsole) || terminal::is_idle(answer)
+    }
+
     /// The lines that its last answer points at.
     pub(crate) fn pointed_at(self, answer: &str, own_files: &[String]) -> Vec<Place> {
         match self {

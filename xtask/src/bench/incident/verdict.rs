@@ -26,32 +26,49 @@ pub(crate) enum Verdict {
 pub(crate) struct Judge<'a> {
     guilty: &'a Guilty,
     seen: Vec<Place>,
+    /// When the guilty line was there first, and after how many keystrokes.
+    first: Option<(Duration, usize)>,
+    /// With the lines of the answer as far as it was seen.
+    right: Option<Verdict>,
 }
 
 impl<'a> Judge<'a> {
     pub(crate) fn of(guilty: &'a Guilty) -> Self {
-        Self { guilty, seen: Vec::new() }
+        Self { guilty, seen: Vec::new(), first: None, right: None }
     }
 
-    /// Takes what the tool points at now; a verdict once that is right.
+    /// Takes what the tool points at now, after so many keystrokes. `whole`: it has said all of its answer. A verdict once
+    /// it is right; the time is that of the first look with the guilty line, the other lines are those of the whole answer.
     pub(crate) fn look(
         &mut self,
         pointed_at: Vec<Place>,
         after: Duration,
         keystrokes: usize,
+        whole: bool,
     ) -> Option<Verdict> {
         let pointed_at = distinct(pointed_at);
-        let guilty = pointed_at.iter().filter(|place| self.guilty.is_at(place)).count();
-        if guilty > 0 {
-            return Some(Verdict::Right { after, keystrokes, beside: pointed_at.len() - guilty });
+        let beside = pointed_at.iter().filter(|place| !self.guilty.is_at(place)).count();
+        if beside < pointed_at.len() {
+            let (after, keystrokes) = *self.first.get_or_insert((after, keystrokes));
+            self.right = Some(Verdict::Right { after, keystrokes, beside });
+            return self.right.clone().filter(|_| whole);
         }
         self.seen = distinct(self.seen.drain(..).chain(pointed_at));
         None
     }
 
+    /// Whether the guilty line was there; nothing more is pressed then.
+    pub(crate) fn is_right(&self) -> bool {
+        self.right.is_some()
+    }
+
     /// When the time is up.
     pub(crate) fn end(self) -> Verdict {
-        if self.seen.is_empty() { Verdict::Never } else { Verdict::Wrong { places: self.seen } }
+        match self.right {
+            Some(right) => right,
+            None if self.seen.is_empty() => Verdict::Never,
+            None => Verdict::Wrong { places: self.seen },
+        }
     }
 }
 
@@ -124,11 +141,16 @@ mod tests {
     fn it_is_right_with_the_first_look_that_has_the_guilty_line() {
         let (guilty, line) = guilty();
         let mut judge = Judge::of(&guilty);
-        assert_eq!(judge.look(Vec::new(), SECOND, 19), None);
-        assert_eq!(judge.look(places("demo/src/work.rs:14"), 2 * SECOND, 21), None);
-        let text = format!("{line} demo/src/api.rs:87 {line} demo/src/load.rs:84");
+        assert_eq!(judge.look(Vec::new(), SECOND, 19, true), None);
+        assert_eq!(judge.look(places("demo/src/work.rs:14"), 2 * SECOND, 21, true), None);
+        assert!(!judge.is_right());
+        let text = format!("{line} demo/src/api.rs:87 {line}");
+        assert_eq!(judge.look(places(&text), 3 * SECOND, 23, false), None);
+        assert!(judge.is_right());
+        let text = format!("{text} demo/src/load.rs:84");
         let right = Verdict::Right { after: 3 * SECOND, keystrokes: 23, beside: 2 };
-        assert_eq!(judge.look(places(&text), 3 * SECOND, 23), Some(right));
+        assert_eq!(judge.look(places(&text), 9 * SECOND, 23, true), Some(right.clone()));
+        assert_eq!(judge.end(), right);
     }
 
     #[test]
@@ -137,7 +159,7 @@ mod tests {
         assert_eq!(Judge::of(&guilty).end(), Verdict::Never);
         let mut judge = Judge::of(&guilty);
         for _ in 0..2 {
-            assert_eq!(judge.look(places("demo/src/work.rs:14"), SECOND, 19), None);
+            assert_eq!(judge.look(places("demo/src/work.rs:14"), SECOND, 19, true), None);
         }
         assert_eq!(judge.end(), Verdict::Wrong { places: places("demo/src/work.rs:14") });
     }
