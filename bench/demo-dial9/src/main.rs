@@ -35,10 +35,8 @@ fn main() -> ExitCode {
     let handle = recorder.handle().clone();
     let options = Options { faults, until_stdin_closes: true, ..Options::default() };
     let served = serve_on(options, move |builder| {
-        handle.attach_tokio_runtime(
-            builder,
-            TokioAttachOptions::builder().task_tracking_enabled(true).build(),
-        )
+        handle
+            .attach_tokio_runtime(builder, TokioAttachOptions::builder().task_tracking_enabled(true).build())
     });
     recorder.graceful_shutdown(SHUTDOWN);
     match served {

@@ -196,8 +196,8 @@ fn purpose(tool: Tool) -> &'static str {
             "records every poll, wake and sample into files for an analysis afterwards, with far more detail about the past \
              than a tool that keeps fifteen minutes in two megabytes. It is not made to answer while an incident lasts, and \
              its viewer in a browser, which no script here can use, shows whole stacks of which the report prints six \
-             frames: the lock of `contention` is among those that it leaves out. Threads of the blocking pool it samples \
-             only on CPU."
+             frames: the lock of `contention` is among those that it leaves out. What threads of the blocking \
+             pool wait for is not in the report."
         }
     }
 }
