@@ -46,8 +46,9 @@ impl Terminal {
         command.args(["start-server", ";", "set-option", "-g", "history-limit", HISTORY, ";"]);
         command.args(["set-option", "-g", "default-terminal", "tmux-256color", ";"]);
         command.args(["new-session", "-d", "-x", COLUMNS, "-y", ROWS, "-c"]).arg(folder);
-        // What starts the shell may be one itself, and forget the prompt of another.
-        command.arg(format!("exec env 'PS1={PROMPT} ' bash --norc --noprofile"));
+        // What starts the shell may be one itself, and forget the prompt of another. A history would be written when the
+        // folder is gone already.
+        command.arg(format!("exec env 'PS1={PROMPT} ' HISTFILE= bash --norc --noprofile"));
         done(&mut command)?;
         let give_up = now() + STARTS_WITHIN;
         while !is_idle(&terminal.shown()?) {
