@@ -93,7 +93,9 @@ impl Page<'_> {
         let Machine { commit, processor, cores, kernel, date } = self.machine;
         let Self { rustc, tokio, rounds, load: (before, after), .. } = self;
         let mut page = format!(
-            "# Benchmarks\n\nWritten by `cargo xtask bench overhead --rounds {rounds}`; edit nothing here by hand.\n\n\
+            "# Benchmarks\n\nWritten by `cargo xtask bench overhead --rounds {rounds}`; edit nothing here by hand. What watching \
+             costs at a million tasks is in [benchmarks-scale.md](benchmarks-scale.md), how soon each tool finds the guilty \
+             line of a fault in [benchmarks-incident.md](benchmarks-incident.md).\n\n\
              - Commit: {commit}\n- Machine: {processor}, {cores} cores, {kernel}\n- {rustc}, tokio {tokio}, release \
              builds with `--cfg tokio_unstable`\n- Date: {date} UTC\n- Load average (1, 5, 15 minutes): {before} before, \
              {after} after\n- Rounds: {rounds}, all modes in turns in each; instructions in two at most, because they \
@@ -145,7 +147,9 @@ mod tests {
         }
         .text();
         for line in [
-            "Written by `cargo xtask bench overhead --rounds 7`; edit nothing here by hand.",
+            "Written by `cargo xtask bench overhead --rounds 7`; edit nothing here by hand. What watching costs at a million \
+             tasks is in [benchmarks-scale.md](benchmarks-scale.md), how soon each tool finds the guilty line of a fault in \
+             [benchmarks-incident.md](benchmarks-incident.md).",
             "- Machine: a CPU, 2 cores, Linux 6",
             "- rustc 1.95.0, tokio 1.54.1, release builds with `--cfg tokio_unstable`",
             "Not measured: instructions: there is no valgrind.",
