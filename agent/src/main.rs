@@ -12,6 +12,7 @@ use clap::Parser;
 use taskscope_proto::v1::WatchRequest;
 
 mod address;
+mod alerts;
 mod cli;
 mod code;
 mod connection;
