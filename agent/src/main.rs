@@ -15,6 +15,7 @@ mod address;
 mod alerts;
 mod cli;
 mod code;
+mod config;
 mod connection;
 mod demo;
 mod discover;
