@@ -7,4 +7,6 @@
 
 pub(crate) mod labels;
 pub(crate) mod life;
+pub(crate) mod notice;
 pub(crate) mod rule;
+pub(crate) mod rules;

@@ -5,6 +5,23 @@ use std::collections::BTreeMap;
 
 use super::labels::Labels;
 use super::life::Timing;
+use crate::model::Model;
+
+pub(crate) struct Rule {
+    /// The label `alertname`.
+    pub(crate) name: &'static str,
+    /// Its condition, in prose.
+    pub(crate) about: &'static str,
+    pub(crate) unit: Unit,
+    /// The settings that hold where a configuration says nothing.
+    pub(crate) defaults: &'static [Setting],
+    pub(crate) read: fn(&Scene<'_>, &Setting) -> Seen,
+}
+
+/// What is known of one target.
+pub(crate) struct Scene<'a> {
+    pub(crate) model: &'a Model,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -40,7 +40,7 @@ fn warning(sentence: String) -> Option<Finding> {
     Some(Finding { severity: Severity::Warning, sentence })
 }
 
-fn files(pool: &v1::Pool) -> Option<Finding> {
+pub(crate) fn files(pool: &v1::Pool) -> Option<Finding> {
     let (open, limit) = nearly_full(pool, FILES)?;
     warning(format!(
         "FILE DESCRIPTORS: {} of {} open. Do: find what does not close them, or raise the limit (ulimit -n).",
@@ -49,7 +49,7 @@ fn files(pool: &v1::Pool) -> Option<Finding> {
     ))
 }
 
-fn memory(pool: &v1::Pool) -> Option<Finding> {
+pub(crate) fn memory(pool: &v1::Pool) -> Option<Finding> {
     let (used, limit) = nearly_full(pool, MEMORY)?;
     warning(format!(
         "MEMORY: {} of the cgroup's {} in use; at the limit the process is killed. Do: find what grows, or raise the limit.",
@@ -81,7 +81,7 @@ const LINES: usize = 3;
 
 /// What the jobs of the blocking pools are doing, the oldest first: ` Its jobs: 7 in std::thread::sleep, src/mail.rs:7
 /// (oldest 9.0 s).` Empty where that is not known.
-fn jobs(model: &Model) -> String {
+pub(crate) fn jobs(model: &Model) -> String {
     let mut lines: Vec<(String, usize, u64)> = Vec::new();
     for job in &model.jobs() {
         match lines.iter_mut().find(|(on, ..)| *on == job.on) {
@@ -103,7 +103,7 @@ fn jobs(model: &Model) -> String {
     format!(" Its jobs: {}.", told.chain(more).collect::<Vec<_>>().join("; "))
 }
 
-fn full(pool: &v1::Pool, jobs: &str) -> Option<Finding> {
+pub(crate) fn full(pool: &v1::Pool, jobs: &str) -> Option<Finding> {
     let saturated_ns = pool.saturated_ns.filter(|&ns| ns >= FULL_NS)?;
     let (busy, capacity, queued) = (pool.busy?, pool.capacity?, pool.queued?);
     let blocking = pool.kind() == Kind::Blocking;
