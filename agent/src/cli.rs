@@ -68,6 +68,12 @@ pub(crate) enum Command {
     },
     /// Show where in its code each running task is now, and each job of the blocking pool
     Stacks(Stacks),
+    /// The rules: whether a configuration of them is right
+    #[command(subcommand)]
+    Rules(Rules),
+    /// The agent's configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -93,6 +99,22 @@ pub(crate) enum Command {
         /// For the dashboard's own child: announcements as JSON, until standard input closes
         #[arg(long, hide = true, requires = "serve")]
         child: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Rules {
+    /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
+    Check { file: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    /// Print what is configured, as TOML; a comment says where each value came from
+    Print {
+        /// The file; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -208,7 +230,10 @@ mod tests {
     fn help_is_what_it_was() {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
-        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "save", "demo"] {
+        for name in [
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "rules", "config", "save",
+            "demo",
+        ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
         }

@@ -27,6 +27,7 @@ mod report;
 mod rules;
 mod save;
 mod session;
+mod sinks;
 mod stack;
 mod symbols;
 mod syscalls;
@@ -130,6 +131,13 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
+        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Config(cli::Config::Print { config }) => {
+            let file = config::file(config.as_deref(), &config::environment);
+            let config =
+                config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())?;
+            print(&config.printed())?;
+        }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
             demo::run(faults, run_for, plain, &debug_dirs(&[])).await?;
@@ -191,6 +199,20 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         complain(&format!("taskscope: {}\nhint: {}", missing.why, missing.hint));
     }
     Ok(())
+}
+
+/// Nothing to say is what scripts want of a file that is right.
+fn rules_check(file: &std::path::Path) -> ExitCode {
+    match config::Config::load(Some(file), &config::environment, &config::rules::untouched()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            match error {
+                config::ConfigError::Wrong(_) => ExitCode::from(CONDITION_HOLDS),
+                _ => ExitCode::from(ERROR),
+            }
+        }
+    }
 }
 
 async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {

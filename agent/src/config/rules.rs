@@ -9,7 +9,8 @@ use taskscope_proto::words::printable;
 use super::pattern::{Match, Pattern};
 use super::section::{Document, Section};
 use super::value;
-use crate::alerts::rule::{Setting, Severity, Unit};
+use crate::alerts::rule::{Rule, Setting, Severity, Unit};
+use crate::alerts::rules::RULES;
 
 /// A rule as it is before anybody configures it.
 #[derive(Clone, Debug)]
@@ -19,6 +20,17 @@ pub(crate) struct Untouched {
     /// Unless the configuration says otherwise.
     pub(crate) is_on: bool,
     pub(crate) settings: Vec<Setting>,
+}
+
+/// Every rule of this program.
+pub(crate) fn untouched() -> Vec<Untouched> {
+    let untouched = |rule: &&'static Rule| Untouched {
+        name: rule.name,
+        unit: rule.unit,
+        is_on: true,
+        settings: rule.defaults.to_vec(),
+    };
+    RULES.iter().map(untouched).collect()
 }
 
 /// A setting of a rule, and what it is about.
