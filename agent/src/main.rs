@@ -18,6 +18,7 @@ mod code;
 mod connection;
 mod demo;
 mod discover;
+mod foreground;
 mod interned;
 mod link;
 mod model;
@@ -38,7 +39,7 @@ use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
 use recording::Recording;
-use report::{ls, pools, print, stacks, status, tasks};
+use report::{ls, pools, print, rules as rule_report, stacks, status, tasks};
 use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
@@ -76,7 +77,9 @@ fn main() -> ExitCode {
 
 /// Whether what was typed cannot be understood.
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<address::AddressError>() || error.is::<taskscope_proto::filter::ParseError>()
+    error.is::<address::AddressError>()
+        || error.is::<alerts::rules::UnknownRule>()
+        || error.is::<taskscope_proto::filter::ParseError>()
 }
 
 /// Where `TASKSCOPE_LOG_FILE` names a file, what happens to the links goes there: the screen is the dashboard's.
@@ -129,6 +132,15 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
+        Command::Alerts { target, run_for, json, names } => {
+            return alerts(target, run_for, json, &debug_dirs(&names.debug_dir)).await;
+        }
+        Command::Rules(cli::Rules::List { json }) => {
+            print(&if json { rule_report::json()? } else { rule_report::text() })?;
+        }
+        Command::Rules(cli::Rules::Explain { name, target, run_for, json }) => {
+            explain(&name, target, run_for, json).await?;
+        }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
             demo::run(faults, run_for, plain, &debug_dirs(&[])).await?;
@@ -142,6 +154,40 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
     let why = Why::of(&model);
     print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// Every transition of an alert, as it happens.
+async fn alerts(
+    target: Option<Target>,
+    run_for: Option<std::time::Duration>,
+    json: bool,
+    dirs: &[PathBuf],
+) -> anyhow::Result<ExitCode> {
+    let show = if json { foreground::as_json } else { foreground::as_text };
+    let evaluated = foreground::evaluate(target, alerts::rules::defaults(), run_for, dirs, show).await?;
+    complain(&format!("taskscope: {}", evaluated.summary()));
+    Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// What a rule reads of a target, and what of it would fire.
+async fn explain(
+    name: &str,
+    target: Option<Target>,
+    run_for: std::time::Duration,
+    json: bool,
+) -> anyhow::Result<()> {
+    let rule = alerts::rules::named(name)?;
+    // Of the others it needs those that hold it back.
+    let watched = alerts::rules::all_of(rule);
+    let evaluated =
+        foreground::evaluate(target, watched, Some(run_for), &debug_dirs(&[]), foreground::not_at_all)
+            .await?;
+    let explained = evaluated.watcher.explain(rule.name);
+    print(&if json {
+        rule_report::explained_json(rule, &explained)?
+    } else {
+        rule_report::explained(rule, &explained)
+    })
 }
 
 /// Where in its code each running task is.
