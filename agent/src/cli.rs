@@ -21,7 +21,7 @@ use crate::address::Target;
                   Alone it opens the dashboard on the only local target, or offers a list.",
     after_help = "TARGET is a name from `taskscope ls` (followed across restarts), unix:PATH, http://HOST:PORT, or a file \
                   that `taskscope save` wrote. Without one it is the only target on this machine.\n\n\
-                  Exit codes: 0 done; 1 something is wrong with the target (`why`); 2 error; 64 usage."
+                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `alerts`); 2 error; 64 usage."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -68,7 +68,22 @@ pub(crate) enum Command {
     },
     /// Show where in its code each running task is now, and each job of the blocking pool
     Stacks(Stacks),
-    /// The rules: whether a configuration of them is right
+    /// Evaluate the rules, and print each alert as it fires and ends; exit 1 if any fires
+    Alerts {
+        target: Option<Target>,
+        /// How long, such as 30s; without it until ctrl-c, or the end of a recording
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        run_for: Option<Duration>,
+        /// Rules, labels and sinks of this configuration; alerts are sent to its sinks, too
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// One JSON object a transition
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        names: Names,
+    },
+    /// The rules: what there is, and why one does or does not fire
     #[command(subcommand)]
     Rules(Rules),
     /// The agent's configuration
@@ -104,6 +119,24 @@ pub(crate) enum Command {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Rules {
+    /// List the rules with their conditions and settings
+    List {
+        /// One JSON object a rule
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a rule reads, and how long until it fires or is resolved
+    Explain {
+        /// As in `taskscope rules list`
+        name: String,
+        target: Option<Target>,
+        /// How long it is looked at
+        #[arg(long = "for", value_name = "DURATION", default_value = "3s", value_parser = duration)]
+        run_for: Duration,
+        /// One JSON object an evaluation
+        #[arg(long)]
+        json: bool,
+    },
     /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
     Check { file: PathBuf },
 }
@@ -231,8 +264,8 @@ mod tests {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
         for name in [
-            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "rules", "config", "save",
-            "demo",
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "config",
+            "save", "demo",
         ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));

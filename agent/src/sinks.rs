@@ -29,7 +29,7 @@ use retry::Retry;
 use webhook::Webhook;
 
 /// All sinks of a configuration.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sinks(Vec<Running>);
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl fmt::Display for Health {
 
 impl Sinks {
     /// Starts a task for each, on the runtime at hand. Nothing is connected to yet.
-    pub(crate) fn start(configured: &[Sink]) -> anyhow::Result<Self> {
+    pub(crate) fn start<'a>(configured: impl IntoIterator<Item = &'a Sink>) -> anyhow::Result<Self> {
         let mut all = Vec::new();
         for sink in configured {
             for (instance, worker) in workers(sink)? {

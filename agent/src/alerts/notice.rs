@@ -122,7 +122,7 @@ mod tests {
             r#"{"event":"firing","alertname":"TaskSlowPoll","labels":{"alertname":"TaskSlowPoll","severity":"warning"},"#
                 .to_owned()
                 + r#""annotations":{"summary":"a poll \"took\" 412 ms"},"value":0.412,"threshold":0.1,"#
-                + r#""starts_at":"2026-11-21T01:49:39.822Z","fingerprint":"4bb48d0eb2ec0c92"}"#
+                + r#""starts_at":"2026-11-21T01:49:39.822Z","fingerprint":"656208c45755e7d4"}"#
         );
         notice.alert.ends_at_unix_ns = Some(1_795_225_780_000_000_000);
         assert!(json(&notice).contains(r#","ends_at":"2026-11-21T01:49:40.000Z","fingerprint""#));

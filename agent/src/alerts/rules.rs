@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use taskscope_proto::{v1, words};
+use taskscope_proto::{filter, v1, words};
 
 use super::labels::Labels;
 use super::life::Timing;
 use super::rule::{Reading, Rule, Seen, Setting, Severity};
+use super::watcher::Watched;
+use crate::config::pattern::Match;
 use crate::model::Model;
 use crate::rules::task_panic;
 
@@ -17,6 +19,48 @@ mod task_stuck_in_poll;
 
 /// In the order in which they are listed.
 pub(crate) const RULES: [&Rule; 3] = [&task_stuck_in_poll::RULE, &task_slow_poll::RULE, &task_panicked::RULE];
+
+/// The settings that hold where nothing is configured.
+pub(crate) fn defaults() -> Vec<Watched> {
+    let of = |rule: &'static Rule| {
+        rule.defaults.iter().map(move |setting| Watched {
+            rule,
+            setting: setting.clone(),
+            about: Match::default(),
+        })
+    };
+    RULES.into_iter().filter(|rule| !rule.opt_in).flat_map(of).collect()
+}
+
+/// Every setting of a rule, and those of the rules that may hold it back.
+pub(crate) fn all_of(rule: &'static Rule) -> Vec<Watched> {
+    let own = rule.defaults.iter().map(|setting| Watched {
+        rule,
+        setting: setting.clone(),
+        about: Match::default(),
+    });
+    let others = defaults().into_iter().filter(|it| it.rule.name != rule.name);
+    own.chain(others).collect()
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no rule is called `{name}`\nhint: {hint}")]
+pub(crate) struct UnknownRule {
+    name: String,
+    hint: String,
+}
+
+/// The rule of that name.
+pub(crate) fn named(name: &str) -> Result<&'static Rule, UnknownRule> {
+    let known = || RULES.iter().map(|rule| rule.name);
+    RULES.into_iter().find(|rule| rule.name.eq_ignore_ascii_case(name)).ok_or_else(|| UnknownRule {
+        name: words::printable(name),
+        hint: match filter::nearest(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`taskscope rules list` lists them".to_owned(),
+        },
+    })
+}
 
 const S: u64 = 1_000_000_000;
 
@@ -112,6 +156,7 @@ mod fixture {
     //! What a rule reads of a frame, as tests write it.
 
     use super::*;
+    use crate::alerts::memory::Memory;
     use crate::alerts::rule::Scene;
 
     pub(super) fn scene_of(frame: v1::Frame) -> Model {
@@ -123,7 +168,16 @@ mod fixture {
     }
 
     pub(super) fn readings_of(rule: &Rule, setting: &Setting, model: &Model) -> Vec<Reading> {
-        match (rule.read)(&Scene { model }, setting) {
+        let memory = Memory::default();
+        readings_in(
+            rule,
+            setting,
+            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None },
+        )
+    }
+
+    pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {
+        match (rule.read)(scene, setting) {
             Seen::Readings(readings) => readings,
             Seen::Missing(why) => panic!("{why}"),
         }

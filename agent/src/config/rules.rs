@@ -27,7 +27,7 @@ pub(crate) fn untouched() -> Vec<Untouched> {
     let untouched = |rule: &&'static Rule| Untouched {
         name: rule.name,
         unit: rule.unit,
-        is_on: true,
+        is_on: !rule.opt_in,
         settings: rule.defaults.to_vec(),
     };
     RULES.iter().map(untouched).collect()

@@ -40,22 +40,30 @@ fn warning(sentence: String) -> Option<Finding> {
     Some(Finding { severity: Severity::Warning, sentence })
 }
 
-pub(crate) fn files(pool: &v1::Pool) -> Option<Finding> {
+fn files(pool: &v1::Pool) -> Option<Finding> {
     let (open, limit) = nearly_full(pool, FILES)?;
-    warning(format!(
+    warning(files_sentence(open, limit))
+}
+
+pub(crate) fn files_sentence(open: u64, limit: u64) -> String {
+    format!(
         "FILE DESCRIPTORS: {} of {} open. Do: find what does not close them, or raise the limit (ulimit -n).",
         words::count(open),
         words::count(limit)
-    ))
+    )
 }
 
-pub(crate) fn memory(pool: &v1::Pool) -> Option<Finding> {
+fn memory(pool: &v1::Pool) -> Option<Finding> {
     let (used, limit) = nearly_full(pool, MEMORY)?;
-    warning(format!(
+    warning(memory_sentence(used, limit))
+}
+
+pub(crate) fn memory_sentence(used: u64, limit: u64) -> String {
+    format!(
         "MEMORY: {} of the cgroup's {} in use; at the limit the process is killed. Do: find what grows, or raise the limit.",
         words::bytes(used),
         words::bytes(limit)
-    ))
+    )
 }
 
 fn unaccepted(pool: &v1::Pool) -> Option<Finding> {

@@ -3,13 +3,16 @@
 use taskscope_proto::v1::event::Kind;
 
 use super::{S, deaths, from};
-use crate::alerts::rule::{Rule, Scene, Seen, Setting, Severity, Unit};
+use crate::alerts::rule::{Clock, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
     name: "TaskPanicked",
     about: "as many tasks of a group as the threshold have died by panic within the window",
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 1.0).within(60 * S, 1)],
+    opt_in: false,
+    clock: Clock::Target,
+    standing: None,
     read,
 };
 

@@ -1,5 +1,6 @@
 //! Polls that have ended took the threshold or longer, so many of them within the window. A poll shorter than what the probe
-//! reports (`Builder::slow_poll_threshold`, 100 ms) is not seen.
+//! reports (`Builder::slow_poll_threshold`, 100 ms) is not seen; one that was told while it ran (TaskStuckInPoll) is not told
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use taskscope_proto::words;
 
 use super::{S, about, from, seconds};
 use crate::alerts::labels::Labels;
-use crate::alerts::rule::{Reading, Rule, Scene, Seen, Setting, Severity, Unit};
+use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::{doing, remedy, what};
 
 pub(crate) static RULE: Rule = Rule {
@@ -19,6 +20,9 @@ pub(crate) static RULE: Rule = Rule {
         from(Severity::Warning, 0.1).within(60 * S, 3),
         from(Severity::Critical, 1.0).within(60 * S, 1),
     ],
+    opt_in: false,
+    clock: Clock::Target,
+    standing: None,
     read,
 };
 
@@ -29,7 +33,11 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
         let is_recent = event.at_ns + setting.window_ns > model.frame.at_ns;
         // A job of the blocking pool may take its time.
         let poll = event.poll.as_ref().filter(|poll| poll.kind() != v1::TaskKind::Blocking);
-        if let Some(poll) = poll.filter(|_| is_recent) {
+        let was_told = |poll: &&v1::LivePoll| {
+            let seen_ns = scene.memory.seen_running(event, poll);
+            seen_ns.zip(scene.stuck_from).is_some_and(|(seen_ns, from)| seconds(seen_ns) >= from)
+        };
+        if let Some(poll) = poll.filter(|poll| is_recent && !was_told(poll)) {
             polls.entry(about(model, poll)).or_default().push(poll);
         }
     }

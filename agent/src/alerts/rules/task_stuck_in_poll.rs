@@ -6,7 +6,7 @@ use taskscope_proto::v1;
 
 use super::{about, from, runtime_name, seconds};
 use crate::alerts::labels::Labels;
-use crate::alerts::rule::{Reading, Rule, Scene, Seen, Setting, Severity, Unit};
+use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::stuck_worker::{main_sentence, sentence};
 
 pub(crate) static RULE: Rule = Rule {
@@ -14,6 +14,9 @@ pub(crate) static RULE: Rule = Rule {
     about: "a poll is still running and has been for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 1.0), from(Severity::Critical, 10.0)],
+    opt_in: false,
+    clock: Clock::Target,
+    standing: None,
     read,
 };
 
