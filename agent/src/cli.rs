@@ -77,12 +77,18 @@ pub(crate) enum Command {
         /// One JSON object a transition
         #[arg(long)]
         json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         #[command(flatten)]
         names: Names,
     },
-    /// The rules: what there is, and why one does or does not fire
+    /// The rules: what there is, why one does or does not fire, and whether a configuration of them is right
     #[command(subcommand)]
     Rules(Rules),
+    /// The agent's configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -130,6 +136,21 @@ pub(crate) enum Rules {
         /// One JSON object an evaluation
         #[arg(long)]
         json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
+    Check { file: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    /// Print what is configured, as TOML; a comment says where each value came from
+    Print {
+        /// The file; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -246,8 +267,8 @@ mod tests {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
         for name in [
-            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "save",
-            "demo",
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "config",
+            "save", "demo",
         ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));

@@ -14,7 +14,9 @@ use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::{Notice, rfc3339};
 use crate::alerts::rule::Silence;
-use crate::alerts::watcher::{Watched, Watcher};
+use crate::alerts::rules::configured;
+use crate::alerts::watcher::Watcher;
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::discover;
 use crate::link::State;
@@ -97,13 +99,13 @@ pub(crate) fn not_at_all(_: &Notice, _: u64) -> anyhow::Result<Option<String>> {
 /// Evaluates until `run_for` is over, ctrl-c, or the end of a recording. A live target is followed across restarts.
 pub(crate) async fn evaluate(
     target: Option<Target>,
-    watched: Vec<Watched>,
+    config: &Config,
     run_for: Option<Duration>,
     debug_dirs: &[PathBuf],
     show: Show,
 ) -> anyhow::Result<Evaluated> {
     if let Some(Target::Recording(path)) = &target {
-        return recorded(path, watched, run_for, debug_dirs, show).await;
+        return recorded(path, config, run_for, debug_dirs, show).await;
     }
     let target = match target {
         Some(target) => target,
@@ -111,7 +113,7 @@ pub(crate) async fn evaluate(
     };
     // What cannot be reached at all is said at once, with what to do.
     let description = Connection::open(&address_of(Some(&target))?).await?.description;
-    let watcher = Watcher::new(watched, &description.name, &Labels::default());
+    let watcher = watcher(config, &description);
     let began = now();
     let mut live = Live {
         told: Told { evaluated: Evaluated::new(watcher, &description), show },
@@ -136,6 +138,12 @@ impl Evaluated {
             lasted: Duration::ZERO,
         }
     }
+}
+
+fn watcher(config: &Config, description: &Description) -> Watcher {
+    let labels =
+        config.labels.iter().fold(Labels::default(), |labels, (name, value)| labels.with(name, value));
+    Watcher::new(configured(config), &description.name, &labels)
 }
 
 struct Told {
@@ -165,14 +173,14 @@ impl Told {
 /// A recording's own time counts; it is read as fast as it can be.
 async fn recorded(
     path: &Path,
-    watched: Vec<Watched>,
+    config: &Config,
     run_for: Option<Duration>,
     debug_dirs: &[PathBuf],
     show: Show,
 ) -> anyhow::Result<Evaluated> {
     let recording = Recording::open(path)?;
     let description = recording.description;
-    let watcher = Watcher::new(watched, &description.name, &Labels::default()).of_recording();
+    let watcher = watcher(config, &description).of_recording();
     let mut told = Told { evaluated: Evaluated::new(watcher, &description), show };
     let symbols = Symbols::of(places(&description, None, debug_dirs));
     let mut model = Model::new(description);

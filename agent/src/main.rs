@@ -15,6 +15,7 @@ mod address;
 mod alerts;
 mod cli;
 mod code;
+mod config;
 mod connection;
 mod demo;
 mod discover;
@@ -27,6 +28,7 @@ mod report;
 mod rules;
 mod save;
 mod session;
+mod sinks;
 mod stack;
 mod symbols;
 mod syscalls;
@@ -132,14 +134,18 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
-        Command::Alerts { target, run_for, json, names } => {
-            return alerts(target, run_for, json, &debug_dirs(&names.debug_dir)).await;
+        Command::Alerts { target, run_for, json, config, names } => {
+            return alerts(target, run_for, json, config, &debug_dirs(&names.debug_dir)).await;
         }
         Command::Rules(cli::Rules::List { json }) => {
             print(&if json { rule_report::json()? } else { rule_report::text() })?;
         }
-        Command::Rules(cli::Rules::Explain { name, target, run_for, json }) => {
-            explain(&name, target, run_for, json).await?;
+        Command::Rules(cli::Rules::Explain { name, target, run_for, json, config }) => {
+            explain(&name, target, run_for, json, config).await?;
+        }
+        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Config(cli::Config::Print { config }) => {
+            print(&configured(config)?.printed())?;
         }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
@@ -161,12 +167,20 @@ async fn alerts(
     target: Option<Target>,
     run_for: Option<std::time::Duration>,
     json: bool,
+    config: Option<PathBuf>,
     dirs: &[PathBuf],
 ) -> anyhow::Result<ExitCode> {
     let show = if json { foreground::as_json } else { foreground::as_text };
-    let evaluated = foreground::evaluate(target, alerts::rules::defaults(), run_for, dirs, show).await?;
+    let config = configured(config)?;
+    let evaluated = foreground::evaluate(target, &config, run_for, dirs, show).await?;
     complain(&format!("taskscope: {}", evaluated.summary()));
     Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// The configuration of the flag or of the environment, or the defaults.
+fn configured(flag: Option<PathBuf>) -> anyhow::Result<config::Config> {
+    let file = config::file(flag.as_deref(), &config::environment);
+    Ok(config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())?)
 }
 
 /// What a rule reads of a target, and what of it would fire.
@@ -175,13 +189,13 @@ async fn explain(
     target: Option<Target>,
     run_for: std::time::Duration,
     json: bool,
+    config: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let rule = alerts::rules::named(name)?;
-    // Of the others it needs those that hold it back.
-    let watched = alerts::rules::all_of(rule);
-    let evaluated =
-        foreground::evaluate(target, watched, Some(run_for), &debug_dirs(&[]), foreground::not_at_all)
-            .await?;
+    // All rules are evaluated: another one may hold it back.
+    let config = configured(config)?;
+    let silent = foreground::not_at_all;
+    let evaluated = foreground::evaluate(target, &config, Some(run_for), &debug_dirs(&[]), silent).await?;
     let explained = evaluated.watcher.explain(rule.name);
     print(&if json {
         rule_report::explained_json(rule, &explained)?
@@ -236,6 +250,20 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         complain(&format!("taskscope: {}\nhint: {}", missing.why, missing.hint));
     }
     Ok(())
+}
+
+/// Nothing to say is what scripts want of a file that is right.
+fn rules_check(file: &std::path::Path) -> ExitCode {
+    match config::Config::load(Some(file), &config::environment, &config::rules::untouched()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            match error {
+                config::ConfigError::Wrong(_) => ExitCode::from(CONDITION_HOLDS),
+                _ => ExitCode::from(ERROR),
+            }
+        }
+    }
 }
 
 async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ use super::labels::Labels;
 use super::life::Timing;
 use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
 use super::watcher::Watched;
+use crate::config::Config;
+use crate::config::rules::Ruling;
 use crate::model::Model;
 use crate::rules::task_panic;
 
@@ -57,19 +59,16 @@ pub(crate) const RULES: [&Rule; 19] = [
     &probe_dropping::RULE,
 ];
 
-/// The settings that hold where nothing is configured.
-pub(crate) fn defaults() -> Vec<Watched> {
-    let of = |rule: &'static Rule| {
-        rule.defaults.iter().map(move |setting| Watched { rule, setting: setting.clone() })
-    };
-    RULES.into_iter().filter(|rule| !rule.opt_in).flat_map(of).collect()
-}
-
-/// Every setting of a rule, and those of the rules that may hold it back.
-pub(crate) fn all_of(rule: &'static Rule) -> Vec<Watched> {
-    let own = rule.defaults.iter().map(|setting| Watched { rule, setting: setting.clone() });
-    let others = defaults().into_iter().filter(|it| it.rule.name != rule.name);
-    own.chain(others).collect()
+/// What a configuration asks for, in the order of the rules.
+pub(crate) fn configured(config: &Config) -> Vec<Watched> {
+    let mut watched = Vec::new();
+    for rule in RULES {
+        let rulings = config.rules.get(rule.name).map_or(&[][..], |ruled| &ruled.rulings);
+        let of =
+            |ruling: &Ruling| Watched { rule, setting: ruling.setting.clone(), about: ruling.about.clone() };
+        watched.extend(rulings.iter().map(of));
+    }
+    watched
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +196,22 @@ fn by_labels<'a>(
     }
     all.values_mut().for_each(|rows| rows.sort_by_key(|(_, value)| std::cmp::Reverse(*value)));
     all
+}
+
+/// What a reading about a task says beside its labels.
+fn noted(reading: Reading, row: &TaskRow) -> Reading {
+    let class = match row.class {
+        v1::TaskClass::Unspecified => None,
+        v1::TaskClass::Ingress => Some("ingress"),
+        v1::TaskClass::Work => Some("work"),
+        v1::TaskClass::Daemon => Some("daemon"),
+        v1::TaskClass::Critical => Some("critical"),
+    };
+    let reading = reading.with("task_id", row.id.0).with("spawned_at", &row.spawned_at);
+    match class {
+        Some(class) => reading.with("class", class),
+        None => reading,
+    }
 }
 
 /// The filter of a standing query whose last term is a duration: `terms` and the setting's threshold.

@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::notice::{Alert, Notice};
 use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence};
 use super::timeline::Timeline;
+use crate::config::pattern::Match;
 use crate::model::Model;
 
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
@@ -35,6 +36,8 @@ const FRAME_EVERY_NS: u64 = 250_000_000;
 pub(crate) struct Watched {
     pub(crate) rule: &'static Rule,
     pub(crate) setting: Setting,
+    /// Of what it reads, what it speaks about.
+    pub(crate) about: Match,
 }
 
 pub(crate) struct Watcher {
@@ -171,7 +174,7 @@ impl Watcher {
         let mut looming = Vec::new();
         let mut looked: Vec<(usize, Option<String>)> = Vec::new();
         for position in 0..self.watched.len() {
-            let Watched { rule, setting } = self.watched[position].clone();
+            let Watched { rule, setting, .. } = self.watched[position].clone();
             if rule.clock != clock {
                 continue;
             }
@@ -208,11 +211,17 @@ impl Watcher {
 
     /// Readings of a setting. What is not among them reads zero. Gives what is about to be a cause.
     fn apply(&mut self, position: usize, readings: Vec<Reading>, now_ns: u64, unix_ns: u64) -> Vec<Cause> {
-        let Watched { rule, setting } = self.watched[position].clone();
+        let Watched { rule, setting, about } = self.watched[position].clone();
         let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
         for reading in readings {
             let mut labels = self.identity.clone();
             reading.labels.iter().for_each(|(name, value)| labels.set(name, value));
+            let named = |name: &'static str| {
+                labels.get(name).or_else(|| reading.annotations.get(name).map(String::as_str))
+            };
+            if !about.holds(named) {
+                continue;
+            }
             labels.set("alertname", rule.name);
             labels.set("severity", setting.severity.name());
             let is_less = |known: &Reading| known.value < reading.value;

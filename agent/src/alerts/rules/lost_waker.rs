@@ -3,7 +3,7 @@
 use taskscope_proto::v1::capability::Kind;
 use taskscope_proto::words;
 
-use super::{by_labels, filter_of, from, not_looked, seconds, who};
+use super::{by_labels, filter_of, from, not_looked, noted, seconds, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -33,9 +33,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
             words::duration(since_ns),
             who(row)
         );
-        Reading::new(labels, seconds(since_ns), summary)
-            .with("task_id", row.id.0)
-            .with("spawned_at", &row.spawned_at)
+        noted(Reading::new(labels, seconds(since_ns), summary), row)
     });
     Seen::Readings(readings.collect())
 }

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{S, about_row, from, runtime_of, who};
+use super::{S, about_row, from, noted, runtime_of, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 /// Of its polls, that follow a wake by itself.
@@ -40,7 +40,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             words::duration(setting.window_ns)
         );
         let labels = about_row(row, runtime_of(model, row));
-        Some(Reading::new(labels, rate, summary).with("task_id", id).with("spawned_at", &row.spawned_at))
+        Some(noted(Reading::new(labels, rate, summary), row))
     });
     Seen::Readings(readings.collect())
 }

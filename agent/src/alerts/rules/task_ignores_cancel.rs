@@ -4,7 +4,7 @@ use taskscope_proto::row::TaskRow;
 use taskscope_proto::v1::{TaskState, capability::Kind};
 use taskscope_proto::words;
 
-use super::{by_labels, filter_of, from, not_looked, seconds, who};
+use super::{by_labels, filter_of, from, not_looked, noted, seconds, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -35,9 +35,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
             who(row),
             verdict(row)
         );
-        Reading::new(labels, seconds(since_ns), summary)
-            .with("task_id", row.id.0)
-            .with("spawned_at", &row.spawned_at)
+        noted(Reading::new(labels, seconds(since_ns), summary), row)
             .with("tasks", rows.len())
     });
     Seen::Readings(readings.collect())
