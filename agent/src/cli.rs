@@ -74,16 +74,16 @@ pub(crate) enum Command {
         /// How long, such as 30s; without it until ctrl-c, or the end of a recording
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
         run_for: Option<Duration>,
-        /// Rules, labels and sinks of this configuration; alerts are sent to its sinks, too
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
         /// One JSON object a transition
         #[arg(long)]
         json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults. Its sinks are told, too
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         #[command(flatten)]
         names: Names,
     },
-    /// The rules: what there is, and why one does or does not fire
+    /// The rules: what there is, why one does or does not fire, and whether a configuration of them is right
     #[command(subcommand)]
     Rules(Rules),
     /// The agent's configuration
@@ -136,6 +136,9 @@ pub(crate) enum Rules {
         /// One JSON object an evaluation
         #[arg(long)]
         json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
     Check { file: PathBuf },

@@ -14,7 +14,9 @@ use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::{Notice, rfc3339};
 use crate::alerts::rule::Silence;
-use crate::alerts::watcher::{Watched, Watcher};
+use crate::alerts::rules::configured;
+use crate::alerts::watcher::Watcher;
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::discover;
 use crate::link::State;
@@ -95,24 +97,17 @@ pub(crate) fn not_at_all(_: &Notice, _: u64) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
-/// What is evaluated, and who is told beside the terminal.
-pub(crate) struct Wanted<'a> {
-    pub(crate) watched: Vec<Watched>,
-    /// Added to every alert.
-    pub(crate) labels: Labels,
-    pub(crate) sinks: &'a Sinks,
-}
-
 /// Evaluates until `run_for` is over, ctrl-c, or the end of a recording. A live target is followed across restarts.
 pub(crate) async fn evaluate(
     target: Option<Target>,
-    wanted: Wanted<'_>,
+    config: &Config,
+    sinks: &Sinks,
     run_for: Option<Duration>,
     debug_dirs: &[PathBuf],
     show: Show,
 ) -> anyhow::Result<Evaluated> {
     if let Some(Target::Recording(path)) = &target {
-        return recorded(path, wanted, run_for, debug_dirs, show).await;
+        return recorded(path, config, sinks, run_for, debug_dirs, show).await;
     }
     let target = match target {
         Some(target) => target,
@@ -120,10 +115,10 @@ pub(crate) async fn evaluate(
     };
     // What cannot be reached at all is said at once, with what to do.
     let description = Connection::open(&address_of(Some(&target))?).await?.description;
-    let watcher = Watcher::new(wanted.watched, &description.name, &wanted.labels);
+    let watcher = watcher(config, &description);
     let began = now();
     let mut live = Live {
-        told: Told { evaluated: Evaluated::new(watcher, &description), show, sinks: wanted.sinks },
+        told: Told { evaluated: Evaluated::new(watcher, &description), show, sinks },
         model: Model::new(description),
         symbols: None,
         debug_dirs,
@@ -145,6 +140,12 @@ impl Evaluated {
             lasted: Duration::ZERO,
         }
     }
+}
+
+fn watcher(config: &Config, description: &Description) -> Watcher {
+    let labels =
+        config.labels.iter().fold(Labels::default(), |labels, (name, value)| labels.with(name, value));
+    Watcher::new(configured(config), &description.name, &labels)
 }
 
 struct Told<'a> {
@@ -176,15 +177,16 @@ impl Told<'_> {
 /// A recording's own time counts; it is read as fast as it can be.
 async fn recorded(
     path: &Path,
-    wanted: Wanted<'_>,
+    config: &Config,
+    sinks: &Sinks,
     run_for: Option<Duration>,
     debug_dirs: &[PathBuf],
     show: Show,
 ) -> anyhow::Result<Evaluated> {
     let recording = Recording::open(path)?;
     let description = recording.description;
-    let watcher = Watcher::new(wanted.watched, &description.name, &wanted.labels).of_recording();
-    let mut told = Told { evaluated: Evaluated::new(watcher, &description), show, sinks: wanted.sinks };
+    let watcher = watcher(config, &description).of_recording();
+    let mut told = Told { evaluated: Evaluated::new(watcher, &description), show, sinks };
     let symbols = Symbols::of(places(&description, None, debug_dirs));
     let mut model = Model::new(description);
     let first_ns = recording.frames.first().map_or(0, |frame| frame.at_ns);

@@ -4,9 +4,8 @@
 //! it said, `rules` and `why` say what is wrong, `top` drives the dashboard, `report` prints.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -38,7 +37,6 @@ mod tour;
 mod why;
 
 use address::Target;
-use alerts::labels::Labels;
 use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
@@ -58,7 +56,7 @@ fn complain(line: &str) {
 const CONDITION_HOLDS: u8 = 1;
 const ERROR: u8 = 2;
 /// What was not delivered when a command ends has this long to arrive.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// As in sysexits.h.
 const USAGE: u8 = 64;
 
@@ -138,19 +136,18 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
-        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
-        Command::Config(cli::Config::Print { config }) => {
-            print(&configured(config.as_deref())?.printed())?;
-        }
-        Command::Alerts { target, run_for, config, json, names } => {
-            let config = configured(config.as_deref())?;
-            return alerts(target, run_for, config, json, &debug_dirs(&names.debug_dir)).await;
+        Command::Alerts { target, run_for, json, config, names } => {
+            return alerts(target, run_for, json, config, &debug_dirs(&names.debug_dir)).await;
         }
         Command::Rules(cli::Rules::List { json }) => {
             print(&if json { rule_report::json()? } else { rule_report::text() })?;
         }
-        Command::Rules(cli::Rules::Explain { name, target, run_for, json }) => {
-            explain(&name, target, run_for, json).await?;
+        Command::Rules(cli::Rules::Explain { name, target, run_for, json, config }) => {
+            explain(&name, target, run_for, json, config).await?;
+        }
+        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Config(cli::Config::Print { config }) => {
+            print(&configured(config)?.printed())?;
         }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
@@ -170,20 +167,19 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
 /// Every transition of an alert, as it happens.
 async fn alerts(
     target: Option<Target>,
-    run_for: Option<Duration>,
-    config: config::Config,
+    run_for: Option<std::time::Duration>,
     json: bool,
+    config: Option<PathBuf>,
     dirs: &[PathBuf],
 ) -> anyhow::Result<ExitCode> {
     let show = if json { foreground::as_json } else { foreground::as_text };
-    // What has been is no news to anybody.
+    let config = configured(config)?;
+    // What has been is no news to anybody, and standard output is this command's own.
     let is_past = matches!(target, Some(Target::Recording(_)));
-    // Standard output is this command's own.
     let is_other =
         |sink: &&config::sinks::Sink| !is_past && !matches!(sink.kind, config::sinks::Kind::Stdout);
     let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other))?;
-    let wanted = foreground::Wanted { watched: config.watched(), labels: config.labels(), sinks: &sinks };
-    let evaluated = foreground::evaluate(target, wanted, run_for, dirs, show).await?;
+    let evaluated = foreground::evaluate(target, &config, &sinks, run_for, dirs, show).await?;
     for health in sinks.close(CLOSE_WITHIN).await {
         complain(&format!("taskscope: {health}"));
     }
@@ -191,15 +187,26 @@ async fn alerts(
     Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
 }
 
+/// The configuration of the flag or of the environment, or the defaults.
+fn configured(flag: Option<PathBuf>) -> anyhow::Result<config::Config> {
+    let file = config::file(flag.as_deref(), &config::environment);
+    Ok(config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())?)
+}
+
 /// What a rule reads of a target, and what of it would fire.
-async fn explain(name: &str, target: Option<Target>, run_for: Duration, json: bool) -> anyhow::Result<()> {
+async fn explain(
+    name: &str,
+    target: Option<Target>,
+    run_for: std::time::Duration,
+    json: bool,
+    config: Option<PathBuf>,
+) -> anyhow::Result<()> {
     let rule = alerts::rules::named(name)?;
-    // Of the others it needs those that hold it back.
-    let watched = alerts::rules::all_of(rule);
-    let none = sinks::Sinks::default();
-    let wanted = foreground::Wanted { watched, labels: Labels::default(), sinks: &none };
+    // All rules are evaluated: another one may hold it back.
+    let config = configured(config)?;
+    let (silent, nobody) = (foreground::not_at_all, sinks::Sinks::default());
     let evaluated =
-        foreground::evaluate(target, wanted, Some(run_for), &debug_dirs(&[]), foreground::not_at_all).await?;
+        foreground::evaluate(target, &config, &nobody, Some(run_for), &debug_dirs(&[]), silent).await?;
     let explained = evaluated.watcher.explain(rule.name);
     print(&if json {
         rule_report::explained_json(rule, &explained)?
@@ -256,14 +263,8 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration that the flag or the environment names, or the defaults.
-fn configured(flag: Option<&Path>) -> Result<config::Config, config::ConfigError> {
-    let file = config::file(flag, &config::environment);
-    config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())
-}
-
 /// Nothing to say is what scripts want of a file that is right.
-fn rules_check(file: &Path) -> ExitCode {
+fn rules_check(file: &std::path::Path) -> ExitCode {
     match config::Config::load(Some(file), &config::environment, &config::rules::untouched()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

@@ -43,6 +43,10 @@ impl<T: Copy> Series<T> {
         self.samples.front().copied()
     }
 
+    pub(crate) fn last(&self) -> Option<T> {
+        self.samples.back().map(|(_, value)| *value)
+    }
+
     /// Since then, oldest first.
     pub(crate) fn since(&self, at_ns: u64) -> impl Iterator<Item = T> {
         self.samples.iter().filter(move |(sampled, _)| *sampled >= at_ns).map(|(_, value)| *value)
@@ -156,19 +160,20 @@ fn is_poll(known: &(u64, u64, u64), task_id: u64, began_ns: u64) -> bool {
     known.0 == task_id && known.1.abs_diff(began_ns) < APART_NS
 }
 
-/// Losses that may keep a rule from seeing what it is about. What is folded, cut or ended too fast does not.
+/// Whether a loss may keep a rule from seeing what it is about. What is folded, cut or ended too fast does not.
+pub(crate) fn blinds(loss: &v1::Loss) -> bool {
+    matches!(
+        loss.reason(),
+        Reason::DroppedEvents
+            | Reason::EvictedTasks
+            | Reason::LostStrings
+            | Reason::UnlinedThreads
+            | Reason::LostCancellations
+    )
+}
+
 fn dropped(model: &Model) -> u64 {
-    let blinds = |loss: &&v1::Loss| {
-        matches!(
-            loss.reason(),
-            Reason::DroppedEvents
-                | Reason::EvictedTasks
-                | Reason::LostStrings
-                | Reason::UnlinedThreads
-                | Reason::LostCancellations
-        )
-    };
-    model.frame.losses.iter().filter(blinds).map(|loss| loss.count).fold(0, u64::saturating_add)
+    model.frame.losses.iter().filter(|loss| blinds(loss)).map(|loss| loss.count).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -3,44 +3,72 @@
 
 use std::collections::BTreeMap;
 
+use taskscope_proto::row::TaskRow;
+use taskscope_proto::v1::capability;
 use taskscope_proto::{filter, v1, words};
 
 use super::labels::Labels;
 use super::life::Timing;
-use super::rule::{Reading, Rule, Seen, Setting, Severity};
+use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
 use super::watcher::Watched;
-use crate::config::pattern::Match;
+use crate::config::Config;
+use crate::config::rules::Ruling;
 use crate::model::Model;
 use crate::rules::task_panic;
 
+mod blocking_job_too_long;
+mod loop_lag;
+mod lost_waker;
+mod pool_nearly_full;
+mod pool_saturated;
+mod probe_dropping;
+mod ready_queue_growing;
+mod resource_near_limit;
+mod runtime_busy;
+mod self_waking_loop;
+mod target_lost;
+mod task_failed;
+mod task_ignores_cancel;
+mod task_leak;
+mod task_never_yields;
 mod task_panicked;
+mod task_pending_too_long;
 mod task_slow_poll;
 mod task_stuck_in_poll;
 
 /// In the order in which they are listed.
-pub(crate) const RULES: [&Rule; 3] = [&task_stuck_in_poll::RULE, &task_slow_poll::RULE, &task_panicked::RULE];
+pub(crate) const RULES: [&Rule; 19] = [
+    &task_stuck_in_poll::RULE,
+    &task_slow_poll::RULE,
+    &task_ignores_cancel::RULE,
+    &task_panicked::RULE,
+    &task_failed::RULE,
+    &task_leak::RULE,
+    &task_pending_too_long::RULE,
+    &task_never_yields::RULE,
+    &self_waking_loop::RULE,
+    &lost_waker::RULE,
+    &pool_saturated::RULE,
+    &pool_nearly_full::RULE,
+    &blocking_job_too_long::RULE,
+    &resource_near_limit::RULE,
+    &ready_queue_growing::RULE,
+    &runtime_busy::RULE,
+    &loop_lag::RULE,
+    &target_lost::RULE,
+    &probe_dropping::RULE,
+];
 
-/// The settings that hold where nothing is configured.
-pub(crate) fn defaults() -> Vec<Watched> {
-    let of = |rule: &'static Rule| {
-        rule.defaults.iter().map(move |setting| Watched {
-            rule,
-            setting: setting.clone(),
-            about: Match::default(),
-        })
-    };
-    RULES.into_iter().filter(|rule| !rule.opt_in).flat_map(of).collect()
-}
-
-/// Every setting of a rule, and those of the rules that may hold it back.
-pub(crate) fn all_of(rule: &'static Rule) -> Vec<Watched> {
-    let own = rule.defaults.iter().map(|setting| Watched {
-        rule,
-        setting: setting.clone(),
-        about: Match::default(),
-    });
-    let others = defaults().into_iter().filter(|it| it.rule.name != rule.name);
-    own.chain(others).collect()
+/// What a configuration asks for, in the order of the rules.
+pub(crate) fn configured(config: &Config) -> Vec<Watched> {
+    let mut watched = Vec::new();
+    for rule in RULES {
+        let rulings = config.rules.get(rule.name).map_or(&[][..], |ruled| &ruled.rulings);
+        let of =
+            |ruling: &Ruling| Watched { rule, setting: ruling.setting.clone(), about: ruling.about.clone() };
+        watched.extend(rulings.iter().map(of));
+    }
+    watched
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +91,8 @@ pub(crate) fn named(name: &str) -> Result<&'static Rule, UnknownRule> {
 }
 
 const S: u64 = 1_000_000_000;
+/// In seconds.
+const MINUTE: f64 = 60.0;
 
 /// A setting as most defaults are: it looks at the present, clears below four fifths, and stays for half a minute so that
 /// what comes and goes is one alert.
@@ -126,6 +156,78 @@ fn runtime_name(runtime: &v1::Runtime) -> &str {
     runtime.name.as_deref().filter(|name| !name.is_empty()).unwrap_or("tokio")
 }
 
+fn about_runtime(runtime: &v1::Runtime) -> Labels {
+    Labels::default().with("runtime", runtime_name(runtime))
+}
+
+fn about_pool(model: &Model, pool: &v1::Pool) -> Labels {
+    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == pool.runtime_id);
+    Labels::default().with("pool", &pool.name).with("runtime", runtime.map_or("", runtime_name))
+}
+
+fn about_row(row: &TaskRow, runtime: &str) -> Labels {
+    let text = |text| Some(text).filter(|text: &&str| !text.is_empty());
+    group(text(&row.name), text(&row.spawned_at)).with("label", &row.label).with("runtime", runtime)
+}
+
+fn runtime_of<'a>(model: &'a Model, row: &TaskRow) -> &'a str {
+    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == row.runtime.0);
+    runtime.map_or("", runtime_name)
+}
+
+/// A task as it may be said: by its name, and where it was spawned.
+fn who(row: &TaskRow) -> String {
+    match (row.name.as_str(), row.spawned_at.as_str()) {
+        ("", "") => format!("task {}", row.id.0),
+        ("", site) => format!("a task spawned at {site}"),
+        (name, "") => format!("task {name}"),
+        (name, site) => format!("task {name} (spawned at {site})"),
+    }
+}
+
+/// Rows by what an alert about them is about, those with the greatest value first.
+fn by_labels<'a>(
+    model: &Model,
+    rows: impl Iterator<Item = (&'a TaskRow, u64)>,
+) -> BTreeMap<Labels, Vec<(&'a TaskRow, u64)>> {
+    let mut all: BTreeMap<Labels, Vec<(&TaskRow, u64)>> = BTreeMap::new();
+    for (row, value) in rows {
+        all.entry(about_row(row, runtime_of(model, row))).or_default().push((row, value));
+    }
+    all.values_mut().for_each(|rows| rows.sort_by_key(|(_, value)| std::cmp::Reverse(*value)));
+    all
+}
+
+/// What a reading about a task says beside its labels.
+fn noted(reading: Reading, row: &TaskRow) -> Reading {
+    let class = match row.class {
+        v1::TaskClass::Unspecified => None,
+        v1::TaskClass::Ingress => Some("ingress"),
+        v1::TaskClass::Work => Some("work"),
+        v1::TaskClass::Daemon => Some("daemon"),
+        v1::TaskClass::Critical => Some("critical"),
+    };
+    let reading = reading.with("task_id", row.id.0).with("spawned_at", &row.spawned_at);
+    match class {
+        Some(class) => reading.with("class", class),
+        None => reading,
+    }
+}
+
+/// The filter of a standing query whose last term is a duration: `terms` and the setting's threshold.
+fn filter_of(terms: &str, setting: &Setting) -> String {
+    format!("{terms}>={}ns", (setting.threshold * 1e9) as u64)
+}
+
+/// Nobody has looked for single tasks, or the target cannot.
+fn not_looked(scene: &Scene<'_>, needs: capability::Kind) -> Seen {
+    let told = scene.model.capabilities.iter().find(|it| it.kind() == needs);
+    Seen::Missing(match told.filter(|it| it.coverage() == capability::Coverage::None) {
+        Some(capability) => capability.reason.clone(),
+        None => "the target has not looked through its tasks yet, or was not asked to".to_owned(),
+    })
+}
+
 /// Deaths of one kind, by group.
 fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
     let mut died: BTreeMap<Labels, Vec<&v1::Event>> = BTreeMap::new();
@@ -157,7 +259,7 @@ mod fixture {
 
     use super::*;
     use crate::alerts::memory::Memory;
-    use crate::alerts::rule::Scene;
+    pub(super) use crate::rules::fixture::S;
 
     pub(super) fn scene_of(frame: v1::Frame) -> Model {
         crate::rules::fixture::model(frame)
@@ -174,6 +276,45 @@ mod fixture {
             setting,
             &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None },
         )
+    }
+
+    /// What the first setting reads of the last of these frames, all of which it has seen.
+    pub(super) fn readings_after(rule: &Rule, frames: impl Iterator<Item = v1::Frame>) -> Vec<Reading> {
+        let mut model = scene_of(v1::Frame::default());
+        let mut memory = Memory::default();
+        for frame in frames {
+            model.apply(frame);
+            memory.take(&model);
+        }
+        let scene = Scene { model: &model, memory: &memory, found: None, stuck_from: None, silence: None };
+        readings_in(rule, &rule.defaults[0], &scene)
+    }
+
+    /// A model with these rows, in their order.
+    pub(super) fn rows(columns: v1::TaskRows) -> Model {
+        let window = v1::TaskWindow { order: columns.id.clone(), rows: Some(columns), ..Default::default() };
+        scene_of(v1::Frame { resync: true, tasks: Some(window), ..Default::default() })
+    }
+
+    /// What a rule with a standing query reads that has found these tasks.
+    pub(super) fn found_in(rule: &Rule, model: &Model, ids: &[u64]) -> Vec<Reading> {
+        let memory = Memory::default();
+        let scene = Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None };
+        readings_in(rule, &rule.defaults[0], &scene)
+    }
+
+    /// Two tasks, `mailer` and `session-watch`, for 20 s.
+    pub(super) fn task_frames(columns: impl Fn(u64) -> v1::TaskRows) -> impl Iterator<Item = v1::Frame> {
+        (0..=20).map(move |second| {
+            let rows = v1::TaskRows {
+                id: vec![7, 8],
+                name_sid: vec![3, 5],
+                state: vec![v1::TaskState::Running.into(); 2],
+                ..columns(second)
+            };
+            let window = v1::TaskWindow { order: vec![7, 8], rows: Some(rows), ..Default::default() };
+            v1::Frame { at_ns: second * S, tasks: Some(window), ..Default::default() }
+        })
     }
 
     pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {

@@ -36,6 +36,7 @@ const FRAME_EVERY_NS: u64 = 250_000_000;
 pub(crate) struct Watched {
     pub(crate) rule: &'static Rule,
     pub(crate) setting: Setting,
+    /// Of what it reads, what it speaks about.
     pub(crate) about: Match,
 }
 
@@ -215,8 +216,9 @@ impl Watcher {
         for reading in readings {
             let mut labels = self.identity.clone();
             reading.labels.iter().for_each(|(name, value)| labels.set(name, value));
-            let named =
-                |name: &str| labels.get(name).or_else(|| Some(reading.annotations.get(name)?.as_str()));
+            let named = |name: &'static str| {
+                labels.get(name).or_else(|| reading.annotations.get(name).map(String::as_str))
+            };
             if !about.holds(named) {
                 continue;
             }

@@ -5,6 +5,8 @@ use taskscope_proto::v1::event::Kind;
 
 use super::*;
 use crate::alerts::rules;
+use crate::config::Config;
+use crate::config::rules::untouched;
 use crate::rules::fixture::{MS, S, poll};
 
 /// A target as tests let it live: frames of it, restarts, and what the watcher tells.
@@ -109,8 +111,13 @@ fn short(notice: &Notice) -> String {
     format!("{} {} {severity}", notice.transition.name(), notice.alert.name())
 }
 
+fn defaults() -> Vec<Watched> {
+    let config = Config::read("", "", &|_| None, &untouched()).expect("nothing is right");
+    rules::configured(&config)
+}
+
 fn of_rules(names: &[&str]) -> Vec<Watched> {
-    rules::defaults().into_iter().filter(|it| names.contains(&it.rule.name)).collect()
+    defaults().into_iter().filter(|it| names.contains(&it.rule.name)).collect()
 }
 
 #[test]
@@ -300,7 +307,7 @@ proptest! {
     fn whatever_fires_is_resolved_once_and_fires_again_only_after_that(
         steps in proptest::collection::vec(step(), 0..80)
     ) {
-        let mut played = Played::new(rules::defaults());
+        let mut played = Played::new(defaults());
         let mut notices = Vec::new();
         for step in steps {
             match step {
