@@ -146,7 +146,7 @@ fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
          [[sinks]]\ntype = \"alertmanager\"\nurls = [\"http://127.0.0.1:{port}\"]\nresend = \"1s\"\n"
     );
     std::fs::write(&config, our_config).expect("it is written");
-    let target = Target::program("target-axum").start();
+    let target = Target::program("target-axum").args(["--label-layer", "on"]).start();
     let service: u16 = target.said("port ").parse().expect("a port");
     let slow = || get(service, "/slow?ms=250").map(|_| ());
     let config = config.display().to_string();
