@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and nothing of what it does.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use taskscope_proto::row::SORT_KEYS;
 use taskscope_proto::v1::SortKey;
 
 use crate::address::Target;
+use crate::headless;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -36,8 +38,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         names: Names,
     },
-    /// List the targets on this machine
+    /// List the targets on this machine, or those of an agent
     Ls {
+        /// unix:PATH or http://HOST:PORT of an agent; its targets are ADDRESS#NAME
+        agent: Option<Target>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -68,6 +72,8 @@ pub(crate) enum Command {
     },
     /// Show where in its code each running task is now, and each job of the blocking pool
     Stacks(Stacks),
+    /// Watch many targets without a screen: serve them to viewers and to metrics systems
+    Agent(Headless),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -112,6 +118,51 @@ pub(crate) struct Names {
     /// TASKSCOPE_DEBUG_DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) debug_dir: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Headless {
+    /// A target to watch, wherever it is and whether it runs or not; may be repeated
+    #[arg(long = "target", value_name = "TARGET")]
+    targets: Vec<Target>,
+    /// Also watch every target whose socket is on this machine; so it is, too, where no --target and no --dns is given
+    #[arg(long)]
+    folder: bool,
+    /// Watch every address that this name stands for, looked up every 10 s; may be repeated
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    dns: Vec<String>,
+    /// Serve /metrics, /livez and /readyz here, such as 127.0.0.1:9465
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Where viewers reach it: unix:PATH or http://127.0.0.1:PORT; without it a socket beside those of the targets
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+impl Headless {
+    /// What it means.
+    pub(crate) fn checked(self) -> anyhow::Result<headless::Options> {
+        if let Some(Target::Recording(path)) =
+            self.targets.iter().find(|it| matches!(it, Target::Recording(_)))
+        {
+            anyhow::bail!(
+                "{} is a saved file\nhint: an agent watches what runs; `taskscope top FILE` shows it",
+                path.display()
+            );
+        }
+        let listen = self.listen.map(|text| text.parse()).transpose()?;
+        let folder = self.folder || (self.targets.is_empty() && self.dns.is_empty());
+        Ok(headless::Options { fixed: self.targets, folder, dns: self.dns, metrics: self.metrics, listen })
+    }
+}
+
+/// A name and a port to look up.
+fn host_port(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(port) if port != 0 => Ok(text.to_owned()),
+        _ => Err("no HOST:PORT\nhint: write it as in checkout-headless.shop:6670".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -208,7 +259,9 @@ mod tests {
     fn help_is_what_it_was() {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
-        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "save", "demo"] {
+        for name in
+            ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "agent", "save", "demo"]
+        {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
         }

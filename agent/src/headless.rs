@@ -1,0 +1,412 @@
+//! `taskscope agent`: watches many targets without a screen, and serves them to viewers and to metrics systems. One loop over a
+//! closed set of inputs; nothing else changes its state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use taskscope_proto::v1::agent_target::Link;
+use taskscope_proto::v1::{AgentTarget, GroupQuery, WatchRequest};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::address::{Address, Target};
+use crate::complain;
+use crate::fleet::{self, Effect, Fleet, Listed, MemberId, Source, lookup};
+use crate::link::State;
+use crate::listen::{Listen, Listener};
+use crate::metrics::{self, Form, Seen, Shown};
+use crate::model::Model;
+use crate::session::{Happened, Report, Session, SessionId};
+use crate::{exposer, server};
+
+/// What is due is looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+/// A new socket is seen within this time.
+const FOLDER_EVERY: Duration = Duration::from_secs(2);
+const DNS_EVERY: Duration = Duration::from_secs(10);
+/// More than any probe keeps apart: which groups are told is chosen here, for good.
+const GROUPS: u32 = 1_000;
+/// Questions and reports that wait for the loop.
+const WAITING: usize = 64;
+
+pub(crate) struct Options {
+    pub(crate) fixed: Vec<Target>,
+    pub(crate) folder: bool,
+    pub(crate) dns: Vec<String>,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) listen: Option<Listen>,
+}
+
+/// Everything that can happen.
+enum Input {
+    Report(Report),
+    Listed(Source, Result<fleet::Input, String>),
+    Question(Question),
+    Tick,
+    Stop,
+}
+
+/// What those who serve ask of the loop.
+pub(crate) enum Question {
+    Targets {
+        answer: oneshot::Sender<Vec<AgentTarget>>,
+    },
+    /// The target of that name; without one the only target there is. The error has a hint.
+    Target {
+        name: Option<String>,
+        answer: oneshot::Sender<Result<Target, String>>,
+    },
+    Metrics {
+        form: Form,
+        answer: oneshot::Sender<String>,
+    },
+    /// Whether every source has been asked once; the error says which has not.
+    Ready {
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// That it is answered is the answer.
+    Alive {
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    // Signals first: one that comes during the start is not lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listener = Listener::bind(options.listen.as_ref()).await?;
+    let file = listener.file();
+    complain(&format!("taskscope: listening on {}", listener.address()));
+    let (questions, mut asked) = mpsc::channel(WAITING);
+    let exposer = match options.metrics {
+        Some(address) => {
+            let listener = exposer::bind(address).await?;
+            complain(&format!("taskscope: metrics at http://{}/metrics", listener.local_addr()?));
+            Some(tokio::spawn(exposer::serve(listener, questions.clone())))
+        }
+        None => None,
+    };
+    let mut server = tokio::spawn(server::serve(listener, questions));
+    let (reports, mut inbox) = mpsc::channel(WAITING);
+    let (listings, mut listed) = mpsc::channel(WAITING);
+    let mut agent = Agent::new(&options, reports, listings, now());
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let outcome = loop {
+        let input = tokio::select! {
+            _ = interrupt.recv() => Input::Stop,
+            _ = terminate.recv() => Input::Stop,
+            Some(report) = inbox.recv() => Input::Report(report),
+            Some((source, listing)) = listed.recv() => Input::Listed(source, listing),
+            Some(question) = asked.recv() => Input::Question(question),
+            served = &mut server => break served?.map_err(anyhow::Error::msg),
+            _ = tick.tick() => Input::Tick,
+        };
+        if matches!(input, Input::Stop) {
+            break Ok(());
+        }
+        agent.apply(input, now());
+    };
+    server.abort();
+    if let Some(exposer) = exposer {
+        exposer.abort();
+    }
+    if let Some(file) = file {
+        file.remove();
+    }
+    outcome
+}
+
+#[allow(clippy::disallowed_methods, reason = "the driver of the agent is where its time comes from")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A source and when it is asked.
+struct Asked {
+    source: Source,
+    every: Duration,
+    due: Instant,
+    /// An answer is awaited.
+    waiting: bool,
+    /// Why it could not be asked the last time.
+    trouble: Option<String>,
+}
+
+/// What is known of one target.
+#[derive(Default)]
+struct Watched {
+    /// `None`: it has gone.
+    session: Option<Session>,
+    model: Option<Model>,
+    shown: Shown,
+}
+
+/// The loop's state.
+struct Agent {
+    fleet: Fleet,
+    watched: BTreeMap<MemberId, Watched>,
+    by_session: BTreeMap<SessionId, MemberId>,
+    sources: Vec<Asked>,
+    request: WatchRequest,
+    reports: mpsc::Sender<Report>,
+    listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
+}
+
+impl Agent {
+    fn new(
+        options: &Options,
+        reports: mpsc::Sender<Report>,
+        listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
+        now: Instant,
+    ) -> Self {
+        let ask = |source, every| Asked { source, every, due: now, waiting: false, trouble: None };
+        let mut sources: Vec<Asked> =
+            options.dns.iter().map(|host| ask(Source::Dns(host.clone()), DNS_EVERY)).collect();
+        if options.folder {
+            sources.push(ask(Source::Folder, FOLDER_EVERY));
+        }
+        let request = WatchRequest {
+            groups: Some(GroupQuery { limit: GROUPS, histograms: false }),
+            histograms_total: options.metrics.is_some(),
+            ..WatchRequest::default()
+        };
+        let mut agent = Self {
+            fleet: Fleet::default(),
+            watched: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            sources,
+            request,
+            reports,
+            listings,
+        };
+        let targets = options.fixed.iter().cloned().map(Listed::Named).collect();
+        agent.list(fleet::Input::Listed { source: Source::Fixed, targets }, now);
+        agent
+    }
+
+    fn apply(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Report(report) => self.report(report, now),
+            Input::Listed(source, listing) => self.listed(&source, listing, now),
+            Input::Question(question) => self.answer(question),
+            Input::Tick => self.tick(now),
+            Input::Stop => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let mut broke = false;
+        for watched in self.watched.values_mut() {
+            if let Some(session) = &mut watched.session {
+                broke |=
+                    !session.tick(now).is_empty() && matches!(session.state(), State::Disconnected { .. });
+            }
+        }
+        self.hurry(broke, now);
+        self.list(fleet::Input::Tick, now);
+        let linked = self.linked();
+        for asked in &mut self.sources {
+            if !asked.waiting && now >= asked.due {
+                asked.waiting = true;
+                let (source, linked, listings) =
+                    (asked.source.clone(), linked.clone(), self.listings.clone());
+                tokio::spawn(async move {
+                    let listing = lookup::ask(source.clone(), linked).await;
+                    // The loop has ended if nobody takes it.
+                    let _ = listings.send((source, listing)).await;
+                });
+            }
+        }
+    }
+
+    /// Sockets over which a target is heard, or was until a moment ago: they are not tried.
+    fn linked(&self) -> BTreeSet<PathBuf> {
+        let linked = |(id, member): (MemberId, &fleet::Member)| {
+            let session = self.watched.get(&id)?.session.as_ref()?;
+            let is_open = matches!(session.state(), State::Live { .. } | State::Stale { .. });
+            match &member.target {
+                Target::At(Address::Unix(path)) if is_open => Some(path.clone()),
+                _ => None,
+            }
+        };
+        self.fleet.members().filter_map(linked).collect()
+    }
+
+    fn listed(&mut self, source: &Source, listing: Result<fleet::Input, String>, now: Instant) {
+        let Some(asked) = self.sources.iter_mut().find(|asked| asked.source == *source) else { return };
+        asked.waiting = false;
+        asked.due = now + asked.every;
+        match listing {
+            Ok(input) => {
+                asked.trouble = None;
+                self.list(input, now);
+            }
+            // Nothing is known: what was there is not gone for that.
+            Err(trouble) => {
+                if asked.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!(?source, trouble, "targets cannot be listed");
+                }
+                asked.trouble = Some(trouble);
+            }
+        }
+    }
+
+    fn list(&mut self, input: fleet::Input, now: Instant) {
+        for effect in self.fleet.apply(input, now) {
+            match effect {
+                Effect::Begin { id, target } => {
+                    tracing::info!(target = %target, "watching");
+                    let session = Session::start(target, self.request.clone(), self.reports.clone(), now);
+                    self.end_session(id);
+                    self.by_session.insert(session.id(), id);
+                    self.watched.entry(id).or_default().session = Some(session);
+                }
+                Effect::Lose(id) => {
+                    tracing::info!(?id, "lost");
+                    self.end_session(id);
+                }
+                Effect::Forget(id) => {
+                    self.end_session(id);
+                    self.watched.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn end_session(&mut self, id: MemberId) {
+        let ended = self.watched.get_mut(&id).and_then(|watched| watched.session.take());
+        if let Some(session) = ended {
+            self.by_session.remove(&session.id());
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant) {
+        let Some(id) = self.by_session.get(&report.session()) else { return };
+        let Some(watched) = self.watched.get_mut(id) else { return };
+        let Some(session) = &mut watched.session else { return };
+        let mut broke = false;
+        for happened in session.handle(report, now) {
+            match happened {
+                Happened::Link => broke |= matches!(session.state(), State::Disconnected { .. }),
+                Happened::Described { description, .. } => watched.model = Some(Model::new(*description)),
+                Happened::Frame(frame) => {
+                    if let Some(model) = &mut watched.model {
+                        model.apply(*frame);
+                        watched.shown.take(model);
+                    }
+                }
+            }
+        }
+        self.hurry(broke, now);
+    }
+
+    /// Where a link broke, the folders tell whether the target is there anew.
+    fn hurry(&mut self, broke: bool, now: Instant) {
+        if broke {
+            self.sources
+                .iter_mut()
+                .filter(|asked| asked.source == Source::Folder)
+                .for_each(|asked| asked.due = now);
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        // Whoever does not wait any more has gone.
+        match question {
+            Question::Targets { answer } => drop(answer.send(self.targets())),
+            Question::Target { name, answer } => drop(answer.send(self.target(name.as_deref()))),
+            Question::Metrics { form, answer } => drop(answer.send(self.metrics(form))),
+            Question::Ready { answer } => drop(answer.send(self.ready())),
+            Question::Alive { answer } => drop(answer.send(())),
+        }
+    }
+
+    fn targets(&self) -> Vec<AgentTarget> {
+        let mut targets: Vec<AgentTarget> = self
+            .fleet
+            .members()
+            .map(|(id, member)| {
+                let watched = self.watched.get(&id);
+                let (link, reason) = link(member, watched);
+                AgentTarget {
+                    name: member.name.clone(),
+                    address: member.target.to_string(),
+                    link: link.into(),
+                    reason,
+                    pid: watched
+                        .and_then(|watched| watched.model.as_ref())
+                        .map(|model| model.description.pid),
+                    firing: 0,
+                    pending: 0,
+                }
+            })
+            .collect();
+        targets.sort_by(|a, b| a.name.cmp(&b.name));
+        targets
+    }
+
+    fn target(&self, name: Option<&str>) -> Result<Target, String> {
+        let names = || {
+            let mut names: Vec<&str> = self.fleet.members().map(|(_, member)| member.name.as_str()).collect();
+            names.sort_unstable();
+            match names.as_slice() {
+                [] => "it watches nothing yet; `taskscope ls` lists the targets on its machine".to_owned(),
+                names => format!("name one of them: {}", names.join(", ")),
+            }
+        };
+        let known = match name {
+            Some(name) => self.fleet.named(name),
+            None => {
+                let mut members = self.fleet.members();
+                members.next().filter(|_| members.next().is_none())
+            }
+        };
+        known.map(|(_, member)| member.target.clone()).ok_or_else(|| match name {
+            Some(name) => format!("this agent has no target `{name}`\nhint: {}", names()),
+            None => format!("this agent has {} targets\nhint: {}", self.fleet.members().count(), names()),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let unheard = self.sources.iter().find(|asked| !self.fleet.has_heard(&asked.source));
+        match unheard {
+            Some(Asked { trouble: Some(trouble), .. }) => Err(trouble.clone()),
+            Some(Asked { source, .. }) => Err(format!("{source:?} has not been asked yet")),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self, form: Form) -> String {
+        let seen = self.fleet.members().map(|(id, member)| {
+            let watched = self.watched.get(&id);
+            let is_up = link(member, watched).0 == Link::Live;
+            let model = watched.and_then(|watched| watched.model.as_ref()).filter(|_| is_up);
+            Seen { name: &member.name, model, shown: watched.map(|watched| &watched.shown) }
+        });
+        form.write(metrics::families(seen, self.fleet.turned_away()))
+    }
+}
+
+/// How a target stands, and why it is not live.
+fn link(member: &fleet::Member, watched: Option<&Watched>) -> (Link, String) {
+    let Some(session) = watched.and_then(|watched| watched.session.as_ref()) else {
+        return (Link::Lost, "nothing listens there any more".to_owned());
+    };
+    let heard = watched.is_some_and(|watched| watched.model.is_some());
+    match session.state() {
+        _ if member.is_lost() => (Link::Lost, "nothing listens there any more".to_owned()),
+        State::Connecting if session.attempt() <= 1 && !heard => {
+            (Link::Connecting, "the first attempt is under way".to_owned())
+        }
+        State::Connecting => (Link::Lost, "another attempt is under way".to_owned()),
+        State::Live { .. } => (Link::Live, String::new()),
+        State::Stale { .. } => (Link::Stale, "connected, and it says nothing".to_owned()),
+        State::Disconnected { reason, .. } | State::Closed { reason } => {
+            (Link::Lost, reason.lines().next().unwrap_or_default().to_owned())
+        }
+    }
+}
