@@ -5,6 +5,13 @@
 //!
 //! Everything here is told the time and does no I/O.
 
+pub(crate) mod explain;
+mod inhibit;
 pub(crate) mod labels;
 pub(crate) mod life;
+mod memory;
+pub(crate) mod notice;
 pub(crate) mod rule;
+pub(crate) mod rules;
+mod timeline;
+pub(crate) mod watcher;

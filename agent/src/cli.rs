@@ -12,7 +12,8 @@ use taskscope_proto::row::SORT_KEYS;
 use taskscope_proto::v1::SortKey;
 
 use crate::address::Target;
-use crate::headless;
+use crate::config;
+use crate::listen::Listen;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -23,7 +24,7 @@ use crate::headless;
                   Alone it opens the dashboard on the only local target, or offers a list.",
     after_help = "TARGET is a name from `taskscope ls` (followed across restarts), unix:PATH, http://HOST:PORT, or a file \
                   that `taskscope save` wrote. Without one it is the only target on this machine.\n\n\
-                  Exit codes: 0 done; 1 something is wrong with the target (`why`); 2 error; 64 usage."
+                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `alerts`); 2 error; 64 usage."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -74,6 +75,27 @@ pub(crate) enum Command {
     Stacks(Stacks),
     /// Watch many targets without a screen: serve them to viewers and to metrics systems
     Agent(Headless),
+    /// Evaluate the rules, and print each alert as it fires and ends; exit 1 if any fires
+    Alerts {
+        target: Option<Target>,
+        /// How long, such as 30s; without it until ctrl-c, or the end of a recording
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        run_for: Option<Duration>,
+        /// Rules, labels and sinks of this configuration; alerts are sent to its sinks, too
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// One JSON object a transition
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        names: Names,
+    },
+    /// The rules: what there is, and why one does or does not fire
+    #[command(subcommand)]
+    Rules(Rules),
+    /// The agent's configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -102,6 +124,40 @@ pub(crate) enum Command {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub(crate) enum Rules {
+    /// List the rules with their conditions and settings
+    List {
+        /// One JSON object a rule
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a rule reads, and how long until it fires or is resolved
+    Explain {
+        /// As in `taskscope rules list`
+        name: String,
+        target: Option<Target>,
+        /// How long it is looked at
+        #[arg(long = "for", value_name = "DURATION", default_value = "3s", value_parser = duration)]
+        run_for: Duration,
+        /// One JSON object an evaluation
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
+    Check { file: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    /// Print what is configured, as TOML; a comment says where each value came from
+    Print {
+        /// The file; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
 #[derive(Args, Debug, Clone, Copy)]
 pub(crate) struct Output {
     /// One JSON object a line; what is not known is absent
@@ -122,26 +178,41 @@ pub(crate) struct Names {
 
 #[derive(Args, Debug)]
 pub(crate) struct Headless {
-    /// A target to watch, wherever it is and whether it runs or not; may be repeated
+    /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Watch this target, wherever it is and whether it runs or not, instead of what the configuration says; may be repeated
     #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<Target>,
-    /// Also watch every target whose socket is on this machine; so it is, too, where no --target and no --dns is given
+    /// Watch every target whose socket is on this machine, instead of what the configuration says
     #[arg(long)]
     folder: bool,
-    /// Watch every address that this name stands for, looked up every 10 s; may be repeated
+    /// Watch every address that this name stands for, instead of what the configuration says; may be repeated
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     dns: Vec<String>,
-    /// Serve /metrics, /livez and /readyz here, such as 127.0.0.1:9465
-    #[arg(long, value_name = "ADDR")]
-    metrics: Option<SocketAddr>,
-    /// Where viewers reach it: unix:PATH or http://127.0.0.1:PORT; without it a socket beside those of the targets
+    /// Serve /metrics, /livez and /readyz here, as in 127.0.0.1:9465; `off`: nowhere
+    #[arg(long, value_name = "ADDR", value_parser = metrics)]
+    metrics: Option<Metrics>,
+    /// Where viewers reach it: unix:PATH or http://127.0.0.1:PORT
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Metrics(Option<SocketAddr>);
+
+fn metrics(text: &str) -> Result<Metrics, String> {
+    if text == "off" {
+        return Ok(Metrics(None));
+    }
+    text.parse()
+        .map(|address| Metrics(Some(address)))
+        .map_err(|_| "no IP:PORT\nhint: write it as in 127.0.0.1:9465, or `off`".to_owned())
+}
+
 impl Headless {
-    /// What it means.
-    pub(crate) fn checked(self) -> anyhow::Result<headless::Options> {
+    /// A flag is before the configuration.
+    pub(crate) fn over(self, mut config: config::Config) -> anyhow::Result<config::Config> {
         if let Some(Target::Recording(path)) =
             self.targets.iter().find(|it| matches!(it, Target::Recording(_)))
         {
@@ -150,9 +221,17 @@ impl Headless {
                 path.display()
             );
         }
-        let listen = self.listen.map(|text| text.parse()).transpose()?;
-        let folder = self.folder || (self.targets.is_empty() && self.dns.is_empty());
-        Ok(headless::Options { fixed: self.targets, folder, dns: self.dns, metrics: self.metrics, listen })
+        if self.folder || !self.targets.is_empty() || !self.dns.is_empty() {
+            let folder = if self.folder { config::Folder::Usual } else { config::Folder::None };
+            config.targets = config::Targets { fixed: self.targets, folder, dns: self.dns, ..config.targets };
+        }
+        if let Some(Metrics(address)) = self.metrics {
+            config.metrics = address;
+        }
+        if let Some(text) = self.listen {
+            config.listen = text.parse::<Listen>()?.address();
+        }
+        Ok(config)
     }
 }
 
@@ -259,9 +338,10 @@ mod tests {
     fn help_is_what_it_was() {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
-        for name in
-            ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "agent", "save", "demo"]
-        {
+        for name in [
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "config",
+            "agent", "save", "demo",
+        ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
         }

@@ -50,14 +50,14 @@ pub(crate) fn folders() -> Vec<PathBuf> {
 
 /// Looks through the folders and asks each socket whether somebody listens.
 pub(crate) fn local_targets() -> Local {
-    targets_without_asking(&BTreeSet::new())
+    targets_in(&folders(), &BTreeSet::new())
 }
 
-/// The same, but those in `known` are taken to listen.
-pub(crate) fn targets_without_asking(known: &BTreeSet<PathBuf>) -> Local {
+/// The same, in these folders; sockets in `known` are not tried and taken to listen.
+pub(crate) fn targets_in(folders: &[PathBuf], known: &BTreeSet<PathBuf>) -> Local {
     let mut local = Local::default();
-    for folder in folders() {
-        look_in(&folder, known, &mut local);
+    for folder in folders {
+        look_in(folder, known, &mut local);
     }
     local.targets.sort_by(|a, b| a.name.cmp(&b.name).then(b.made.cmp(&a.made)));
     local

@@ -104,6 +104,10 @@ impl Fleet {
         self.members.iter().map(|(&id, member)| (id, member))
     }
 
+    pub(crate) fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
     pub(crate) fn named(&self, name: &str) -> Option<(MemberId, &Member)> {
         self.members().find(|(_, member)| member.name == name)
     }
@@ -129,7 +133,8 @@ impl Fleet {
         let mut fresh = Vec::new();
         let mut seen = BTreeSet::new();
         for listed in targets {
-            let is_it = |(_, member): &(MemberId, &Member)| member.source == source && member.listed == listed;
+            let is_it =
+                |(_, member): &(MemberId, &Member)| member.source == source && member.listed == listed;
             let there = self.members().find(is_it).map(|(id, _)| id);
             match there {
                 Some(id) => {

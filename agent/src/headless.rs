@@ -2,42 +2,43 @@
 //! closed set of inputs; nothing else changes its state.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use taskscope_proto::v1::agent_target::Link;
-use taskscope_proto::v1::{AgentTarget, GroupQuery, WatchRequest};
+use taskscope_proto::v1::{AgentTarget, Description, GroupQuery, WatchRequest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::{Address, Target};
-use crate::complain;
+use crate::alerts::labels::Labels;
+use crate::alerts::notice::Notice;
+use crate::alerts::rule::Silence;
+use crate::alerts::watcher::Watcher;
+use crate::config::{Config, Folder, Targets};
 use crate::fleet::{self, Effect, Fleet, Listed, MemberId, Source, lookup};
 use crate::link::State;
-use crate::listen::{Listen, Listener};
+use crate::listen::Listener;
 use crate::metrics::{self, Form, Seen, Shown};
 use crate::model::Model;
-use crate::session::{Happened, Report, Session, SessionId};
-use crate::{exposer, server};
+use crate::session::{Happened, Report, Session, SessionId, places};
+use crate::sinks::Sinks;
+use crate::symbols::{Symbols, debug_dirs};
+use crate::{alerts, complain, exposer, server};
 
 /// What is due is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
 /// A new socket is seen within this time.
 const FOLDER_EVERY: Duration = Duration::from_secs(2);
-const DNS_EVERY: Duration = Duration::from_secs(10);
+/// Another request makes the target look anew.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// More than any probe keeps apart: which groups are told is chosen here, for good.
 const GROUPS: u32 = 1_000;
 /// Questions and reports that wait for the loop.
 const WAITING: usize = 64;
 
-pub(crate) struct Options {
-    pub(crate) fixed: Vec<Target>,
-    pub(crate) folder: bool,
-    pub(crate) dns: Vec<String>,
-    pub(crate) metrics: Option<SocketAddr>,
-    pub(crate) listen: Option<Listen>,
-}
+/// Alerts under way to the sinks have this long at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that can happen.
 enum Input {
@@ -73,15 +74,15 @@ pub(crate) enum Question {
 }
 
 /// Runs until it is told to stop.
-pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let listener = Listener::bind(options.listen.as_ref()).await?;
+    let listener = Listener::bind(&config.listen.to_string().parse()?).await?;
     let file = listener.file();
     complain(&format!("taskscope: listening on {}", listener.address()));
     let (questions, mut asked) = mpsc::channel(WAITING);
-    let exposer = match options.metrics {
+    let exposer = match config.metrics {
         Some(address) => {
             let listener = exposer::bind(address).await?;
             complain(&format!("taskscope: metrics at http://{}/metrics", listener.local_addr()?));
@@ -92,7 +93,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let mut server = tokio::spawn(server::serve(listener, questions));
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
-    let mut agent = Agent::new(&options, reports, listings, now());
+    let sinks = Sinks::start(&config.sinks)?;
+    let mut agent = Agent::new(config, sinks, reports, listings, now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let outcome = loop {
@@ -110,6 +112,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         }
         agent.apply(input, now());
     };
+    // What fires goes on to fire: an agent that ends is no news about its targets.
+    for health in agent.sinks.close(CLOSE_WITHIN).await {
+        tracing::info!("{health}");
+    }
     server.abort();
     if let Some(exposer) = exposer {
         exposer.abort();
@@ -125,6 +131,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
+#[allow(clippy::disallowed_methods, reason = "the driver of the agent is where its time comes from")]
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A source and when it is asked.
 struct Asked {
     source: Source,
@@ -137,12 +149,94 @@ struct Asked {
 }
 
 /// What is known of one target.
-#[derive(Default)]
 struct Watched {
     /// `None`: it has gone.
     session: Option<Session>,
-    model: Option<Model>,
+    /// What it was last asked for, and when that may change.
+    request: WatchRequest,
+    next_ask: Instant,
+    model: Model,
+    /// Whether the model is of a target that has answered, ever.
+    known: bool,
+    /// When the last frame came, or it was first watched.
+    heard: Instant,
+    process: Option<u32>,
+    /// Made with the first stack: most targets send none.
+    symbols: Option<Symbols>,
     shown: Shown,
+    watcher: Watcher,
+}
+
+impl Watched {
+    /// What its rules and its metrics need.
+    fn wanted(&self, histograms: bool) -> WatchRequest {
+        let request = self.watcher.request(&self.model);
+        let groups = Some(GroupQuery { limit: GROUPS, histograms: false });
+        WatchRequest { groups, histograms_total: histograms, ..request }
+    }
+
+    /// What was found makes the rules ask for more.
+    fn ask_anew(&mut self, histograms: bool, now: Instant) {
+        if now < self.next_ask {
+            return;
+        }
+        let wanted = self.wanted(histograms);
+        if wanted != self.request {
+            self.next_ask = now + ASK_EVERY;
+            self.request = wanted;
+            if let Some(session) = &mut self.session {
+                session.ask(self.request.clone());
+            }
+        }
+    }
+
+    fn happened(&mut self, happened: Happened, now: Instant) -> Vec<Notice> {
+        match happened {
+            Happened::Link => return vec![],
+            Happened::Described { description, process } => {
+                self.known = true;
+                self.process = process;
+                self.symbols = None;
+                self.model = Model::new(*description);
+                return vec![];
+            }
+            Happened::Frame(frame) => {
+                self.heard = now;
+                if self.symbols.is_none() && !frame.stacks.is_empty() {
+                    self.symbols =
+                        Some(Symbols::of(places(&self.model.description, self.process, &debug_dirs(&[]))));
+                }
+                self.model.apply(*frame);
+            }
+        }
+        if let Some(symbols) = &self.symbols {
+            // What has no name yet has one at the next frame.
+            self.model.look_up(symbols, &[]);
+        }
+        self.shown.take(&self.model);
+        self.watcher.frame(&self.model)
+    }
+
+    /// For how long it has said nothing, and why, as far as that is known.
+    fn silence(&self, now: Instant) -> Silence {
+        let reason = match self.session.as_ref().map(Session::state) {
+            None => "nothing listens there any more".to_owned(),
+            Some(State::Disconnected { reason, .. } | State::Closed { reason }) => reason.clone(),
+            Some(State::Connecting) => "it does not answer".to_owned(),
+            Some(State::Live { .. } | State::Stale { .. }) => "it is connected and silent".to_owned(),
+        };
+        Silence { for_ns: nanoseconds(now.saturating_duration_since(self.heard)), reason }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Alerts of a target that fire, or are pending.
+fn count(watched: Option<&Watched>, fires: bool) -> u32 {
+    let standing = watched.into_iter().flat_map(|watched| watched.watcher.standing());
+    u32::try_from(standing.filter(|alert| alert.fires == fires).count()).unwrap_or(u32::MAX)
 }
 
 /// The loop's state.
@@ -151,39 +245,52 @@ struct Agent {
     watched: BTreeMap<MemberId, Watched>,
     by_session: BTreeMap<SessionId, MemberId>,
     sources: Vec<Asked>,
-    request: WatchRequest,
+    /// In which sockets are looked for; none: in the usual ones.
+    folder: Option<PathBuf>,
+    watched_rules: Vec<alerts::watcher::Watched>,
+    labels: Labels,
+    histograms: bool,
+    sinks: Sinks,
+    began: Instant,
     reports: mpsc::Sender<Report>,
     listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
 }
 
 impl Agent {
     fn new(
-        options: &Options,
+        config: &Config,
+        sinks: Sinks,
         reports: mpsc::Sender<Report>,
         listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
         now: Instant,
     ) -> Self {
         let ask = |source, every| Asked { source, every, due: now, waiting: false, trouble: None };
+        let Targets { fixed, folder, dns, refresh } = &config.targets;
         let mut sources: Vec<Asked> =
-            options.dns.iter().map(|host| ask(Source::Dns(host.clone()), DNS_EVERY)).collect();
-        if options.folder {
-            sources.push(ask(Source::Folder, FOLDER_EVERY));
-        }
-        let request = WatchRequest {
-            groups: Some(GroupQuery { limit: GROUPS, histograms: false }),
-            histograms_total: options.metrics.is_some(),
-            ..WatchRequest::default()
+            dns.iter().map(|host| ask(Source::Dns(host.clone()), *refresh)).collect();
+        let folder = match folder {
+            Folder::None => None,
+            Folder::Usual => Some(None),
+            Folder::At(path) => Some(Some(path.clone())),
         };
+        if folder.is_some() {
+            sources.push(ask(Source::Folder, FOLDER_EVERY.min(*refresh)));
+        }
         let mut agent = Self {
             fleet: Fleet::default(),
             watched: BTreeMap::new(),
             by_session: BTreeMap::new(),
             sources,
-            request,
+            folder: folder.flatten(),
+            watched_rules: config.watched(),
+            labels: config.labels(),
+            histograms: config.metrics.is_some(),
+            sinks,
+            began: now,
             reports,
             listings,
         };
-        let targets = options.fixed.iter().cloned().map(Listed::Named).collect();
+        let targets = fixed.iter().cloned().map(Listed::Named).collect();
         agent.list(fleet::Input::Listed { source: Source::Fixed, targets }, now);
         agent
     }
@@ -207,6 +314,12 @@ impl Agent {
             }
         }
         self.hurry(broke, now);
+        let (now_ns, unix_ns) = (nanoseconds(now.saturating_duration_since(self.began)), unix_ns());
+        for watched in self.watched.values_mut() {
+            let silence = watched.silence(now);
+            let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
+            notices.iter().for_each(|notice| self.sinks.send(notice));
+        }
         self.list(fleet::Input::Tick, now);
         let linked = self.linked();
         for asked in &mut self.sources {
@@ -214,8 +327,9 @@ impl Agent {
                 asked.waiting = true;
                 let (source, linked, listings) =
                     (asked.source.clone(), linked.clone(), self.listings.clone());
+                let folder = self.folder.clone();
                 tokio::spawn(async move {
-                    let listing = lookup::ask(source.clone(), linked).await;
+                    let listing = lookup::ask(source.clone(), folder, linked).await;
                     // The loop has ended if nobody takes it.
                     let _ = listings.send((source, listing)).await;
                 });
@@ -260,10 +374,7 @@ impl Agent {
             match effect {
                 Effect::Begin { id, target } => {
                     tracing::info!(target = %target, "watching");
-                    let session = Session::start(target, self.request.clone(), self.reports.clone(), now);
-                    self.end_session(id);
-                    self.by_session.insert(session.id(), id);
-                    self.watched.entry(id).or_default().session = Some(session);
+                    self.begin(id, target, now);
                 }
                 Effect::Lose(id) => {
                     tracing::info!(?id, "lost");
@@ -271,10 +382,32 @@ impl Agent {
                 }
                 Effect::Forget(id) => {
                     self.end_session(id);
-                    self.watched.remove(&id);
+                    let notices = self.watched.remove(&id).map(|watched| watched.watcher.close(unix_ns()));
+                    notices.iter().flatten().for_each(|notice| self.sinks.send(notice));
                 }
             }
         }
+    }
+
+    fn begin(&mut self, id: MemberId, target: Target, now: Instant) {
+        self.end_session(id);
+        let name = self.fleet.member(id).map_or(String::new(), |member| member.name.clone());
+        let watched = self.watched.entry(id).or_insert_with(|| Watched {
+            session: None,
+            request: WatchRequest::default(),
+            next_ask: now,
+            model: Model::new(Description::default()),
+            known: false,
+            heard: now,
+            process: None,
+            symbols: None,
+            shown: Shown::default(),
+            watcher: Watcher::new(self.watched_rules.clone(), &name, &self.labels),
+        });
+        watched.request = watched.wanted(self.histograms);
+        let session = Session::start(target, watched.request.clone(), self.reports.clone(), now);
+        self.by_session.insert(session.id(), id);
+        watched.session = Some(session);
     }
 
     fn end_session(&mut self, id: MemberId) {
@@ -288,19 +421,13 @@ impl Agent {
         let Some(id) = self.by_session.get(&report.session()) else { return };
         let Some(watched) = self.watched.get_mut(id) else { return };
         let Some(session) = &mut watched.session else { return };
-        let mut broke = false;
-        for happened in session.handle(report, now) {
-            match happened {
-                Happened::Link => broke |= matches!(session.state(), State::Disconnected { .. }),
-                Happened::Described { description, .. } => watched.model = Some(Model::new(*description)),
-                Happened::Frame(frame) => {
-                    if let Some(model) = &mut watched.model {
-                        model.apply(*frame);
-                        watched.shown.take(model);
-                    }
-                }
-            }
+        let happened = session.handle(report, now);
+        let broke = matches!(session.state(), State::Disconnected { .. });
+        for happened in happened {
+            let notices = watched.happened(happened, now);
+            notices.iter().for_each(|notice| self.sinks.send(notice));
         }
+        watched.ask_anew(self.histograms, now);
         self.hurry(broke, now);
     }
 
@@ -337,11 +464,9 @@ impl Agent {
                     address: member.target.to_string(),
                     link: link.into(),
                     reason,
-                    pid: watched
-                        .and_then(|watched| watched.model.as_ref())
-                        .map(|model| model.description.pid),
-                    firing: 0,
-                    pending: 0,
+                    pid: watched.filter(|watched| watched.known).map(|watched| watched.model.description.pid),
+                    firing: count(watched, true),
+                    pending: count(watched, false),
                 }
             })
             .collect();
@@ -384,8 +509,9 @@ impl Agent {
         let seen = self.fleet.members().map(|(id, member)| {
             let watched = self.watched.get(&id);
             let is_up = link(member, watched).0 == Link::Live;
-            let model = watched.and_then(|watched| watched.model.as_ref()).filter(|_| is_up);
-            Seen { name: &member.name, model, shown: watched.map(|watched| &watched.shown) }
+            let model = watched.filter(|_| is_up).map(|watched| &watched.model);
+            let (shown, watcher) = (watched.map(|it| &it.shown), watched.map(|it| &it.watcher));
+            Seen { name: &member.name, model, shown, watcher }
         });
         form.write(metrics::families(seen, self.fleet.turned_away()))
     }
@@ -396,7 +522,7 @@ fn link(member: &fleet::Member, watched: Option<&Watched>) -> (Link, String) {
     let Some(session) = watched.and_then(|watched| watched.session.as_ref()) else {
         return (Link::Lost, "nothing listens there any more".to_owned());
     };
-    let heard = watched.is_some_and(|watched| watched.model.is_some());
+    let heard = watched.is_some_and(|watched| watched.known);
     match session.state() {
         _ if member.is_lost() => (Link::Lost, "nothing listens there any more".to_owned()),
         State::Connecting if session.attempt() <= 1 && !heard => {

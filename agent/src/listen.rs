@@ -11,12 +11,11 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::address::Address;
 use crate::discover;
 
 /// After a failed accept (out of file descriptors, say) the next try waits this long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-/// Not of the form `name.instance.sock`: an agent is no target.
-const FILE: &str = "agent.sock";
 
 /// Where the user wants it to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +37,15 @@ pub(crate) enum ListenError {
     Refused(String, String, &'static str),
 }
 
+impl Listen {
+    pub(crate) fn address(&self) -> Address {
+        match self {
+            Self::Unix(path) => Address::Unix(path.clone()),
+            Self::Loopback(address) => Address::Http(format!("http://{address}")),
+        }
+    }
+}
+
 impl FromStr for Listen {
     type Err = ListenError;
 
@@ -48,7 +56,10 @@ impl FromStr for Listen {
             return if path.is_empty() { Err(unknown()) } else { Ok(Self::Unix(path.into())) };
         }
         let host = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).ok_or_else(unknown)?;
-        // `localhost` is whatever the resolver says it is.
+        // Whatever a resolver says of it.
+        let host = host
+            .strip_prefix("localhost:")
+            .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
         let address: SocketAddr = host.parse().map_err(|_| unknown())?;
         if address.ip().is_loopback() {
             Ok(Self::Loopback(address))
@@ -77,11 +88,15 @@ impl SocketFile {
 }
 
 impl Listener {
-    /// Without an address: in the first folder that can be written of those in which targets are looked for.
-    pub(crate) async fn bind(listen: Option<&Listen>) -> Result<Self, ListenError> {
+    /// A folder in which targets are looked for is made where it is missing.
+    pub(crate) async fn bind(listen: &Listen) -> Result<Self, ListenError> {
         match listen {
-            Some(Listen::Unix(path)) => bind_unix(path).map_err(|error| refused(path, &error)),
-            Some(Listen::Loopback(address)) => {
+            Listen::Unix(path) => {
+                let usual = path.parent().filter(|parent| discover::folders().iter().any(|it| it == parent));
+                let made = usual.map_or(Ok(()), private_folder);
+                made.and_then(|()| bind_unix(path)).map_err(|error| refused(path, &error))
+            }
+            Listen::Loopback(address) => {
                 let bound = TcpListener::bind(address).await;
                 let bound = bound
                     .and_then(|listener| Ok(Self::Loopback { address: listener.local_addr()?, listener }));
@@ -90,7 +105,6 @@ impl Listener {
                     ListenError::Refused(format!("http://{address}"), error.to_string(), hint)
                 })
             }
-            None => bind_default(),
         }
     }
 
@@ -108,25 +122,6 @@ impl Listener {
             Self::Loopback { .. } => None,
         }
     }
-}
-
-fn bind_default() -> Result<Listener, ListenError> {
-    let mut refusals = Vec::new();
-    for folder in discover::folders() {
-        let path = folder.join(FILE);
-        match private_folder(&folder).and_then(|()| bind_unix(&path)) {
-            Ok(listener) => return Ok(listener),
-            // Another agent is there: a second one elsewhere would not be found.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(refused(&path, &error)),
-            Err(error) => refusals.push(format!("{}: {error}", folder.display())),
-        }
-    }
-    let hint = "say where with --listen unix:PATH";
-    Err(ListenError::Refused(
-        "a Unix socket".to_owned(),
-        format!("no folder can be written ({})", refusals.join(", ")),
-        hint,
-    ))
 }
 
 /// Makes `folder` for this user alone, or checks that it is this user's.

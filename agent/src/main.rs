@@ -4,8 +4,9 @@
 //! it said, `rules` and `why` say what is wrong, `top` drives the dashboard, `report` prints.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -15,11 +16,13 @@ mod address;
 mod alerts;
 mod cli;
 mod code;
+mod config;
 mod connection;
 mod demo;
 mod discover;
 mod exposer;
 mod fleet;
+mod foreground;
 mod headless;
 mod interned;
 mod link;
@@ -32,6 +35,7 @@ mod rules;
 mod save;
 mod server;
 mod session;
+mod sinks;
 mod stack;
 mod symbols;
 mod syscalls;
@@ -40,11 +44,12 @@ mod tour;
 mod why;
 
 use address::Target;
+use alerts::labels::Labels;
 use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
 use recording::Recording;
-use report::{ls, pools, print, stacks, status, tasks};
+use report::{ls, pools, print, rules as rule_report, stacks, status, tasks};
 use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
@@ -58,6 +63,8 @@ fn complain(line: &str) {
 /// Something is wrong with the target.
 const CONDITION_HOLDS: u8 = 1;
 const ERROR: u8 = 2;
+/// What was not delivered when a command ends has this long to arrive.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// As in sysexits.h.
 const USAGE: u8 = 64;
 
@@ -84,6 +91,7 @@ fn main() -> ExitCode {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<address::AddressError>()
         || error.is::<listen::ListenError>()
+        || error.is::<alerts::rules::UnknownRule>()
         || error.is::<taskscope_proto::filter::ParseError>()
 }
 
@@ -146,7 +154,22 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
         Command::Agent(options) => {
             log_to_standard_error();
-            headless::run(options.checked()?).await?;
+            let config = configured(options.config.as_deref())?;
+            headless::run(&options.over(config)?).await?;
+        }
+        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Config(cli::Config::Print { config }) => {
+            print(&configured(config.as_deref())?.printed())?;
+        }
+        Command::Alerts { target, run_for, config, json, names } => {
+            let config = configured(config.as_deref())?;
+            return alerts(target, run_for, config, json, &debug_dirs(&names.debug_dir)).await;
+        }
+        Command::Rules(cli::Rules::List { json }) => {
+            print(&if json { rule_report::json()? } else { rule_report::text() })?;
+        }
+        Command::Rules(cli::Rules::Explain { name, target, run_for, json }) => {
+            explain(&name, target, run_for, json).await?;
         }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
@@ -161,6 +184,47 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
     let why = Why::of(&model);
     print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// Every transition of an alert, as it happens.
+async fn alerts(
+    target: Option<Target>,
+    run_for: Option<Duration>,
+    config: config::Config,
+    json: bool,
+    dirs: &[PathBuf],
+) -> anyhow::Result<ExitCode> {
+    let show = if json { foreground::as_json } else { foreground::as_text };
+    // What has been is no news to anybody.
+    let is_past = matches!(target, Some(Target::Recording(_)));
+    // Standard output is this command's own.
+    let is_other =
+        |sink: &&config::sinks::Sink| !is_past && !matches!(sink.kind, config::sinks::Kind::Stdout);
+    let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other))?;
+    let wanted = foreground::Wanted { watched: config.watched(), labels: config.labels(), sinks: &sinks };
+    let evaluated = foreground::evaluate(target, wanted, run_for, dirs, show).await?;
+    for health in sinks.close(CLOSE_WITHIN).await {
+        complain(&format!("taskscope: {health}"));
+    }
+    complain(&format!("taskscope: {}", evaluated.summary()));
+    Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// What a rule reads of a target, and what of it would fire.
+async fn explain(name: &str, target: Option<Target>, run_for: Duration, json: bool) -> anyhow::Result<()> {
+    let rule = alerts::rules::named(name)?;
+    // Of the others it needs those that hold it back.
+    let watched = alerts::rules::all_of(rule);
+    let none = sinks::Sinks::default();
+    let wanted = foreground::Wanted { watched, labels: Labels::default(), sinks: &none };
+    let evaluated =
+        foreground::evaluate(target, wanted, Some(run_for), &debug_dirs(&[]), foreground::not_at_all).await?;
+    let explained = evaluated.watcher.explain(rule.name);
+    print(&if json {
+        rule_report::explained_json(rule, &explained)?
+    } else {
+        rule_report::explained(rule, &explained)
+    })
 }
 
 /// Where in its code each running task is.
@@ -209,6 +273,26 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         complain(&format!("taskscope: {}\nhint: {}", missing.why, missing.hint));
     }
     Ok(())
+}
+
+/// The configuration that the flag or the environment names, or the defaults.
+fn configured(flag: Option<&Path>) -> Result<config::Config, config::ConfigError> {
+    let file = config::file(flag, &config::environment);
+    config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())
+}
+
+/// Nothing to say is what scripts want of a file that is right.
+fn rules_check(file: &Path) -> ExitCode {
+    match config::Config::load(Some(file), &config::environment, &config::rules::untouched()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            match error {
+                config::ConfigError::Wrong(_) => ExitCode::from(CONDITION_HOLDS),
+                _ => ExitCode::from(ERROR),
+            }
+        }
+    }
 }
 
 async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {

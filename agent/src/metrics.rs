@@ -8,6 +8,7 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::pool::Kind as PoolKind;
 use taskscope_proto::v1::{self, Pool};
 
+use crate::alerts::watcher::Watcher;
 use crate::model::Model;
 
 pub(crate) mod groups;
@@ -17,6 +18,9 @@ mod text;
 pub(crate) use groups::Shown;
 
 const SECOND: f64 = 1e9;
+/// Of an alert, in a metric. A series is one alert: they are all that rules set.
+const ALERT_LABELS: [&str; 8] =
+    ["alertname", "severity", "service", "runtime", "task_group", "label", "pool", "rule"];
 /// Pools and runtimes of one target; more are left out.
 const MOST_POOLS: usize = 100;
 const MOST_RUNTIMES: usize = 32;
@@ -27,6 +31,7 @@ pub(crate) struct Seen<'a> {
     /// `None`: it is not live.
     pub(crate) model: Option<&'a Model>,
     pub(crate) shown: Option<&'a Shown>,
+    pub(crate) watcher: Option<&'a Watcher>,
 }
 
 /// Which of the two formats a client reads.
@@ -130,6 +135,7 @@ struct All {
     build: Family,
     turned_away: Family,
     up: Family,
+    alerts: Family,
     tasks: Family,
     runtime_tasks: Family,
     ready: Family,
@@ -169,6 +175,7 @@ impl All {
                 "Targets that are not watched, because there are too many",
             ),
             up: Family::new(Gauge, "taskscope_target_up", None, "Whether the target says something"),
+            alerts: Family::new(Gauge, "taskscope_alerts", None, "Alerts that are pending or fire"),
             tasks: Family::new(
                 Gauge,
                 "taskscope_tasks",
@@ -263,6 +270,7 @@ impl All {
             self.build,
             self.turned_away,
             self.up,
+            self.alerts,
             self.tasks,
             self.runtime_tasks,
             self.ready,
@@ -295,6 +303,7 @@ impl All {
         // Described, and no frame yet: it is there, and nothing is known.
         let model = seen.model.filter(|model| model.frame.seq > 0);
         self.up.add(of(&[]), Value::Count(u64::from(seen.model.is_some())));
+        self.alerts(seen, &of);
         let Some(model) = model else { return };
         self.states(model, &of);
         self.runtimes(model, &of);
@@ -311,6 +320,18 @@ impl All {
                     self.poll_duration.add(labels, polls);
                 }
             }
+        }
+    }
+
+    /// Labels of the target's own may not stand in for ours.
+    fn alerts(&mut self, seen: &Seen<'_>, of: &impl Fn(&[Label]) -> Vec<Label>) {
+        for alert in seen.watcher.into_iter().flat_map(Watcher::standing) {
+            let state = if alert.fires { "firing" } else { "pending" };
+            let mut labels = of(&[("alertstate", state.to_owned())]);
+            for name in ALERT_LABELS {
+                labels.extend(alert.labels.get(name).map(|value| (name, value.to_owned())));
+            }
+            self.alerts.add(labels, Value::Count(1));
         }
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 pub(crate) mod flame;
 pub(crate) mod ls;
 pub(crate) mod pools;
+pub(crate) mod rules;
 pub(crate) mod stacks;
 pub(crate) mod status;
 pub(crate) mod tasks;

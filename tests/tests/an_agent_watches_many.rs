@@ -156,7 +156,9 @@ fn it_ends_cleanly_and_leaves_no_socket() {
         let (_guard, folder) = runtime_folder();
         let mut agent = Headless::start(&folder, &[]);
         let path = agent.address.strip_prefix("unix:").expect("a socket").to_owned();
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).expect("it is there").permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).expect("it is there").permissions(),
+        );
         assert_eq!(mode & 0o777, 0o600);
         proc::signal(agent.process.pid(), signal);
         assert_eq!(agent.process.wait(SOON).code(), Some(0));
@@ -167,7 +169,10 @@ fn it_ends_cleanly_and_leaves_no_socket() {
 #[test]
 fn what_others_could_reach_is_refused() {
     for (args, says) in [
-        (["agent", "--listen", "http://0.0.0.0:6671"], "has no access control yet\nhint: listen on unix:PATH"),
+        (
+            ["agent", "--listen", "http://0.0.0.0:6671"],
+            "has no access control yet\nhint: listen on unix:PATH",
+        ),
         (["agent", "--listen", "tcp:6671"], "is nothing to listen on\nhint: "),
     ] {
         let answer = Agent::with(args).run().expect_code(64);
@@ -191,7 +196,9 @@ fn the_listener_for_metrics_serves_nothing_else() {
         other => Err(format!("{other:?}")),
     });
     assert_eq!(agent.get("/livez", "*/*").0, 200);
-    for path in ["/", "/debug", "/metrics/x", "/taskscope.v1.Alerts/ListTargets", "/taskscope.v1.Introspect/Describe"] {
+    for path in
+        ["/", "/debug", "/metrics/x", "/taskscope.v1.Alerts/ListTargets", "/taskscope.v1.Introspect/Describe"]
+    {
         assert_eq!(agent.get(path, "*/*").0, 404, "{path}");
     }
 }
@@ -245,7 +252,8 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
         return;
     }
     let (_guard, folder) = runtime_folder();
-    let busy = Target::program("target-busy").env("TASKSCOPE_NAME", "busy").in_runtime_folder(&folder).start();
+    let busy =
+        Target::program("target-busy").env("TASKSCOPE_NAME", "busy").in_runtime_folder(&folder).start();
     let agent = Headless::start(&folder, &[]);
     agent.has(&[("busy", "live")]);
     eventually(SOON, || {
@@ -285,8 +293,10 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
     let query = |text: &str| {
         let (code, body) = http(&host, &format!("/api/v1/query?query={text}"), "*/*");
         assert_eq!(code, 200, "{body}");
-        let answer: Value = serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}"));
-        let value = answer["data"]["result"][0]["value"][1].as_str().and_then(|number| number.parse::<f64>().ok());
+        let answer: Value =
+            serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let value =
+            answer["data"]["result"][0]["value"][1].as_str().and_then(|number| number.parse::<f64>().ok());
         value.filter(|value| value.is_finite()).ok_or_else(|| answer.to_string())
     };
     let quantile = "histogram_quantile(0.99,sum%20by(le)(rate(taskscope_task_poll_duration_seconds_bucket%7Btarget=%22busy%22%7D%5B10s%5D)))";
@@ -335,7 +345,12 @@ fn many_targets_cost_little() {
         if watch.elapsed() >= Duration::from_secs(2 * scrapes) {
             scrapes += 1;
             let text = agent.scrape();
-            assert_eq!(text.lines().filter(|line| line.starts_with("taskscope_target_up") && line.ends_with(" 1")).count(), targets.len());
+            assert_eq!(
+                text.lines()
+                    .filter(|line| line.starts_with("taskscope_target_up") && line.ends_with(" 1"))
+                    .count(),
+                targets.len()
+            );
         }
         if watch.elapsed() >= Duration::from_secs(10) { Ok(()) } else { Err("measuring".to_owned()) }
     });

@@ -159,7 +159,8 @@ fn in_sources(sources: &[Source]) -> Vec<String> {
         for source in theirs.filter(|source| !may.contains(&source.path.as_str())) {
             if mentions(source, &TONIC_ENDS).next().is_some() {
                 let path = &source.path;
-                found.push(format!("{path}: touches tonic's server or client types; in {folder} {may:?} may"));
+                found
+                    .push(format!("{path}: touches tonic's server or client types; in {folder} {may:?} may"));
             }
         }
     }
@@ -329,7 +330,10 @@ mod tests {
 
     #[test]
     fn a_machine_that_was_moved_is_missed() {
-        one(found_in("probe/src/stacks/table.rs", "fn f() {}"), "probe/src/stacks/schedule.rs: a machine that is not there");
+        one(
+            found_in("probe/src/stacks/table.rs", "fn f() {}"),
+            "probe/src/stacks/schedule.rs: a machine that is not there",
+        );
         assert_eq!(found_in("proto/src/lib.rs", ""), [""; 0]);
     }
 

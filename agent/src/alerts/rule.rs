@@ -5,6 +5,52 @@ use std::collections::BTreeMap;
 
 use super::labels::Labels;
 use super::life::Timing;
+use super::memory::Memory;
+use crate::model::Model;
+
+pub(crate) struct Rule {
+    /// The label `alertname`.
+    pub(crate) name: &'static str,
+    /// Its condition, in prose.
+    pub(crate) about: &'static str,
+    pub(crate) unit: Unit,
+    /// The settings that hold where a configuration says nothing.
+    pub(crate) defaults: &'static [Setting],
+    /// Only where a configuration asks for it.
+    pub(crate) opt_in: bool,
+    pub(crate) clock: Clock,
+    /// Of a rule about single tasks: the filter of the standing query that finds them.
+    pub(crate) standing: Option<fn(&Setting) -> String>,
+    pub(crate) read: fn(&Scene<'_>, &Setting) -> Seen,
+}
+
+/// Whose time counts for a rule, and when it is evaluated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Clock {
+    /// At each of its frames.
+    Target,
+    /// About the link to the target, which may say nothing.
+    Agent,
+}
+
+/// What is known of one target.
+pub(crate) struct Scene<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) memory: &'a Memory,
+    /// What the setting's standing query has found; `None`: the target has not looked.
+    pub(crate) found: Option<&'a [u64]>,
+    /// What the other settings say from when on a running poll is told, in seconds; `None`: it is not.
+    pub(crate) stuck_from: Option<f64>,
+    pub(crate) silence: Option<&'a Silence>,
+}
+
+/// The target has said nothing for a while, by the agent's clock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Silence {
+    pub(crate) for_ns: u64,
+    /// Of the link, without a full stop.
+    pub(crate) reason: String,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -35,8 +35,8 @@ fn model(groups: Vec<v1::Group>, strings: &[(u32, &str)]) -> Model {
 fn exposition(form: Form, name: &str, model: &Model) -> String {
     let mut shown = Shown::default();
     shown.take(model);
-    let live = Seen { name, model: Some(model), shown: Some(&shown) };
-    let gone = Seen { name: "gone", model: None, shown: None };
+    let live = Seen { name, model: Some(model), shown: Some(&shown), watcher: None };
+    let gone = Seen { name: "gone", model: None, shown: None, watcher: None };
     form.write(families([live, gone].into_iter(), 0))
 }
 
