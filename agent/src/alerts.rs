@@ -5,6 +5,7 @@
 //!
 //! Everything here is told the time and does no I/O.
 
+pub(crate) mod desk;
 pub(crate) mod explain;
 mod inhibit;
 pub(crate) mod labels;

@@ -13,6 +13,10 @@ use taskscope_proto::words::printable;
 use toml::de::{DeTable, DeValue};
 
 use crate::address::{Address, Target};
+use crate::alerts::labels::Labels;
+use crate::alerts::rule::Rule;
+use crate::alerts::rules::RULES;
+use crate::alerts::watcher::Watched;
 use crate::discover;
 
 pub(crate) mod pattern;
@@ -175,6 +179,24 @@ impl Config {
         let mut problems = document.problems;
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Each rule with each of its settings that is not switched off.
+    pub(crate) fn watched(&self) -> Vec<Watched> {
+        let of = |rule: &'static Rule| {
+            let rulings = self.rules.get(rule.name).map_or(&[][..], |ruled| &ruled.rulings);
+            rulings.iter().map(move |it| Watched {
+                rule,
+                setting: it.setting.clone(),
+                about: it.about.clone(),
+            })
+        };
+        RULES.into_iter().flat_map(of).collect()
+    }
+
+    /// What every alert has beside its own.
+    pub(crate) fn labels(&self) -> Labels {
+        self.labels.iter().fold(Labels::default(), |labels, (name, value)| labels.with(name, value))
     }
 
     /// As a file that says the same, each value with where it came from.

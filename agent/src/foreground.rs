@@ -10,11 +10,9 @@ use taskscope_proto::words;
 use tokio::sync::mpsc;
 
 use crate::address::Target;
-use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::{Notice, rfc3339};
 use crate::alerts::rule::Silence;
-use crate::alerts::rules::configured;
 use crate::alerts::watcher::Watcher;
 use crate::config::Config;
 use crate::connection::Connection;
@@ -143,9 +141,7 @@ impl Evaluated {
 }
 
 fn watcher(config: &Config, description: &Description) -> Watcher {
-    let labels =
-        config.labels.iter().fold(Labels::default(), |labels, (name, value)| labels.with(name, value));
-    Watcher::new(configured(config), &description.name, &labels)
+    Watcher::new(config.watched(), &description.name, &config.labels())
 }
 
 struct Told<'a> {

@@ -19,14 +19,20 @@ mod config;
 mod connection;
 mod demo;
 mod discover;
+mod exposer;
+mod fleet;
 mod foreground;
+mod headless;
 mod interned;
 mod link;
+mod listen;
+mod metrics;
 mod model;
 mod recording;
 mod report;
 mod rules;
 mod save;
+mod server;
 mod session;
 mod sinks;
 mod stack;
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
 /// Whether what was typed cannot be understood.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<address::AddressError>()
+        || error.is::<listen::ListenError>()
         || error.is::<alerts::rules::UnknownRule>()
         || error.is::<taskscope_proto::filter::ParseError>()
 }
@@ -95,6 +102,12 @@ fn log_to_file() -> anyhow::Result<()> {
     let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
     tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).init();
     Ok(())
+}
+
+/// What happens to the links of an agent is of use to whoever runs it, unless it goes to a file.
+fn log_to_standard_error() {
+    // One is there already where TASKSCOPE_LOG_FILE names a file.
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).try_init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -121,7 +134,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Top { target, names } => top::run(target, None, &debug_dirs(&names.debug_dir)).await?,
-        Command::Ls { json } => print(&ls::report(json).await?)?,
+        Command::Ls { agent: Some(agent), json } => print(&ls::of_agent(&agent, json).await?)?,
+        Command::Ls { agent: None, json } => print(&ls::report(json).await?)?,
         Command::Why { target, names } => return why(target, &debug_dirs(&names.debug_dir)).await,
         Command::Status { target, output, names } => {
             let render =
@@ -136,6 +150,11 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
+        Command::Agent(options) => {
+            log_to_standard_error();
+            let config = configured(options.config.clone())?;
+            headless::run(&options.over(config)?).await?;
+        }
         Command::Alerts { target, run_for, json, config, names } => {
             return alerts(target, run_for, json, config, &debug_dirs(&names.debug_dir)).await;
         }

@@ -379,7 +379,7 @@ fn unix_ns() -> u64 {
 mod tests;
 
 #[cfg(test)]
-mod fixture {
+pub(crate) mod fixture {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -387,7 +387,7 @@ mod fixture {
     use crate::alerts::notice::Alert;
 
     /// An alert of a minute's length about a group of tasks.
-    pub(super) fn notice(rule: &str, group: &str, transition: Transition) -> Notice {
+    pub(crate) fn notice(rule: &str, group: &str, transition: Transition) -> Notice {
         let labels = Labels::default()
             .with("alertname", rule)
             .with("severity", "warning")

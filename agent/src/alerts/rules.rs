@@ -10,9 +10,6 @@ use taskscope_proto::{filter, v1, words};
 use super::labels::Labels;
 use super::life::Timing;
 use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
-use super::watcher::Watched;
-use crate::config::Config;
-use crate::config::rules::Ruling;
 use crate::model::Model;
 use crate::rules::task_panic;
 
@@ -58,18 +55,6 @@ pub(crate) const RULES: [&Rule; 19] = [
     &target_lost::RULE,
     &probe_dropping::RULE,
 ];
-
-/// What a configuration asks for, in the order of the rules.
-pub(crate) fn configured(config: &Config) -> Vec<Watched> {
-    let mut watched = Vec::new();
-    for rule in RULES {
-        let rulings = config.rules.get(rule.name).map_or(&[][..], |ruled| &ruled.rulings);
-        let of =
-            |ruling: &Ruling| Watched { rule, setting: ruling.setting.clone(), about: ruling.about.clone() };
-        watched.extend(rulings.iter().map(of));
-    }
-    watched
-}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no rule is called `{name}`\nhint: {hint}")]

@@ -17,6 +17,8 @@ use super::timeline::Timeline;
 use crate::config::pattern::Match;
 use crate::model::Model;
 
+mod standing;
+
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
 const MOST_ACTIVE: usize = 100;
 const OVERFLOW: &str = "AlertOverflow";

@@ -51,7 +51,7 @@ impl<'s> Document<'s> {
     }
 
     fn place(&self, offset: usize) -> (usize, usize) {
-        let before = &self.source[..self.source.floor_char_boundary(offset)];
+        let before = self.source.get(..offset).unwrap_or(self.source);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
@@ -128,16 +128,11 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn section(
-        &self,
-        document: &mut Document<'_>,
-        key: &str,
-        known: &[&str],
-    ) -> Option<Section<'t>> {
+    pub(super) fn section(&self, document: &mut Document<'_>, key: &str, known: &[&str]) -> Option<Self> {
         let value = self.table.get(key)?;
         let path = self.path_of(key);
         match value.get_ref() {
-            DeValue::Table(table) => Some(Section::new(document, path, table, value.span(), known)),
+            DeValue::Table(table) => Some(Self::new(document, path, table, value.span(), known)),
             _ => {
                 document.tell(
                     &value.span(),
@@ -149,7 +144,7 @@ impl<'t> Section<'t> {
     }
 
     /// A table whose keys are names; whoever asks looks at them.
-    pub(super) fn open_section(&self, document: &mut Document<'_>, key: &str) -> Option<Section<'t>> {
+    pub(super) fn open_section(&self, document: &mut Document<'_>, key: &str) -> Option<Self> {
         let names: Vec<&str> = match self.table.get(key).map(|value| value.get_ref()) {
             Some(DeValue::Table(table)) => table.keys().map(|key| key.get_ref().as_ref()).collect(),
             _ => Vec::new(),
@@ -158,12 +153,7 @@ impl<'t> Section<'t> {
     }
 
     /// The tables of `[[key]]`, each with its number as the last part of its path.
-    pub(super) fn sections(
-        &self,
-        document: &mut Document<'_>,
-        key: &str,
-        known: &[&str],
-    ) -> Vec<Section<'t>> {
+    pub(super) fn sections(&self, document: &mut Document<'_>, key: &str, known: &[&str]) -> Vec<Self> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let path = self.path_of(key);
         let mut sections = Vec::new();
@@ -174,7 +164,7 @@ impl<'t> Section<'t> {
         for (index, item) in items.into_iter().enumerate() {
             match item.map(|item| (item.get_ref(), item.span())) {
                 Some((DeValue::Table(table), span)) => {
-                    sections.push(Section::new(document, format!("{path}.{index}"), table, span, known));
+                    sections.push(Self::new(document, format!("{path}.{index}"), table, span, known));
                 }
                 _ => document.tell(
                     &value.span(),

@@ -187,6 +187,10 @@ pub struct PollStats {
     /// Only when asked for.
     #[prost(message, optional, tag = "10")]
     pub histogram: ::core::option::Option<Histogram>,
+    /// Since the probe began, as counted: it never falls while the target runs, so polls are in it, too, in which the process
+    /// stood still. Only of groups, only when asked for; absent where there was no room.
+    #[prost(message, optional, tag = "11")]
+    pub histogram_total: ::core::option::Option<Histogram>,
 }
 /// How the number of live tasks moved since it was last at its lowest, within the last minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -213,6 +217,9 @@ pub struct Histogram {
     pub bucket_delta: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
     pub count: ::prost::alloc::vec::Vec<u64>,
+    /// Time of everything that was counted, also of polls for which no bucket had room; absent: it is not told.
+    #[prost(uint64, optional, tag = "3")]
+    pub sum_ns: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -556,6 +563,9 @@ pub struct Worker {
     /// Present in state IN_POLL, and in BUSY_UNSEEN with only `activity` and `since_ns`.
     #[prost(message, optional, tag = "7")]
     pub poll: ::core::option::Option<LivePoll>,
+    /// Busy time since the runtime began, as Tokio counts it; absent where it cannot be read.
+    #[prost(uint64, optional, tag = "8")]
+    pub busy_ns_total: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `Worker`.
 pub mod worker {
@@ -1125,6 +1135,10 @@ pub struct WatchRequest {
     /// Look at stacks now. Only with `once`; the frame then leaves when they were taken, a second later at most.
     #[prost(message, optional, tag = "9")]
     pub stacks: ::core::option::Option<StackQuery>,
+    /// With the rows of groups, send the poll-duration histogram of each since the probe began: what a metrics system takes
+    /// differences of.
+    #[prost(bool, tag = "10")]
+    pub histograms_total: bool,
 }
 /// Takes the stack of every thread inside a poll, a labelled stretch or a job of a blocking pool, whether it is slow or not.
 /// Where the application has not allowed it (`Capability.STACKS`) none is taken.
