@@ -537,7 +537,7 @@ impl Agent {
             let (shown, watcher) = (watched.map(|it| &it.shown), watched.map(|it| &it.watcher));
             Seen { name: &member.name, model, shown, watcher }
         });
-        form.write(metrics::families(seen, self.fleet.turned_away()))
+        form.write(metrics::families(seen, self.fleet.turned_away(), &self.sinks.health()))
     }
 }
 

@@ -10,6 +10,7 @@ use taskscope_proto::v1::{self, Pool};
 
 use crate::alerts::watcher::Watcher;
 use crate::model::Model;
+use crate::sinks::Health;
 
 pub(crate) mod groups;
 mod openmetrics;
@@ -120,8 +121,13 @@ impl Family {
 }
 
 /// All that is known of all targets.
-pub(crate) fn families<'a>(seen: impl Iterator<Item = Seen<'a>>, turned_away: usize) -> Vec<Family> {
+pub(crate) fn families<'a>(
+    seen: impl Iterator<Item = Seen<'a>>,
+    turned_away: usize,
+    sinks: &[Health],
+) -> Vec<Family> {
     let mut all = All::new();
+    sinks.iter().for_each(|sink| all.sink(sink));
     all.turned_away.add(vec![], Value::Count(turned_away as u64));
     for seen in seen {
         all.target(&seen);
@@ -136,6 +142,8 @@ struct All {
     turned_away: Family,
     up: Family,
     alerts: Family,
+    sink_notices: Family,
+    sink_up: Family,
     tasks: Family,
     runtime_tasks: Family,
     ready: Family,
@@ -176,6 +184,13 @@ impl All {
             ),
             up: Family::new(Gauge, "taskscope_target_up", None, "Whether the target says something"),
             alerts: Family::new(Gauge, "taskscope_alerts", None, "Alerts that are pending or fire"),
+            sink_notices: Family::new(
+                Counter,
+                "taskscope_sink_notices",
+                None,
+                "What a sink was told, by what became of it: delivered, dropped, refused",
+            ),
+            sink_up: Family::new(Gauge, "taskscope_sink_up", None, "Whether what a sink is told arrives"),
             tasks: Family::new(
                 Gauge,
                 "taskscope_tasks",
@@ -271,6 +286,8 @@ impl All {
             self.turned_away,
             self.up,
             self.alerts,
+            self.sink_notices,
+            self.sink_up,
             self.tasks,
             self.runtime_tasks,
             self.ready,
@@ -293,6 +310,20 @@ impl All {
             self.probe_cpu,
             self.watchers,
         ]
+    }
+
+    fn sink(&mut self, health: &Health) {
+        let mut labels = vec![("sink", health.sink.clone())];
+        if !health.instance.is_empty() {
+            labels.push(("instance_address", health.instance.clone()));
+        }
+        self.sink_up.add(labels.clone(), Value::Count(u64::from(health.failing.is_none())));
+        let results =
+            [("delivered", health.delivered), ("dropped", health.dropped), ("refused", health.refused)];
+        for (result, count) in results {
+            let labels = labels.iter().cloned().chain([("result", result.to_owned())]).collect();
+            self.sink_notices.add(labels, Value::Count(count));
+        }
     }
 
     fn target(&mut self, seen: &Seen<'_>) {

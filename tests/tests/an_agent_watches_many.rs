@@ -366,3 +366,40 @@ fn many_targets_cost_little() {
         assert!(share <= 0.01, "{share} of a core");
     }
 }
+
+#[test]
+fn what_fires_is_said_on_standard_output_and_counted() {
+    let (_guard, folder) = runtime_folder();
+    let mut stuck = Target::program("target-stuck").in_runtime_folder(&folder).start();
+    let agent = Headless::start(&folder, &["--folder"]);
+    eventually(SOON, || match agent.targets() {
+        targets if targets.values().any(|row| row["link"] == "live") => Ok(()),
+        targets => Err(format!("{targets:?}")),
+    });
+    stuck.process.say("");
+    let fired = agent.process.stdout.wait_for(Duration::from_secs(30), 0, |line| {
+        let notice: Value = serde_json::from_str(line).ok()?;
+        (notice["event"] == "firing" && notice["alertname"] == "TaskStuckInPoll").then_some(notice)
+    });
+    assert!(fired["annotations"]["summary"].is_string() && fired["fingerprint"].is_string(), "{fired}");
+    eventually(SOON, || {
+        let text = agent.scrape();
+        let series = text.lines().find(|line| {
+            line.starts_with("taskscope_alerts{")
+                && line.contains("alertstate=\"firing\"")
+                && line.contains("alertname=\"TaskStuckInPoll\"")
+        });
+        series.map(str::to_owned).ok_or(text)
+    });
+    eventually(SOON, || {
+        let (code, text) = agent.get("/metrics", "*/*");
+        assert_eq!(code, 200);
+        let delivered = text.lines().find(|line| {
+            line.starts_with("taskscope_sink_notices_total") && line.contains("result=\"delivered\"")
+        });
+        match delivered.and_then(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()) {
+            Some(count) if count > 0 => Ok(()),
+            _ => Err(text),
+        }
+    });
+}

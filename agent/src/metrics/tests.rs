@@ -37,7 +37,15 @@ fn exposition(form: Form, name: &str, model: &Model) -> String {
     shown.take(model);
     let live = Seen { name, model: Some(model), shown: Some(&shown), watcher: None };
     let gone = Seen { name: "gone", model: None, shown: None, watcher: None };
-    form.write(families([live, gone].into_iter(), 0))
+    let sink = Health {
+        sink: "chat".into(),
+        instance: "am-0:9093".into(),
+        delivered: 3,
+        dropped: 1,
+        refused: 0,
+        failing: Some("it is down".into()),
+    };
+    form.write(families([live, gone].into_iter(), 0, &[sink]))
 }
 
 fn shop() -> Model {
