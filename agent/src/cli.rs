@@ -109,7 +109,8 @@ pub(crate) enum Command {
         /// Run only the service, and print its address as the first line
         #[arg(long)]
         serve: bool,
-        /// tour, none, or faults joined by commas: stuck-poll, slow-poll, contention, pool-full, panic, leak
+        /// tour, none, or faults joined by commas: stuck-poll, slow-poll, contention, pool-full, panic, leak,
+        /// ignores-cancel
         #[arg(long, default_value = "tour", value_name = "FAULTS")]
         faults: Faults,
         /// End after this long, such as 20s

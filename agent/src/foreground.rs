@@ -122,6 +122,7 @@ pub(crate) async fn evaluate(
         debug_dirs,
         heard: began,
         began,
+        is_said: false,
     };
     live.follow(target, run_for).await?;
     Ok(live.told.evaluated)
@@ -211,6 +212,8 @@ struct Live<'a> {
     /// When the last frame came.
     heard: Instant,
     began: Instant,
+    /// That it is watched.
+    is_said: bool,
 }
 
 impl Live<'_> {
@@ -264,6 +267,11 @@ impl Live<'_> {
                 if let Some(symbols) = &self.symbols {
                     // What has no name yet has one at the next frame.
                     self.model.look_up(symbols, &[]);
+                }
+                if !std::mem::replace(&mut self.is_said, true) {
+                    let name = words::printable(&self.told.evaluated.name);
+                    let settings = self.told.evaluated.watcher.settings();
+                    crate::complain(&format!("taskscope: {settings} settings of rules watch {name}"));
                 }
                 let notices = self.told.evaluated.watcher.frame(&self.model);
                 self.told.tell(&notices, self.model.frame.unix_ns)?;
