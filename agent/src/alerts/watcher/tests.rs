@@ -113,7 +113,7 @@ fn short(notice: &Notice) -> String {
 
 fn defaults() -> Vec<Watched> {
     let config = Config::read("", "", &|_| None, &untouched()).expect("nothing is right");
-    rules::configured(&config)
+    config.watched()
 }
 
 fn of_rules(names: &[&str]) -> Vec<Watched> {
