@@ -21,7 +21,6 @@ use crate::discover;
 
 pub(crate) mod pattern;
 mod printed;
-pub(crate) mod reload;
 pub(crate) mod rules;
 mod section;
 pub(crate) mod sinks;

@@ -1,5 +1,4 @@
 use super::pattern::{Match, Pattern};
-use super::reload::{Decision, InForce};
 use super::*;
 use crate::alerts::life::Timing;
 use crate::alerts::rule::{Setting, Severity, Unit};
@@ -153,21 +152,6 @@ fn a_pattern_is_for_the_whole_of_a_text() {
         assert!(error.contains("\nhint: "), "{bad}: {error}");
     }
     assert!(Match::default().holds(|_| None));
-}
-
-#[test]
-fn a_bad_file_never_replaces_a_good_one_and_is_told_once() {
-    let good = || Ok(read("[[sinks]]\ntype = \"stdout\"\nqueue = 7\n").expect("it is good"));
-    let bad = || Err(ConfigError::Wrong(read("x = 1").expect_err("it is bad")));
-    let mut at_work = InForce::new(read("").expect("it is good"));
-    assert!(matches!(at_work.apply(bad()), Decision::Kept(text) if text.contains("unknown key `x`")));
-    assert_eq!(at_work.apply(bad()), Decision::Nothing);
-    assert_eq!(at_work.config().sinks[0].queue, 1000);
-    assert_eq!(at_work.apply(good()), Decision::Replaced);
-    assert_eq!(at_work.config().sinks[0].queue, 7);
-    assert_eq!(at_work.apply(good()), Decision::Nothing);
-    // The same mistake again is another one.
-    assert!(matches!(at_work.apply(bad()), Decision::Kept(_)));
 }
 
 proptest::proptest! {

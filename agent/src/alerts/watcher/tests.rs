@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use taskscope_proto::v1::event::Kind;
 
 use super::*;
-use crate::alerts::rules;
 use crate::config::Config;
 use crate::config::rules::untouched;
 use crate::rules::fixture::{MS, S, poll};
