@@ -10,7 +10,12 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Machines: they take `now` as an argument and perform no I/O. Each new machine joins this list.
-const MACHINES: [&str; 5] = [
+const MACHINES: [&str; 10] = [
+    "agent/src/alerts/inhibit.rs",
+    "agent/src/alerts/life.rs",
+    "agent/src/alerts/memory.rs",
+    "agent/src/alerts/timeline.rs",
+    "agent/src/alerts/watcher.rs",
     "agent/src/link.rs",
     "probe/src/engine/credit.rs",
     "probe/src/engine/schedule.rs",
