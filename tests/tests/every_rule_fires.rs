@@ -56,7 +56,7 @@ const CASES: [Case; 19] = [
     case("ResourceNearLimit", "threshold = 0.6\nfor = '1s'", "files", 1.0, "FILE DESCRIPTORS"),
     case("ReadyQueueGrowing", "threshold = 50\nwindow = '4s'", "queue", 4.0, "QUEUE GROWS"),
     case("RuntimeBusy", "threshold = 0.9\nfor = '1s'", "stuck", 2.0, "the 2 workers of runtime tokio"),
-    case("LoopLag", "threshold = '300ms'\nfor = '1s'", "stuck", 1.3, "LAG"),
+    case("LoopLag", "threshold = '300ms'\nfor = '1s'", "queue", 1.3, "LAG"),
     case("TargetLost", "threshold = '3s'", STOPPED, 3.0, "nothing comes from the target"),
     case("ProbeDropping", "window = '4s'", "tasks", 0.0, "past the memory budget"),
 ];

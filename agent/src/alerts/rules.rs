@@ -309,3 +309,26 @@ mod fixture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_rules_has_each_of_them_with_an_example() {
+        let page = include_str!("../../../docs/alerts.md");
+        let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        assert_eq!(told, RULES.map(|rule| rule.name));
+        for part in page.split("\n### ").skip(1) {
+            assert!(part.lines().any(|line| line.starts_with("> ")), "{part}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_rule_is_answered_with_the_nearest() {
+        assert_eq!(named("taskleak").map(|rule| rule.name), Ok("TaskLeak"));
+        let said = |name| named(name).map(|rule| rule.name).expect_err("there is none").to_string();
+        assert_eq!(said("TaskLeek"), "no rule is called `TaskLeek`\nhint: did you mean `TaskLeak`?");
+        assert!(said("\u{1b}").ends_with("hint: `taskscope rules list` lists them"));
+    }
+}

@@ -101,6 +101,29 @@ impl Watcher {
         self
     }
 
+    /// Alerts that fired when the agent was restarted, and of whose end nobody has been told. Those of rules that are no longer
+    /// there are given back.
+    pub(crate) fn restore(&mut self, alerts: Vec<Alert>, now_ns: u64) -> Vec<Alert> {
+        let mut unknown = Vec::new();
+        for alert in alerts {
+            let severity = alert.labels.get("severity").unwrap_or_default();
+            let is_its =
+                |it: &Watched| it.rule.name == alert.name() && it.setting.severity.name() == severity;
+            let Some(position) = self.watched.iter().position(is_its) else {
+                unknown.push(alert);
+                continue;
+            };
+            let mut entry = Entry::new(&alert.labels, Some(position), &self.watched[position].setting);
+            entry.life = Life::fired_before(now_ns);
+            entry.told = Some(Transition::Firing);
+            entry.value = alert.value;
+            entry.starts_at_unix_ns = alert.starts_at_unix_ns;
+            entry.annotations = alert.annotations;
+            self.lives.insert(Arc::new(alert.labels), entry);
+        }
+        unknown
+    }
+
     /// How many settings of rules are evaluated.
     pub(crate) fn settings(&self) -> usize {
         self.watched.len()

@@ -100,6 +100,7 @@ async fn slow() {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "it spins for a stated time")]
 async fn never_yields(wrong: Wrong) {
     while wrong.load(Relaxed) {
         let began = Instant::now();

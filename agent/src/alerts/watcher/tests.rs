@@ -178,6 +178,26 @@ fn a_poll_that_was_told_while_it_ran_is_not_told_again_as_slow() {
     assert_eq!(told, ["firing TaskSlowPoll critical"]);
 }
 
+#[test]
+fn what_fired_before_the_agent_was_restarted_is_resolved_and_not_told_twice() {
+    let mut played = Played::new(of_rules(&["TaskPanicked"]));
+    played.pass(S);
+    let before = played.frame(&Shown { panics: 1, ..Shown::default() });
+    assert_eq!(before.iter().map(short).collect::<Vec<_>>(), ["firing TaskPanicked warning"]);
+    let mut again = Played::new(of_rules(&["TaskPanicked"]));
+    again.unix_ns = played.unix_ns;
+    let gone = Alert { labels: Labels::default().with("alertname", "NoRule"), ..before[0].alert.clone() };
+    let unknown = again.watcher.restore(vec![before[0].alert.clone(), gone], 0);
+    assert_eq!(unknown.iter().map(Alert::name).collect::<Vec<_>>(), ["NoRule"]);
+    again.pass(S);
+    assert_eq!(again.frame(&Shown { panics: 1, ..Shown::default() }), []);
+    again.pass(61 * S);
+    let over = again.frame(&Shown::default());
+    assert_eq!(over.iter().map(short).collect::<Vec<_>>(), ["resolved TaskPanicked warning"]);
+    let (first, last) = (&before[0].alert, &over[0].alert);
+    assert_eq!((first.fingerprint, first.starts_at_unix_ns), (last.fingerprint, last.starts_at_unix_ns));
+}
+
 /// Reads as many tasks as the frame has alive.
 static CROWDED: Rule = Rule {
     name: "RuntimeBusy",
