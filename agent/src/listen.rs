@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(listen("unix:/run/a.sock"), Ok(Listen::Unix("/run/a.sock".into())));
         assert!(matches!(listen("http://127.0.0.1:6671"), Ok(Listen::Loopback(_))));
         assert!(matches!(listen("http://[::1]:6671/"), Ok(Listen::Loopback(_))));
+        assert_eq!(listen("http://localhost:6671"), listen("http://127.0.0.1:6671"));
         for open in ["http://0.0.0.0:6671", "http://10.0.0.7:6671", "http://[::]:6671"] {
             let error = listen(open).expect_err(open);
             assert!(matches!(error, ListenError::Open(_)), "{open}: {error}");

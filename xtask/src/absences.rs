@@ -355,7 +355,9 @@ mod tests {
     #[test]
     fn a_second_file_that_touches_tonic_is_found() {
         let server = "use v1::introspect_server::Introspect;";
-        assert_eq!(found_in("probe/src/engine/server.rs", server), [""; 0]);
+        // The machines beside it are missed, and nothing else.
+        let found = found_in("probe/src/engine/server.rs", server);
+        assert!(found.iter().all(|it| !it.contains("tonic")), "{found:?}");
         assert_eq!(found_in("probe/src/pool.rs", "// tonic::transport"), [""; 0]);
         one(found_in("probe/src/watch.rs", server), "probe/src/watch.rs: touches tonic");
         one(found_in("tui/src/app.rs", "use tonic::transport::Channel;"), "tui/src/app.rs: touches tonic");
