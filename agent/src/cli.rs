@@ -24,7 +24,7 @@ use crate::listen::Listen;
                   Alone it opens the dashboard on the only local target, or offers a list.",
     after_help = "TARGET is a name from `taskscope ls` (followed across restarts), unix:PATH, http://HOST:PORT, or a file \
                   that `taskscope save` wrote. Without one it is the only target on this machine.\n\n\
-                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `alerts`); 2 error; 64 usage."
+                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `alerts`, `check`); 2 error; 64 usage."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -70,6 +70,13 @@ pub(crate) enum Command {
         target: Option<Target>,
         #[command(flatten)]
         output: Output,
+    },
+    /// Check how the service was built and is deployed; exit 1 if something fails
+    Check {
+        target: Option<Target>,
+        /// One JSON object a check
+        #[arg(long)]
+        json: bool,
     },
     /// Show where in its code each running task is now, and each job of the blocking pool
     Stacks(Stacks),

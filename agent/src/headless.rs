@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::address::{Address, Target};
 use crate::alerts::desk::Desk;
 use crate::alerts::labels::Labels;
-use crate::alerts::notice::Notice;
+use crate::alerts::life::Transition;
+use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::rule::Silence;
 use crate::alerts::watcher::Watcher;
 use crate::config::{Config, Folder, Targets};
@@ -24,6 +25,7 @@ use crate::metrics::{self, Form, Seen, Shown};
 use crate::model::Model;
 use crate::session::{Happened, Report, Session, SessionId, places};
 use crate::sinks::Sinks;
+use crate::store::{Fired, Kept, Silenced, Store};
 use crate::symbols::{Symbols, debug_dirs};
 use crate::{alerts, complain, exposer, server};
 
@@ -37,6 +39,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const GROUPS: u32 = 1_000;
 /// Questions and reports that wait for the loop.
 const WAITING: usize = 64;
+
+/// An alert of a target that has not come back by then is over.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(600);
 
 /// Alerts under way to the sinks have this long at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -68,7 +73,6 @@ pub(crate) enum Question {
     Ready {
         answer: oneshot::Sender<Result<(), String>>,
     },
-    /// That it is answered is the answer.
     /// The new silence's id, or what is wrong with it.
     Silence {
         request: v1::SilenceRequest,
@@ -82,6 +86,7 @@ pub(crate) enum Question {
         id: String,
         answer: oneshot::Sender<bool>,
     },
+    /// That it is answered is the answer.
     Alive {
         answer: oneshot::Sender<()>,
     },
@@ -108,7 +113,14 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
     let sinks = Sinks::start(&config.sinks)?;
-    let mut agent = Agent::new(config, sinks, reports, listings, now());
+    let (store, kept) = match Store::open(&config.state) {
+        Ok((store, kept)) => (Some(store), kept),
+        Err(why) => {
+            complain(&format!("taskscope: {why}"));
+            (None, Kept::default())
+        }
+    };
+    let mut agent = Agent::new(config, sinks, reports, listings, kept, now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let outcome = loop {
@@ -125,10 +137,16 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             break Ok(());
         }
         agent.apply(input, now());
+        if let Some(store) = &store {
+            store.keep(agent.kept());
+        }
     };
     // What fires goes on to fire: an agent that ends is no news about its targets.
     for health in agent.sinks.close(CLOSE_WITHIN).await {
         tracing::info!("{health}");
+    }
+    if let Some(store) = store {
+        store.close(CLOSE_WITHIN).await;
     }
     server.abort();
     if let Some(exposer) = exposer {
@@ -266,6 +284,8 @@ struct Agent {
     histograms: bool,
     desk: Desk,
     sinks: Sinks,
+    /// Alerts that fired before this start, of targets that have not been seen since.
+    missed: BTreeMap<String, Vec<Fired>>,
     began: Instant,
     reports: mpsc::Sender<Report>,
     listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
@@ -277,6 +297,7 @@ impl Agent {
         sinks: Sinks,
         reports: mpsc::Sender<Report>,
         listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
+        kept: Kept,
         now: Instant,
     ) -> Self {
         let ask = |source, every| Asked { source, every, due: now, waiting: false, trouble: None };
@@ -302,10 +323,21 @@ impl Agent {
             histograms: config.metrics.is_some(),
             desk: Desk::default(),
             sinks,
+            missed: kept.targets,
             began: now,
             reports,
             listings,
         };
+        for silenced in kept.silences {
+            // One that has ended meanwhile is refused, and no loss.
+            if let Err(why) = agent.desk.silence(silenced.into(), unix_ns()) {
+                tracing::info!(why, "a silence of before is not taken up again");
+            }
+        }
+        for fired in agent.missed.values().flatten() {
+            let alert = Alert::from(fired.clone());
+            agent.sinks.resume(&Notice { transition: Transition::Firing, alert });
+        }
         let targets = fixed.iter().cloned().map(Listed::Named).collect();
         agent.list(fleet::Input::Listed { source: Source::Fixed, targets }, now);
         agent
@@ -338,6 +370,10 @@ impl Agent {
         }
         for notice in self.desk.tick(unix_ns) {
             self.sinks.send(&notice);
+        }
+        if !self.missed.is_empty() && now >= self.began + COMES_BACK_WITHIN {
+            let missed = std::mem::take(&mut self.missed);
+            self.resolve(missed.into_values().flatten().map(Alert::from));
         }
         self.list(fleet::Input::Tick, now);
         let linked = self.linked();
@@ -411,6 +447,7 @@ impl Agent {
     fn begin(&mut self, id: MemberId, target: Target, now: Instant) {
         self.end_session(id);
         let name = self.fleet.member(id).map_or(String::new(), |member| member.name.clone());
+        let missed = self.missed.remove(&name).unwrap_or_default();
         let watched = self.watched.entry(id).or_insert_with(|| Watched {
             session: None,
             request: WatchRequest::default(),
@@ -423,10 +460,37 @@ impl Agent {
             shown: Shown::default(),
             watcher: Watcher::new(self.watched_rules.clone(), &name, &self.labels),
         });
+        // Its rules' clocks begin at zero.
+        let unknown = watched.watcher.restore(missed.into_iter().map(Alert::from).collect(), 0);
         watched.request = watched.wanted(self.histograms);
         let session = Session::start(target, watched.request.clone(), self.reports.clone(), now);
         self.by_session.insert(session.id(), id);
         watched.session = Some(session);
+        self.resolve(unknown.into_iter());
+    }
+
+    /// Alerts that nothing watches any more.
+    fn resolve(&mut self, alerts: impl Iterator<Item = Alert>) {
+        for alert in alerts {
+            let ends_at_unix_ns = Some(unix_ns().max(alert.starts_at_unix_ns));
+            let alert = Alert { ends_at_unix_ns, state: Transition::Resolved, ..alert };
+            tell(&mut self.desk, &self.sinks, [&Notice { transition: Transition::Resolved, alert }]);
+        }
+    }
+
+    /// What has to be known after a restart.
+    fn kept(&self) -> Kept {
+        let mut targets = self.missed.clone();
+        for (id, watched) in &self.watched {
+            let told = watched.watcher.fired().filter(|alert| !self.desk.holds(alert.fingerprint));
+            let fired: Vec<Fired> = told.map(|alert| Fired::from(&alert)).collect();
+            if let Some(member) = self.fleet.member(*id)
+                && !fired.is_empty()
+            {
+                targets.insert(member.name.clone(), fired);
+            }
+        }
+        Kept::new(targets, self.desk.requests().map(Silenced::from).collect())
     }
 
     fn end_session(&mut self, id: MemberId) {

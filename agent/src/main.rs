@@ -36,6 +36,7 @@ mod server;
 mod session;
 mod sinks;
 mod stack;
+mod store;
 mod symbols;
 mod syscalls;
 mod top;
@@ -47,7 +48,7 @@ use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
 use recording::Recording;
-use report::{ls, pools, print, rules as rule_report, stacks, status, tasks};
+use report::{check as checklist, ls, pools, print, rules as rule_report, stacks, status, tasks};
 use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
@@ -147,6 +148,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
                 |model: &Model| if output.json { pools::json(model) } else { Ok(pools::text(model)) };
             show(target, WatchRequest::default(), output, render, None).await?;
         }
+        Command::Check { target, json } => return check(target, json).await,
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
@@ -234,6 +236,15 @@ async fn explain(
     })
 }
 
+/// Whether the service is deployed as it should be.
+async fn check(target: Option<Target>, json: bool) -> anyhow::Result<ExitCode> {
+    let model = fetch(target, WatchRequest::default(), |_| None, None).await?;
+    let all = checklist::of(&model);
+    print(&if json { checklist::json(&all)? } else { checklist::text(&all) })?;
+    let failed = all.iter().any(|checked| checked.result == checklist::Outcome::Fail);
+    Ok(if failed { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
 /// Where in its code each running task is.
 async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
     let (mut model, running, process) = match &options.target {
@@ -249,11 +260,13 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         }
         target => {
             let mut connection = Connection::open(&address_of(target.as_ref())?).await?;
-            if let Some(partly) = stacks::allowed(&connection.description)? {
-                complain(&format!("taskscope: {partly}"));
-            }
+            stacks::allowed(&connection.description, &connection.description.capabilities)?;
             let mut model = Model::new(connection.description.clone());
             model.apply(connection.ask(stacks::request(&options.tasks)).await?);
+            // The first one that was taken may have shown that none can be.
+            if let Some(partly) = stacks::allowed(&model.description, &model.capabilities)? {
+                complain(&format!("taskscope: {partly}"));
+            }
             let running = stacks::running(&model);
             (model, running, connection.process)
         }

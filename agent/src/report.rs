@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+pub(crate) mod check;
 pub(crate) mod flame;
 pub(crate) mod ls;
 pub(crate) mod pools;

@@ -35,6 +35,8 @@ pub(crate) struct Sinks(Vec<Running>);
 #[derive(Debug)]
 struct Running {
     wants: Wants,
+    /// It is told again and again what fires.
+    resends: bool,
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
     task: JoinHandle<()>,
@@ -100,11 +102,21 @@ impl Sinks {
                     pending: sink.send_pending,
                     resolved: sink.send_resolved,
                 };
+                let resends = matches!(worker, Worker::Alertmanager { .. });
                 let task = tokio::spawn(delivery.run(worker, sink.queue));
-                all.push(Running { wants, queue, health, task });
+                all.push(Running { wants, resends, queue, health, task });
             }
         }
         Ok(Self(all))
+    }
+
+    /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
+    pub(crate) fn resume(&self, notice: &Notice) {
+        for sink in self.0.iter().filter(|sink| sink.resends && sink.wants.it(notice)) {
+            if sink.queue.push(notice.clone()) {
+                lock(&sink.health).dropped += 1;
+            }
+        }
     }
 
     /// To each sink that wants it. Never waits.

@@ -32,7 +32,9 @@ pub(crate) struct Stack {
 pub(crate) enum Thread {
     /// It runs a job of the blocking pool.
     Job,
-    /// A thread of the pool that waits for one, a worker, or a thread of somebody else's.
+    /// A thread of the pool that waits for one, or a worker.
+    Runtime,
+    /// A thread of somebody else's.
     Other,
     /// There are too few names to tell.
     Unknown,
@@ -181,9 +183,9 @@ fn thread(paths: &[Option<Path>], end: End) -> Thread {
     });
     let has_begin = known.any(is_begin);
     match (is_worker, runs_task, is_of_pool) {
-        (true, ..) => Thread::Other,
+        (true, ..) => Thread::Runtime,
         (false, true, _) => Thread::Job,
-        (false, false, true) => Thread::Other,
+        (false, false, true) => Thread::Runtime,
         (false, false, false) if end == End::Whole && has_begin => Thread::Other,
         (false, false, false) => Thread::Unknown,
     }

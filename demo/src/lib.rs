@@ -41,5 +41,5 @@ mod testing;
 
 pub use announcement::{Announcement, Edge, Progress, UnknownLine};
 pub use fault::{Fault, Faults, UnknownFault};
-pub use service::{Error, Options, Output, serve};
+pub use service::{Error, Options, Output, serve, serve_on};
 pub use tour::{Step, schedule};

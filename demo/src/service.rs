@@ -61,15 +61,36 @@ pub enum Error {
 /// Runs the service until its end: [`Options::run_for`], ctrl-c, SIGTERM, or the end of standard input. The tour's own
 /// end does not end it. Blocks the caller; may be called from anywhere.
 pub fn serve(options: Options) -> Result<(), Error> {
+    serve_on(options, |mut builder| builder.build())
+}
+
+/// [`serve`], on a runtime that the caller makes: for a shop that another tool watches, too. `build` is called once, with
+/// the builder that the shop would have used; the probe's hooks are in it unless `TASKSCOPE_DISABLED=1` keeps them out.
+///
+/// ```no_run
+/// taskscope_demo::serve_on(taskscope_demo::Options::default(), |mut builder| {
+///     builder.on_thread_start(|| eprintln!("one more thread")).build()
+/// })?;
+/// # Ok::<(), taskscope_demo::Error>(())
+/// ```
+pub fn serve_on(
+    options: Options,
+    build: impl FnOnce(Builder) -> io::Result<Runtime> + Send + 'static,
+) -> Result<(), Error> {
     // A runtime may be neither entered nor dropped inside a task of another one: a thread of our own is free of that.
-    let tour = thread::Builder::new().name("demo-tour".into()).spawn(move || run(&options, io::stdout()));
+    let tour =
+        thread::Builder::new().name("demo-tour".into()).spawn(move || run(&options, io::stdout(), build));
     tour.map_err(Error::Start)?.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-fn run(options: &Options, output: impl Write + Send + 'static) -> Result<(), Error> {
+fn run(
+    options: &Options,
+    output: impl Write + Send + 'static,
+    build: impl FnOnce(Builder) -> io::Result<Runtime>,
+) -> Result<(), Error> {
     let announcer = Announcer::start(options.output, output).map_err(Error::Start)?;
     let clockwork = Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    let service = Service::start()?;
+    let service = Service::start(build)?;
     clockwork.block_on(async {
         announcer.say(&service.serving().await);
         conduct(options, &service, &announcer).await;
@@ -87,8 +108,9 @@ struct Service {
 }
 
 impl Service {
-    fn start() -> Result<Self, Error> {
-        let (runtime, probe) = runtime().map_err(Error::Start)?;
+    fn start(build: impl FnOnce(Builder) -> io::Result<Runtime>) -> Result<Self, Error> {
+        let (builder, probe) = probed();
+        let runtime = build(builder).map_err(Error::Start)?;
         let entered = runtime.enter();
         let shop = Shop::open(probe).map_err(Error::Start)?;
         let address = listener::listen(probe, api::router(shop.clone())).map_err(Error::Listen)?;
@@ -122,13 +144,13 @@ async fn listening(probe: Probe) -> Option<String> {
     probe.address()
 }
 
-/// The runtime that the shop lives on, with the probe in it.
-pub(crate) fn runtime() -> io::Result<(Runtime, Probe)> {
+/// The builder of the runtime that the shop lives on, with the probe in it.
+pub(crate) fn probed() -> (Builder, Probe) {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING_THREADS).enable_all();
     let probe =
         Probe::builder().name("demo").blocking_capacity(BLOCKING_THREADS).stacks(true).install(&mut builder);
-    Ok((builder.build()?, probe))
+    (builder, probe)
 }
 
 /// Carries out the tour, and then waits for the end.
@@ -175,7 +197,7 @@ mod tests {
         let started = clock::now();
         let options =
             Options { faults: Faults::None, run_for: Some(Duration::from_millis(200)), ..Options::default() };
-        run(&options, Chunks(output)).unwrap();
+        run(&options, Chunks(output), |mut builder| builder.build()).unwrap();
         assert!(started.elapsed() >= Duration::from_millis(200));
         let lines: Vec<String> = lines.iter().collect();
         let [first] = &lines[..] else { panic!("{lines:?}") };
@@ -187,12 +209,34 @@ mod tests {
     }
 
     #[test]
+    fn the_shop_lives_on_the_runtime_that_the_caller_makes() {
+        let (output, lines) = channel();
+        let (started, threads) = channel();
+        let options = Options { faults: Faults::None, run_for: Some(Duration::ZERO), ..Options::default() };
+        run(&options, Chunks(output), move |mut builder| {
+            builder.thread_name("callers-own").on_thread_start(move || {
+                let _ = started.send(thread::current().name().map(str::to_owned));
+            });
+            builder.build()
+        })
+        .unwrap();
+        assert_eq!(lines.iter().count(), 1);
+        let names: Vec<_> = threads.iter().collect();
+        assert!(names.len() >= WORKERS && names.iter().all(|name| name.as_deref() == Some("callers-own")));
+
+        let refused = |_: Builder| Err(io::Error::other("no runtime today"));
+        let error = run(&options, Chunks(channel().0), refused).unwrap_err();
+        assert!(error.to_string().contains("no runtime today"), "{error}");
+    }
+
+    #[test]
     fn a_reader_that_is_gone_ends_nothing() {
         let (output, gone) = channel();
         drop(gone);
         let run_for = Some(Duration::from_millis(200));
         let started = clock::now();
-        run(&Options { run_for, ..Options::default() }, Chunks(output)).unwrap();
+        run(&Options { run_for, ..Options::default() }, Chunks(output), |mut builder| builder.build())
+            .unwrap();
         assert!(started.elapsed() >= Duration::from_millis(200));
     }
 

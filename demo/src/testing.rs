@@ -16,7 +16,8 @@ use crate::shop::Shop;
 use crate::{api, clock, listener, service};
 
 pub(crate) fn runtime() -> (Runtime, Probe) {
-    service::runtime().unwrap()
+    let (mut builder, probe) = service::probed();
+    (builder.build().unwrap(), probe)
 }
 
 /// The shop, served, without customers.

@@ -86,6 +86,8 @@ pub(crate) struct Order {
     pub(crate) target: Target,
     /// The round of a watcher that it belongs to.
     pub(crate) round: Option<u64>,
+    /// Its thread is one that Tokio does not know.
+    pub(crate) is_other: bool,
     /// An event waits for it: the answer wakes the probe's thread.
     pub(crate) is_urgent: bool,
     /// After this instant nobody wants it any more.
@@ -105,8 +107,10 @@ pub(crate) struct Answer {
 pub(crate) enum NoStack {
     /// The thread or the bracket has ended meanwhile.
     Over,
-    /// Wanted, and missing: the thread blocks the signal or did not answer, or there was no room.
+    /// Wanted, and missing: the thread did not answer, or there was no room.
     Lost,
+    /// Likewise: the thread blocks the signal.
+    Blocks,
     /// None is taken any more.
     Off,
 }

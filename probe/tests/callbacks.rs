@@ -62,6 +62,35 @@ mod task_hooks {
     }
 
     #[test]
+    fn others_are_told_the_line_of_whoever_spawned_through_the_wrapper() {
+        let sites = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&sites);
+        let mut runtime = Builder::new_current_thread();
+        let probe = Probe::builder()
+            .on_task_spawn(move |meta| {
+                let at = meta.spawned_at();
+                noted.lock().expect("no holder panics").push((at.file(), at.line()));
+            })
+            .install(&mut runtime);
+        let runtime = runtime.build().expect("a runtime can be built");
+        let here = runtime.block_on(async {
+            let handle = tokio::runtime::Handle::current();
+            let first = line!();
+            let by_function = taskscope_probe::spawn("by-function", async {});
+            let by_probe = probe.spawn("by-probe", async {});
+            let elsewhere = taskscope_probe::task("elsewhere").spawn_on(async {}, &handle);
+            let mut set = taskscope_probe::JoinSet::new();
+            set.spawn("in-a-set", async {});
+            for task in [by_function, by_probe, elsewhere] {
+                task.await.expect("it does not panic");
+            }
+            set.join_next().await;
+            [1, 2, 3, 5].map(|after| (file!(), first + after))
+        });
+        assert_eq!(*sites.lock().expect("no holder panics"), here);
+    }
+
+    #[test]
     fn a_callback_that_panics_at_a_spawn_panics_into_the_spawner() {
         let mut runtime = Builder::new_current_thread();
         Probe::builder().on_task_spawn(|_| panic!("expected by the test")).install(&mut runtime);

@@ -514,7 +514,8 @@ fn only_the_tasks_that_were_asked_for_are_looked_at_and_at_once() {
         let answer = ask(&mut asker);
         poll(&answer, "asked for").map(|poll| poll.task_id).ok_or("it has not begun".to_owned())
     });
-    let request = WatchRequest { stacks: Some(StackQuery { task_ids: vec![id] }), ..WatchRequest::default() };
+    let query = StackQuery { task_ids: vec![id], other_threads: false };
+    let request = WatchRequest { stacks: Some(query), ..WatchRequest::default() };
     let (asked, other) = eventually(|| {
         let answer = asker.ask_for(request.clone());
         let both = poll(&answer, "asked for").zip(poll(&answer, "not asked for"));

@@ -403,3 +403,44 @@ fn what_fires_is_said_on_standard_output_and_counted() {
         }
     });
 }
+
+/// The first notice about a stuck poll with this event.
+#[track_caller]
+fn stuck_poll(agent: &Headless, event: &str) -> Value {
+    agent.process.stdout.wait_for(Duration::from_secs(60), 0, |line| {
+        let notice: Value = serde_json::from_str(line).ok()?;
+        let is_it = notice["alertname"] == "TaskStuckInPoll" && notice["labels"]["severity"] == "warning";
+        (is_it && notice["event"] == event).then_some(notice)
+    })
+}
+
+#[test]
+fn an_agent_that_was_killed_tells_the_end_of_what_fired_and_does_not_tell_it_twice() {
+    let (_guard, folder) = runtime_folder();
+    let mut service = Target::program("target-faults").in_runtime_folder(&folder).start();
+    service.said("ready");
+    let agent = Headless::start(&folder, &["--folder"]);
+    service.process.say("stuck");
+    let fired = stuck_poll(&agent, "firing");
+    // What is written is written soon after it is told.
+    eventually(SOON, || {
+        let kept = std::fs::read_to_string(folder.join("taskscope/alerts.json")).unwrap_or_default();
+        if kept.contains("TaskStuckInPoll") { Ok(()) } else { Err(kept) }
+    });
+    agent.process.signal(Signal::KILL);
+    drop(agent);
+
+    let agent = Headless::start(&folder, &["--folder"]);
+    eventually(SOON, || match agent.targets() {
+        targets if targets.values().any(|row| row["link"] == "live") => Ok(()),
+        targets => Err(format!("{targets:?}")),
+    });
+    service.process.say("end");
+    let resolved = stuck_poll(&agent, "resolved");
+    for same in ["fingerprint", "starts_at", "labels"] {
+        assert_eq!(resolved[same], fired[same], "{resolved}");
+    }
+    let text = agent.process.stdout.text();
+    let again = text.lines().filter(|line| line.contains("\"firing\"") && line.contains("TaskStuckInPoll"));
+    assert_eq!(again.filter(|line| line.contains("\"severity\":\"warning\"")).count(), 0, "{text}");
+}

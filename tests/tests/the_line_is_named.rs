@@ -65,7 +65,7 @@ impl Blocked {
         lines.next().expect("the first")..=lines.next().expect("the last")
     }
 
-    /// What `stacks --json` prints.
+    /// What `stacks --json` prints, without the threads that Tokio does not know.
     fn stacks(&self) -> Vec<Value> {
         let mut args = vec!["stacks", &self.target.address, "--json"];
         let names = self.names.as_ref().map(|folder| folder.display().to_string());
@@ -74,7 +74,8 @@ impl Blocked {
         }
         let answer = Agent::with(args).run().expect_code(0);
         let parsed = |line: &str| serde_json::from_str(line).expect("one object a line");
-        answer.stdout.lines().map(parsed).collect()
+        let all = answer.stdout.lines().map(parsed);
+        all.filter(|task: &Value| task["is_other_thread"].is_null()).collect()
     }
 
     /// That `way` is told at its line, and how soon.
@@ -207,12 +208,11 @@ fn a_stripped_program_tells_it_with_the_names_that_only_the_agent_has() {
     // Without them: addresses, module, build-id, and what to do.
     let mut nameless = start(None);
     nameless.block("sleep", "sleep");
-    let answer = eventually(Duration::from_secs(5), || {
+    let (answer, task) = eventually(Duration::from_secs(5), || {
         let answer = Agent::with(["stacks", &nameless.target.address, "--json"]).run().expect_code(0);
-        if answer.stdout.is_empty() { Err("nothing is slow yet".to_owned()) } else { Ok(answer) }
+        let task = answer.json_lines().into_iter().find(|task| task["label"] == "sleep");
+        task.map(|task| (answer, task)).ok_or_else(|| "nothing is slow yet".to_owned())
     });
-    let task: Value =
-        serde_json::from_str(answer.stdout.lines().next().expect("there is one")).expect("JSON");
     let own = |frame: &&Value| frame["module"].as_str().is_some_and(|it| it.ends_with("/target-blocked"));
     let frame = task["frames"].as_array().and_then(|frames| frames.iter().find(own));
     let frame = frame.unwrap_or_else(|| panic!("no frame of the program: {task:#}"));

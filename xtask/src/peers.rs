@@ -31,6 +31,14 @@ const PEERS: [Peer; 9] = [
     Peer { program: "amtool", package: "prometheus-alertmanager" },
 ];
 
+/// All with which incidents are looked into.
+const INCIDENT_PEERS: [Peer; 3] = [
+    Peer { program: "tmux", package: "tmux" },
+    Peer { program: "gdb", package: "gdb" },
+    // Runs the scripts that dial9 ships to read its traces.
+    Peer { program: "node", package: "nodejs" },
+];
+
 /// Installs as root. Services that a package might start are kept from starting while it runs.
 const INSTALL: &str = r#"
 set -e
@@ -53,6 +61,11 @@ pub(crate) fn prepare() -> Vec<Peer> {
 /// Whether valgrind is there, installed if need be.
 pub(crate) fn prepare_valgrind() -> bool {
     installed(std::iter::once(VALGRIND)).is_empty()
+}
+
+/// What `cargo xtask bench incident` lacks, after what could be installed was.
+pub(crate) fn prepare_for_incidents() -> Vec<Peer> {
+    installed(INCIDENT_PEERS.into_iter())
 }
 
 fn installed(peers: impl Iterator<Item = Peer>) -> Vec<Peer> {

@@ -114,7 +114,9 @@ impl Miri {
             .arg("--")
             .args(UNSAFE.iter().filter_map(|file| module(file)))
             .args(ALSO)
-            .env("CARGO_ENCODED_RUSTFLAGS", "--cfg\u{1f}tokio_unstable");
+            .env("CARGO_ENCODED_RUSTFLAGS", "--cfg\u{1f}tokio_unstable")
+            // The registry's memory is never given back, so that a late store is harmless.
+            .env("MIRIFLAGS", "-Zmiri-ignore-leaks");
         if let Some(home) = &self.home {
             // Miri builds its own standard library; beside the toolchain that it is of.
             std::fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;

@@ -129,6 +129,16 @@ impl Desk {
         Ok(id)
     }
 
+    /// Whether people have not been told of it.
+    pub(crate) fn holds(&self, id: Fingerprint) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    /// Every silence that has not ended.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = &SilenceRequest> {
+        self.silences.values().map(|silence| &silence.request)
+    }
+
     /// Ends a silence before its time; whether there was one.
     pub(crate) fn unsilence(&mut self, id: &str) -> bool {
         self.silences.remove(id).is_some()

@@ -36,16 +36,20 @@ pub(crate) enum NoStacks {
 /// The frame that shows stacks: nothing else is asked for.
 pub(crate) fn request(tasks: &[u64]) -> v1::WatchRequest {
     v1::WatchRequest {
-        stacks: Some(v1::StackQuery { task_ids: tasks.to_vec() }),
+        stacks: Some(v1::StackQuery { task_ids: tasks.to_vec(), other_threads: tasks.is_empty() }),
         once: true,
         ..Default::default()
     }
 }
 
-/// Whether a target that says this of itself takes stacks, and what to tell where it does so only in part.
-pub(crate) fn allowed(description: &v1::Description) -> Result<Option<String>, NoStacks> {
+/// Whether a target that says this of itself takes stacks, and what to tell where it does so only in part. The capabilities
+/// are those that it has now.
+pub(crate) fn allowed(
+    description: &v1::Description,
+    capabilities: &[v1::Capability],
+) -> Result<Option<String>, NoStacks> {
     let name = || words::printable(&description.name);
-    let Some(stacks) = interned::coverage(&description.capabilities) else {
+    let Some(stacks) = interned::coverage(capabilities) else {
         return Err(NoStacks::OlderProbe(name(), words::printable(&description.probe_version)));
     };
     let (reason, hint) = (words::printable(&stacks.reason), words::printable(&stacks.hint));
@@ -68,6 +72,10 @@ pub(crate) struct Running {
     activity: Option<v1::ThreadActivity>,
     shares: Vec<StackShare>,
     since_ns: u64,
+    /// A thread that Tokio does not know.
+    is_other: bool,
+    /// Of such a one: why there is no stack.
+    no_stack: Option<&'static str>,
 }
 
 impl Running {
@@ -78,7 +86,7 @@ impl Running {
             shares: poll.stacks.clone(),
             since_ns: poll.since_ns,
             poll: Some(poll.clone()),
-            name: None,
+            ..Self::default()
         }
     }
 
@@ -92,6 +100,8 @@ impl Running {
                 activity: thread.activity,
                 shares: thread.stacks.clone(),
                 since_ns: model::seen_ns(thread),
+                is_other: thread.is_other,
+                no_stack: no_stack_words(thread.no_stack()),
             },
         }
     }
@@ -203,11 +213,16 @@ struct Task<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     spawned_at: Option<&'a str>,
     kind: &'static str,
-    since_ns: u64,
+    /// Absent: it was seen but once, and nothing says when it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_name: Option<&'a str>,
+    /// A thread of the application that Tokio does not know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_other_thread: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +234,9 @@ struct Task<'a> {
     /// Absent: they go on to the thread's first function, or to the task's poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     ends_because: Option<&'static str>,
+    /// Why there are no frames, where the thread itself is the cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_stack_because: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -285,8 +303,16 @@ impl<'a> Shown<'a> {
             shares.sort_by_key(|share| std::cmp::Reverse(share.covered_ns));
             let mut stacks = shares.iter().filter_map(|share| model.stacks.stack(share.stack_sid));
             let stack = stacks.clone().next().cloned();
-            // Threads without a bracket are here because one of them may run a job: what their stacks say decides.
-            if running.poll.is_none() && stacks.all(|stack| stack.thread == Thread::Other) {
+            let is_shown = match &running.poll {
+                Some(_) => true,
+                // A worker, or a thread of the pool, that is called as the application wants it.
+                None if running.is_other => {
+                    stack.as_ref().is_none_or(|stack| stack.thread != Thread::Runtime)
+                }
+                // These are here because one of them may run a job: what their stacks say decides.
+                None => !stacks.all(|stack| matches!(stack.thread, Thread::Runtime | Thread::Other)),
+            };
+            if !is_shown {
                 return None;
             }
             let spent = model.stacks.by_line(&running.shares);
@@ -299,7 +325,13 @@ impl<'a> Shown<'a> {
     fn title(&self, named: &Named<'_>) -> String {
         let Some(poll) = &named.running.poll else {
             let is_job = named.stack.as_ref().is_some_and(|stack| stack.thread == Thread::Job);
-            return (if is_job { "a job of the blocking pool" } else { "unknown thread" }).to_owned();
+            let name = named.running.name.as_deref().filter(|_| named.running.is_other);
+            return match (is_job, name.map(words::printable)) {
+                (true, _) => "a job of the blocking pool".to_owned(),
+                (false, Some(name)) => format!("thread `{name}` of the application"),
+                (false, None) if named.running.is_other => "a thread of the application".to_owned(),
+                (false, None) => "unknown thread".to_owned(),
+            };
         };
         let text = |sid| self.model.some_text(sid).map(words::printable);
         let kind = match poll.kind() {
@@ -359,7 +391,10 @@ impl<'a> Shown<'a> {
                         stack::end_words(stack.end).filter(|_| self.options.all_frames || !stack.is_cut());
                     out.extend(end.map(|why| format!("    ({why})\n")));
                 }
-                None => out.push_str("    (no stack was taken)\n"),
+                None => match running.no_stack {
+                    Some(why) => out.push_str(&format!("    (no stack was taken: {why})\n")),
+                    None => out.push_str("    (no stack was taken)\n"),
+                },
             }
             for spent in named.spent.iter().skip(1) {
                 out.push_str(&format!("    also {} in {}\n", words::duration(spent.covered_ns), spent.on));
@@ -386,9 +421,10 @@ impl<'a> Shown<'a> {
             label: text(poll.map(|poll| poll.label_sid)),
             spawned_at: text(poll.map(|poll| poll.spawned_at_sid)),
             kind: "running",
-            since_ns: running.since_ns,
+            since_ns: Some(running.since_ns).filter(|&ns| running.poll.is_some() || ns > 0),
             tid: running.tid,
             thread_name: running.name.as_deref(),
+            is_other_thread: running.is_other,
             thread_state: activity.and_then(|activity| super::status::thread_state(activity.state())),
             syscall: activity.and_then(|activity| {
                 let number = activity.syscall?;
@@ -404,6 +440,7 @@ impl<'a> Shown<'a> {
                 .as_ref()
                 .filter(|stack| self.options.all_frames || !stack.is_cut())
                 .and_then(|stack| stack::end_words(stack.end)),
+            no_stack_because: running.no_stack,
         }
     }
 
@@ -441,6 +478,14 @@ impl<'a> Shown<'a> {
             .or_else(|| text(poll.map(|poll| poll.name_sid)))
             .or_else(|| text(poll.map(|poll| poll.spawned_at_sid)).map(|site| format!("spawned at {site}")))
             .unwrap_or_else(|| self.title(named))
+    }
+}
+
+fn no_stack_words(why: v1::thread::NoStack) -> Option<&'static str> {
+    match why {
+        v1::thread::NoStack::Unspecified => None,
+        v1::thread::NoStack::BlocksSignal => Some("it blocks the signal"),
+        v1::thread::NoStack::NoAnswer => Some("it did not answer"),
     }
 }
 
@@ -503,6 +548,15 @@ mod tests {
         };
         let none = v1::LivePoll { task_id: 19, label_sid: 0, name_sid: 5, stacks: vec![], ..poll(S / 10) };
         let worker = |tid, poll| v1::Worker { tid: Some(tid), poll: Some(poll), ..Default::default() };
+        let other = |tid, name: &str, stacks, why: v1::thread::NoStack| v1::Thread {
+            tid,
+            name: Some(name.into()),
+            activity: poll(0).activity,
+            stacks,
+            is_other: true,
+            no_stack: why.into(),
+            ..Default::default()
+        };
         let thread = |tid, sid, covered_ns| v1::Thread {
             tid,
             name: Some("tokio-rt-worker".into()),
@@ -520,7 +574,17 @@ mod tests {
                 ],
                 ..Default::default()
             }],
-            threads: vec![thread(81, 3, 9 * S), thread(82, 4, 60 * S), thread(83, 5, S)],
+            threads: vec![
+                thread(81, 3, 9 * S),
+                thread(82, 4, 60 * S),
+                thread(83, 5, S),
+                // Of the application's: one that works, one of a pool with a name of its own that waits for a job, and two
+                // that cannot be asked.
+                other(91, "indexer\u{7}", vec![share(6, 1, 0)], v1::thread::NoStack::Unspecified),
+                other(92, "my-pool", vec![share(4, 1, 0)], v1::thread::NoStack::Unspecified),
+                other(93, "signals", vec![], v1::thread::NoStack::BlocksSignal),
+                other(94, "writer", vec![], v1::thread::NoStack::NoAnswer),
+            ],
             ..Default::default()
         });
         let pool = "/c/registry/src/x/tokio-1.54.1/src/runtime/blocking/pool.rs:1";
@@ -534,6 +598,10 @@ mod tests {
         let job = "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll";
         model.stacks.insert(3, in_pool(&["read", "api::thumb::make@/home/a/api/src/thumb.rs:11"], job));
         model.stacks.insert(4, in_pool(&["syscall"], "tokio::runtime::blocking::pool::Inner::run"));
+        let begin =
+            "std::sys::backtrace::__rust_begin_short_backtrace@/rustc/1/library/std/src/sys/backtrace.rs:1";
+        let indexes = ["read", "api::index::build@/home/a/api/src/index.rs:7", begin];
+        model.stacks.insert(6, indexes.into_iter().map(frame).collect());
         let unnamed = |address| Frame { function: None, address, ..frame("api::x") };
         model.stacks.insert(5, vec![unnamed(0x1f3a0), unnamed(0x20440)]);
         model
@@ -603,7 +671,7 @@ mod tests {
                 capabilities: stacks.into_iter().collect(),
                 ..Default::default()
             };
-            allowed(&description).map_err(|error| error.to_string())
+            allowed(&description, &description.capabilities).map_err(|error| error.to_string())
         };
         assert_eq!(
             of(Some(Coverage::None)),

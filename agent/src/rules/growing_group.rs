@@ -7,7 +7,8 @@ use taskscope_proto::words;
 use super::{Finding, Severity};
 use crate::model::Model;
 
-const WINDOW_NS: u64 = 10_000_000_000;
+/// With the second that it takes to ask again, a leak is told within ten.
+const WINDOW_NS: u64 = 8_000_000_000;
 const GROWTH: u64 = 100;
 /// Of the seconds of the window, in which it must have grown.
 const MOST: f64 = 0.6;
@@ -90,7 +91,7 @@ mod tests {
         let none = Vec::<String>::new();
         assert_eq!(said(1312, v1::Trend { growing_seconds: 2, ..LEAK }), none);
         assert_eq!(said(1312, v1::Trend { spawned: 9000, ended: 7728, ..LEAK }), none);
-        assert_eq!(said(1312, v1::Trend { window_ns: 9 * S, growing_seconds: 9, ..LEAK }), none);
+        assert_eq!(said(1312, v1::Trend { window_ns: 7 * S, growing_seconds: 7, ..LEAK }), none);
         assert_eq!(said(79, LEAK), none);
     }
 }

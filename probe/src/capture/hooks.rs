@@ -29,18 +29,21 @@ thread_local! {
     static WRAPPING: Cell<Option<Said>> = const { Cell::new(None) };
 }
 
-/// Runs `spawn` so that the spawn hook inside it takes the task for this one.
-pub(super) fn wrapping<T>(wrapped: Said, spawn: impl FnOnce() -> T) -> T {
-    /// A spawn that panics (outside of a runtime) must not leave its name to the next one.
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            WRAPPING.set(None);
-        }
+/// While it lives, the spawn hook takes the next task of this thread for this one. A spawn that panics (outside of a
+/// runtime) does not leave its name to the next one: it ends with the scope of its spawn.
+pub(super) struct Wrapping(());
+
+impl Wrapping {
+    pub(super) fn begin(wrapped: Said) -> Self {
+        WRAPPING.set(Some(wrapped));
+        Self(())
     }
-    WRAPPING.set(Some(wrapped));
-    let _reset = Reset;
-    spawn()
+}
+
+impl Drop for Wrapping {
+    fn drop(&mut self) {
+        WRAPPING.set(None);
+    }
 }
 
 /// Puts the four hooks on `builder`, with the application's own: its closure is another one where it has none, so that

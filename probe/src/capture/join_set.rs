@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::task::{Id, JoinError};
 
 use super::handle::{AbortHandle, Whereabouts};
-use super::wrapper::{self, Said};
+use super::wrapper::{self, Said, Spawning};
 
 /// This file, as the spawn site of what it spawns.
 #[cfg(tokio_unstable)]
@@ -84,10 +84,9 @@ impl<T: 'static> JoinSet<T> {
         F: Future<Output = T> + Send + 'static,
         T: Send,
     {
-        let set = &mut self.inner;
-        let spawn = |future| set.spawn(future);
-        let (handle, task) =
-            wrapper::spawn_into(Said::new(name), future, spawn, tokio::task::AbortHandle::id);
+        let (future, spawning) = Spawning::begin(Said::new(name), future);
+        let handle = self.inner.spawn(future);
+        let task = spawning.spawned(handle.id());
         self.hold(handle, task)
     }
 
@@ -100,10 +99,9 @@ impl<T: 'static> JoinSet<T> {
     where
         F: Future<Output = T> + 'static,
     {
-        let set = &mut self.inner;
-        let spawn = |future| set.spawn_local(future);
-        let (handle, task) =
-            wrapper::spawn_into(Said::new(name), future, spawn, tokio::task::AbortHandle::id);
+        let (future, spawning) = Spawning::begin(Said::new(name), future);
+        let handle = self.inner.spawn_local(future);
+        let task = spawning.spawned(handle.id());
         self.hold(handle, task)
     }
 
@@ -117,9 +115,8 @@ impl<T: 'static> JoinSet<T> {
         F: FnOnce() -> T + Send + 'static,
         T: Send,
     {
-        let set = &mut self.inner;
-        let submit = |job: wrapper::Job<F>| set.spawn_blocking(move || job.run());
-        let (handle, task) = wrapper::spawn_blocking(Said::new(name), job, submit);
+        let (job, task) = wrapper::job(Said::new(name), job);
+        let handle = self.inner.spawn_blocking(move || job.run());
         self.hold(handle, task)
     }
 

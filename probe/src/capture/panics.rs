@@ -28,6 +28,7 @@ thread_local! {
 
 /// Declares the calling thread the probe's.
 pub(crate) fn guard_this_thread() {
+    crate::own_threads::add_this_one();
     RUNNING.set(Code::Probe);
 }
 

@@ -7,7 +7,7 @@ use taskscope_proto::v1::TaskClass;
 
 use super::handle::{AbortHandle, JoinHandle};
 use super::reason;
-use super::wrapper::{self, Instrumented, Said};
+use super::wrapper::{self, Instrumented, Said, Spawning};
 use crate::engine;
 
 /// What a task is for. It says how a slow poll of it is to be judged, and in which order a service is to be stopped.
@@ -114,7 +114,8 @@ impl Task {
         F::Output: Send + 'static,
     {
         let said = self.said();
-        wrapper::spawn(said, self.watching(future), |future| tokio::spawn(future))
+        let (future, spawning) = Spawning::begin(said, self.watching(future));
+        spawning.handle(tokio::spawn(future))
     }
 
     /// As [`crate::spawn_try`].
@@ -126,7 +127,8 @@ impl Task {
         E: Display + Send + 'static,
     {
         let said = self.said();
-        wrapper::spawn(said, self.watching(wrapper::tried(future)), |future| tokio::spawn(future))
+        let (future, spawning) = Spawning::begin(said, self.watching(wrapper::tried(future)));
+        spawning.handle(tokio::spawn(future))
     }
 
     /// As `tokio::spawn` on the runtime of `handle`.
@@ -137,7 +139,8 @@ impl Task {
         F::Output: Send + 'static,
     {
         let said = self.said();
-        wrapper::spawn(said, self.watching(future), |future| handle.spawn(future))
+        let (future, spawning) = Spawning::begin(said, self.watching(future));
+        spawning.handle(handle.spawn(future))
     }
 
     /// As [`crate::spawn_local`].
@@ -148,7 +151,8 @@ impl Task {
         F::Output: 'static,
     {
         let said = self.said();
-        wrapper::spawn(said, self.watching(future), |future| tokio::task::spawn_local(future))
+        let (future, spawning) = Spawning::begin(said, self.watching(future));
+        spawning.handle(tokio::task::spawn_local(future))
     }
 
     /// As [`crate::spawn_blocking`].
@@ -158,9 +162,8 @@ impl Task {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (handle, whereabouts) =
-            wrapper::spawn_blocking(self.said(), job, |job| tokio::task::spawn_blocking(move || job.run()));
-        JoinHandle::new(handle, whereabouts)
+        let (job, whereabouts) = wrapper::job(self.said(), job);
+        JoinHandle::new(tokio::task::spawn_blocking(move || job.run()), whereabouts)
     }
 
     /// As [`crate::spawn_detached`].

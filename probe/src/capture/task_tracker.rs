@@ -3,7 +3,7 @@
 use tokio_util::task::task_tracker::{TaskTrackerWaitFuture, TrackedFuture};
 
 use super::handle::JoinHandle;
-use super::wrapper::{self, Said};
+use super::wrapper::{self, Said, Spawning};
 
 /// This file, as the spawn site of what it spawns.
 #[cfg(tokio_unstable)]
@@ -46,7 +46,8 @@ impl TaskTracker {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        wrapper::spawn(Said::new(name), self.track_future(future), |future| tokio::spawn(future))
+        let (future, spawning) = Spawning::begin(Said::new(name), self.track_future(future));
+        spawning.handle(tokio::spawn(future))
     }
 
     /// As `tokio_util::task::TaskTracker::spawn_local`, under `name`; see [`crate::spawn_local`].
@@ -59,8 +60,8 @@ impl TaskTracker {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let tracked = self.track_future(future);
-        wrapper::spawn(Said::new(name), tracked, |future| tokio::task::spawn_local(future))
+        let (future, spawning) = Spawning::begin(Said::new(name), self.track_future(future));
+        spawning.handle(tokio::task::spawn_local(future))
     }
 
     /// As `tokio_util::task::TaskTracker::spawn_blocking`, under `name`; see [`crate::spawn_blocking`].
@@ -74,9 +75,8 @@ impl TaskTracker {
         T: Send + 'static,
     {
         // It counts until the job has been dropped, as tokio-util's does.
-        let submit = |job: wrapper::Job<F>| self.inner.spawn_blocking(move || job.run());
-        let (handle, whereabouts) = wrapper::spawn_blocking(Said::new(name), job, submit);
-        JoinHandle::new(handle, whereabouts)
+        let (job, whereabouts) = wrapper::job(Said::new(name), job);
+        JoinHandle::new(self.inner.spawn_blocking(move || job.run()), whereabouts)
     }
 
     /// As `tokio_util::task::TaskTracker::track_future`. Spawns nothing, and does not follow the future: for that see

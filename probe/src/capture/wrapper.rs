@@ -123,40 +123,63 @@ struct Followed {
     recording: Option<Arc<Recording>>,
 }
 
-/// Spawns what `spawn` is given, and follows it as `said`.
-pub(super) fn spawn<F: Future>(
-    said: Said,
-    future: F,
-    spawn: impl FnOnce(Instrumented<F>) -> tokio::task::JoinHandle<F::Output>,
-) -> JoinHandle<F::Output> {
-    let (handle, whereabouts) = spawn_into(said, future, spawn, tokio::task::JoinHandle::id);
-    JoinHandle::new(handle, whereabouts)
+/// A task on its way to the runtime. Two steps around Tokio's own spawn, and no closure around it: that is then called by
+/// a function that is `#[track_caller]`, so that whoever asks Tokio for the spawn site (callbacks of the application,
+/// tokio-console) is told the line of our caller.
+#[must_use = "without `spawned` nobody learns where the task is"]
+pub(super) struct Spawning {
+    whereabouts: Whereabouts,
+    /// The hook that runs inside the spawn takes the task for this one.
+    #[cfg(tokio_unstable)]
+    wrapping: Option<super::hooks::Wrapping>,
 }
 
-/// As [`spawn`], for what gives handles of another type; `id` reads the task's out of one.
-#[cfg_attr(
-    not(tokio_unstable),
-    allow(unused_variables, reason = "without hooks nobody else knows the task by its id")
-)]
-pub(super) fn spawn_into<F: Future, H>(
-    said: Said,
-    future: F,
-    spawn: impl FnOnce(Instrumented<F>) -> H,
-    id: impl FnOnce(&H) -> tokio::task::Id,
-) -> (H, Whereabouts) {
-    let Some(registry) = engine::registry() else {
-        return (spawn(Instrumented { future, seen: Seen::Not }), Whereabouts::Nowhere);
-    };
-    #[cfg(tokio_unstable)]
-    if engine::has_hooks() {
-        let seen = Seen::Undecided(Undecided::new(said, true));
-        let handle = super::hooks::wrapping(said, || spawn(Instrumented { future, seen }));
-        let whereabouts = Whereabouts::indexed(id(&handle));
-        return (handle, whereabouts);
+impl Spawning {
+    /// `future`, to be spawned next on this thread, and followed as `said`.
+    #[inline]
+    pub(super) fn begin<F: Future>(said: Said, future: F) -> (Instrumented<F>, Self) {
+        let at = |whereabouts| Self {
+            whereabouts,
+            #[cfg(tokio_unstable)]
+            wrapping: None,
+        };
+        let (seen, spawning) = match engine::registry() {
+            None => (Seen::Not, at(Whereabouts::Nowhere)),
+            #[cfg(tokio_unstable)]
+            Some(_) if engine::has_hooks() => {
+                let wrapping = Some(super::hooks::Wrapping::begin(said));
+                let seen = Seen::Undecided(Undecided::new(said, true));
+                (seen, Self { whereabouts: Whereabouts::Nowhere, wrapping })
+            }
+            Some(registry) => {
+                let seen = alone(registry, said, TaskKind::Wrapped, None);
+                let whereabouts = seen.whereabouts();
+                (seen, at(whereabouts))
+            }
+        };
+        (Instrumented { future, seen }, spawning)
     }
-    let seen = alone(registry, said, TaskKind::Wrapped, None);
-    let whereabouts = seen.whereabouts();
-    (spawn(Instrumented { future, seen }), whereabouts)
+
+    /// Where the task is; Tokio knows it as `id`.
+    #[cfg_attr(
+        not(tokio_unstable),
+        allow(unused_variables, reason = "without hooks nobody else knows the task by its id")
+    )]
+    #[inline]
+    pub(super) fn spawned(self, id: tokio::task::Id) -> Whereabouts {
+        #[cfg(tokio_unstable)]
+        if self.wrapping.is_some() {
+            return Whereabouts::indexed(id);
+        }
+        self.whereabouts
+    }
+
+    /// The handle of it.
+    #[inline]
+    pub(super) fn handle<T>(self, handle: tokio::task::JoinHandle<T>) -> JoinHandle<T> {
+        let whereabouts = self.spawned(handle.id());
+        JoinHandle::new(handle, whereabouts)
+    }
 }
 
 /// Follows a future wherever it is spawned, or polled.
@@ -174,15 +197,15 @@ pub(crate) fn instrument_alone<F: Future>(said: Said, kind: TaskKind, future: F)
     Instrumented { future, seen }
 }
 
-/// Submits what `submit` is given to the blocking pool; the job has a row from then to its end.
-pub(super) fn spawn_blocking<F, H>(said: Said, job: F, submit: impl FnOnce(Job<F>) -> H) -> (H, Whereabouts) {
+/// `job`, to be submitted to the blocking pool; it has a row from now to its end.
+pub(super) fn job<F>(said: Said, job: F) -> (Job<F>, Whereabouts) {
     let Some(registry) = engine::registry() else {
-        return (submit(Job { job, followed: None }), Whereabouts::Nowhere);
+        return (Job { job, followed: None }, Whereabouts::Nowhere);
     };
     let seen = alone(registry, said, TaskKind::Blocking, None);
     let whereabouts = seen.whereabouts();
     let followed = Some((registry, CountedJob::submit(registry), seen));
-    (submit(Job { job, followed }), whereabouts)
+    (Job { job, followed }, whereabouts)
 }
 
 /// A closure for the blocking pool.

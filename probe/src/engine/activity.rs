@@ -2,6 +2,8 @@
 //! process as a whole has used.
 
 use std::fs::File;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[cfg(target_os = "linux")]
 use nix::time::ClockId;
@@ -25,16 +27,44 @@ pub(crate) struct CpuTime {
     pub(crate) waiting_ns: u64,
 }
 
+/// The system has refused to show a thread, as opposed to not having it.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the system has refused to show what threads do, when they were last looked at.
+pub(crate) fn is_refused() -> bool {
+    REFUSED.load(Relaxed)
+}
+
 /// Looks at thread `tid` of this process; `None` where it has ended or /proc cannot be read.
 pub(crate) fn look(tid: u32) -> Option<Look> {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).ok();
-    let state = parse_state(&read("stat")?)?;
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{tid}/{file}"));
+    let stat = read("stat");
+    let refused = [ErrorKind::PermissionDenied, ErrorKind::Unsupported];
+    REFUSED.store(stat.as_ref().is_err_and(|error| refused.contains(&error.kind())), Relaxed);
+    let state = parse_state(&stat.ok()?)?;
     Some(Look {
         state,
-        syscall: read("syscall").and_then(|text| parse_syscall(&text)),
-        cpu: read("schedstat").and_then(|text| parse_schedstat(&text)),
+        syscall: read("syscall").ok().and_then(|text| parse_syscall(&text)),
+        cpu: cpu_time(tid),
         throttled_ns: None,
     })
+}
+
+/// Numbers of all threads of this process; none where /proc cannot be read.
+pub(crate) fn threads() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// What the system calls thread `tid`, 15 bytes at most.
+pub(crate) fn name(tid: u32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/self/task/{tid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
+/// CPU time of thread `tid`.
+pub(crate) fn cpu_time(tid: u32) -> Option<CpuTime> {
+    parse_schedstat(&std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?)
 }
 
 /// CPU time of the thread that made it. Its file stays open: it is read every tick, which then costs one system call.

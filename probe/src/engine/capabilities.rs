@@ -86,7 +86,11 @@ impl Engine {
             let reason = "only jobs of the wrapper's `spawn_blocking` are counted";
             capability(Kind::BlockingPool, Coverage::Partial, reason, ADD_CFG)
         };
-        let threads = if cfg!(target_os = "linux") {
+        let threads = if super::activity::is_refused() {
+            let reason = "the system does not let the process read its own threads in /proc";
+            let hint = "allow `openat` in the service's seccomp profile";
+            capability(Kind::ThreadActivity, Coverage::None, reason, hint)
+        } else if cfg!(target_os = "linux") {
             full(Kind::ThreadActivity)
         } else {
             capability(Kind::ThreadActivity, Coverage::None, "read from /proc, which only Linux has", "")

@@ -181,7 +181,7 @@ impl Watcher {
             resync,
             rows_age_ns: answer.map_or(0, |answer| now_ns.saturating_sub(answer.began_ns)),
             totals: Some(totals::totals(sampler, answer.and_then(|answer| answer.scheduled))),
-            threads: totals::threads(sampler, &runtimes),
+            threads: totals::threads(sampler, &runtimes, self.wants_other_threads()),
             runtimes,
             pools: sampler.all_pools(now_ns),
             tasks,

@@ -24,6 +24,7 @@ use crate::registry::slots::SlotView;
 
 mod excused;
 mod folding;
+mod others;
 mod pools;
 mod process;
 mod stacks;

@@ -215,6 +215,8 @@ pub(crate) enum Refused {
     NoProc,
     /// The kernel does not let this process read its own memory by `process_vm_readv`.
     Unreadable,
+    /// It does not let this process send itself a signal, with this `errno`.
+    NoSignal(i32),
 }
 
 /// The handler, installed. There is one in a process.
@@ -283,6 +285,9 @@ impl Handler {
         if copy(pid, here.as_ptr() as u64, 8) != 8 {
             return Err(Refused::Unreadable);
         }
+        // Number 0 is no signal: the kernel only says whether it would send one.
+        let own = crate::registry::lines::current_tid().ok_or(Refused::NoProc)?;
+        send(pid, own, 0, 0).map_err(Refused::NoSignal)?;
         // The handler's first look at a page must not be what makes it.
         SAMPLE.stack.iter().step_by(512).for_each(|word| word.store(0, Relaxed));
         // SAFETY: all zeroes are a valid `sigaction`: no flags, an empty mask, the default action.
@@ -317,34 +322,11 @@ impl Handler {
         SAMPLE.readable[1].store(high, Relaxed);
         SAMPLE.state.store(self.state(REQUESTED), Release);
         let pid = SAMPLE.pid.load(Relaxed);
-        let info = Info {
-            signo: self.signal,
-            errno: 0,
-            code: libc::SI_QUEUE,
-            _align: 0,
-            pid,
-            // Only the handler reads it, and it does not ask.
-            uid: 0,
-            value: self.number,
-            rest: [0; 12],
-        };
-        // SAFETY: the kernel reads a `siginfo` of its size that lives until the call returns, and sends a signal whose action
-        // was just seen to be ours to a thread of this process, or fails.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_rt_tgsigqueueinfo,
-                libc::c_long::from(pid),
-                libc::c_long::from(tid),
-                libc::c_long::from(self.signal),
-                &raw const info,
-            )
-        };
-        if sent == 0 {
-            return Ok(());
-        }
-        let errno = last_errno();
-        self.cancel();
-        Err(if errno == libc::ESRCH { Unsent::Ended } else { Unsent::Refused(errno) })
+        // Its action was just seen to be ours.
+        send(pid, tid, self.signal, self.number).map_err(|errno| {
+            self.cancel();
+            if errno == libc::ESRCH { Unsent::Ended } else { Unsent::Refused(errno) }
+        })
     }
 
     fn state(&self, phase: u64) -> u64 {
@@ -375,6 +357,33 @@ impl Handler {
         into.is_cut = count > 0 && into.from + count < SAMPLE.end.load(Relaxed);
         into.took = SAMPLE.took.load(Relaxed);
     }
+}
+
+/// Sends a signal with a value to a thread of this process; the `errno` where it is refused.
+fn send(pid: c_int, tid: u32, signal: c_int, value: u64) -> Result<(), c_int> {
+    let info = Info {
+        signo: signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        _align: 0,
+        pid,
+        // Only the handler reads it, and it does not ask.
+        uid: 0,
+        value,
+        rest: [0; 12],
+    };
+    // SAFETY: the kernel reads a `siginfo` of its size that lives until the call returns, and sends the signal to a thread of
+    // this process, or fails. What the signal does is its action's matter: callers give one that is ours, or no signal.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::c_long::from(pid),
+            libc::c_long::from(tid),
+            libc::c_long::from(signal),
+            &raw const info,
+        )
+    };
+    if sent == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn last_errno() -> i32 {

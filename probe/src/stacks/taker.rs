@@ -38,6 +38,8 @@ pub(crate) enum Off {
     Refused(i32),
     /// The kernel does not let this process read its own memory.
     Unreadable,
+    /// Nor its own threads in `/proc`, with this `errno`.
+    NoProc(i32),
 }
 
 #[derive(Debug)]
@@ -134,7 +136,12 @@ impl Taker {
     /// A thread that blocks the signal would be sent it much later; one that has not taken an earlier one yet, twice.
     fn can_be_signalled(&self, tid: u32) -> Result<(), Missing> {
         let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
-        let status = status.map_err(|_| Missing::Ended)?;
+        let status = status.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH) => Missing::Ended,
+            // No file can be opened just now: another time.
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR) | None => Missing::Late,
+            Some(errno) => Missing::Off(Off::NoProc(errno)),
+        })?;
         let bit = 1u64 << (self.handler.signal - 1);
         let has = |set: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(set));

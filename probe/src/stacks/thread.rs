@@ -1,6 +1,6 @@
 //! `taskscope-stacks`: takes the stacks that the sampler wants, one after the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -13,6 +13,9 @@ use crate::engine::Engine;
 use crate::say::say;
 
 const CHOOSE_SIGNAL: &str = "choose a signal that is free, by TASKSCOPE_STACK_SIGNAL=NUMBER";
+
+const SHOW_PROC: &str =
+    "mount a /proc of the process's own pid namespace, and allow `openat` in the service's seccomp profile";
 
 /// Times in a row.
 const FOR_GOOD: u32 = 3;
@@ -53,7 +56,8 @@ fn run(stacks: &Stacks, engine: &Engine, orders: &Receiver<Order>, answers: &Sen
     };
     *stacks.state() = State::On { signal: taker.signal() };
     let mut blocked = Blocked::default();
-    while let Ok(order) = orders.recv() {
+    let mut waiting = VecDeque::new();
+    while let Some(order) = next(orders, &mut waiting) {
         let stack = if stacks.is_on() {
             take(stacks, engine, &mut taker, &mut blocked, order)
         } else {
@@ -66,6 +70,17 @@ fn run(stacks: &Stacks, engine: &Engine, orders: &Receiver<Order>, answers: &Sen
             stacks.news.notify_one();
         }
     }
+}
+
+/// The next order, waited for; `None` where no more come. What a watcher asked for comes after everything else: each of its
+/// threads may take its time to answer.
+fn next(orders: &Receiver<Order>, waiting: &mut VecDeque<Order>) -> Option<Order> {
+    if waiting.is_empty() {
+        waiting.push_back(orders.recv().ok()?);
+    }
+    waiting.extend(orders.try_iter());
+    let first = waiting.iter().position(|order| order.round.is_none()).unwrap_or(0);
+    waiting.remove(first)
 }
 
 /// How often in a row each thread was seen to block the signal. The C library does so for a moment where a thread ends or
@@ -116,10 +131,12 @@ fn take(
     }
     let taken = taker.take(order.target.tid, now_ns);
     let blocks = blocked.saw(order.target.tid, taken == Err(Missing::Blocks));
-    stacks.blocked.fetch_or(blocks, Relaxed);
+    // That of a thread which Tokio does not know is told of this thread alone: it never runs a poll.
+    stacks.blocked.fetch_or(blocks && !order.is_other, Relaxed);
     let unwound = taken.map_err(|missing| match missing {
         Missing::Ended => NoStack::Over,
-        Missing::Late | Missing::Blocks => NoStack::Lost,
+        Missing::Late => NoStack::Lost,
+        Missing::Blocks => NoStack::Blocks,
         Missing::Off(off) => {
             let (reason, hint) = why_no_more(off);
             say(format_args!("no stacks are taken any more: {reason}; hint: {hint}"));
@@ -154,10 +171,10 @@ fn why_not(refused: Refused) -> (String, &'static str) {
             let error = std::io::Error::from_raw_os_error(errno);
             (format!("the system refuses a handler: {error}"), CHOOSE_SIGNAL)
         }
-        Refused::NoProc => (
-            "/proc does not show this process's own threads and mappings".to_owned(),
-            "mount a /proc of the process's own pid namespace",
-        ),
+        Refused::NoProc => {
+            ("/proc does not show this process's own threads and mappings".to_owned(), SHOW_PROC)
+        }
+        Refused::NoSignal(errno) => why_no_more(Off::Refused(errno)),
         Refused::Unreadable => why_no_more(Off::Unreadable),
     }
 }
@@ -174,6 +191,13 @@ fn why_no_more(off: Off) -> (String, &'static str) {
         Off::Unreadable => (
             "the system does not let the process read its own memory".to_owned(),
             "allow `process_vm_readv` in the service's seccomp profile",
+        ),
+        Off::NoProc(errno) => (
+            format!(
+                "the system does not let the process read its own threads in /proc: {}",
+                std::io::Error::from_raw_os_error(errno)
+            ),
+            SHOW_PROC,
         ),
     }
 }

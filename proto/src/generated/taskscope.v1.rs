@@ -636,6 +636,58 @@ pub struct Thread {
     /// Where there is no poll: where it is, and for how long it has been seen there.
     #[prost(message, repeated, tag = "5")]
     pub stacks: ::prost::alloc::vec::Vec<StackShare>,
+    /// A thread of the application that Tokio does not know, such as one of `std::thread::spawn`, of a thread pool or of a C
+    /// library: no poll, and not called as Tokio calls its own. Only in the frame of a watcher that asked for them.
+    #[prost(bool, tag = "6")]
+    pub is_other: bool,
+    /// Of another thread: why `stacks` is empty.
+    #[prost(enumeration = "thread::NoStack", tag = "7")]
+    pub no_stack: i32,
+}
+/// Nested message and enum types in `Thread`.
+pub mod thread {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum NoStack {
+        /// There is one, or it was not asked for.
+        Unspecified = 0,
+        /// It blocks the signal: none was sent.
+        BlocksSignal = 1,
+        /// It did not answer in time, or was in a state in which nothing can interrupt it.
+        NoAnswer = 2,
+    }
+    impl NoStack {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "NO_STACK_UNSPECIFIED",
+                Self::BlocksSignal => "BLOCKS_SIGNAL",
+                Self::NoAnswer => "NO_ANSWER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NO_STACK_UNSPECIFIED" => Some(Self::Unspecified),
+                "BLOCKS_SIGNAL" => Some(Self::BlocksSignal),
+                "NO_ANSWER" => Some(Self::NoAnswer),
+                _ => None,
+            }
+        }
+    }
 }
 /// A poll that is running now, or (in events) was.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -956,6 +1008,28 @@ pub struct Description {
     /// A finished poll at least this long, or a running one past it, is an event.
     #[prost(uint64, tag = "10")]
     pub slow_poll_threshold_ns: u64,
+    /// How the service was built and deployed, as of this answer; absent: the probe is older than this field.
+    #[prost(message, optional, tag = "11")]
+    pub deployment: ::core::option::Option<Deployment>,
+}
+/// What `taskscope check` looks at and frames do not say.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Deployment {
+    /// Compiled with debug assertions, as every build without `--release` is.
+    #[prost(bool, tag = "1")]
+    pub debug_build: bool,
+    /// `--cfg tokio_unstable` reached the probe, and so Tokio.
+    #[prost(bool, tag = "2")]
+    pub tokio_unstable: bool,
+    /// Cores that the CPU quota of the cgroup allows; absent: there is none.
+    #[prost(double, optional, tag = "3")]
+    pub quota_cores: ::core::option::Option<f64>,
+    /// Cores that the process may run on; absent: not known.
+    #[prost(uint32, optional, tag = "4")]
+    pub cores: ::core::option::Option<u32>,
+    /// What SIGTERM does to the process now; SIGTERM_UNSPECIFIED: it cannot be read.
+    #[prost(enumeration = "Sigterm", tag = "5")]
+    pub sigterm: i32,
 }
 /// One thing that a target can or cannot tell. A kind that is missing from the list is not known to this probe version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1147,6 +1221,11 @@ pub struct StackQuery {
     /// Only of these tasks, at most 256; empty: of all.
     #[prost(uint64, repeated, tag = "1")]
     pub task_ids: ::prost::alloc::vec::Vec<u64>,
+    /// Also of the application's other threads (`Thread.is_other`): 64 at most, those first that used the most CPU since they
+    /// were last looked at. Each is signalled, so a system call of theirs that never restarts returns EINTR. Not together with
+    /// `task_ids`.
+    #[prost(bool, tag = "2")]
+    pub other_threads: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TaskQuery {
@@ -1536,6 +1615,40 @@ pub struct GroupHistory {
     pub polls: ::prost::alloc::vec::Vec<u64>,
     #[prost(uint64, repeated, tag = "7")]
     pub busy_ns: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Sigterm {
+    Unspecified = 0,
+    /// The application has a handler, or takes it from a file descriptor.
+    Handled = 1,
+    /// It ends the process at once; a process with the id 1 is not even ended.
+    Default = 2,
+    Ignored = 3,
+}
+impl Sigterm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SIGTERM_UNSPECIFIED",
+            Self::Handled => "SIGTERM_HANDLED",
+            Self::Default => "SIGTERM_DEFAULT",
+            Self::Ignored => "SIGTERM_IGNORED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SIGTERM_UNSPECIFIED" => Some(Self::Unspecified),
+            "SIGTERM_HANDLED" => Some(Self::Handled),
+            "SIGTERM_DEFAULT" => Some(Self::Default),
+            "SIGTERM_IGNORED" => Some(Self::Ignored),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

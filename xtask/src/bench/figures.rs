@@ -24,10 +24,12 @@ pub(crate) enum Figure {
     IdleTaskBytes,
     IdleTimerTaskBytes,
     StartBytes,
+    StackSampleNs,
+    StackSampleP99Ns,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::YieldInstructions,
         Self::PingpongInstructions,
         Self::SpawnInstructions,
@@ -43,6 +45,8 @@ impl Figure {
         Self::IdleTaskBytes,
         Self::IdleTimerTaskBytes,
         Self::StartBytes,
+        Self::StackSampleNs,
+        Self::StackSampleP99Ns,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -62,6 +66,8 @@ impl Figure {
             Self::IdleTaskBytes => "idle_task_bytes",
             Self::IdleTimerTaskBytes => "idle_timer_task_bytes",
             Self::StartBytes => "start_bytes",
+            Self::StackSampleNs => "stack_sample_ns",
+            Self::StackSampleP99Ns => "stack_sample_p99_ns",
         }
     }
 
@@ -82,6 +88,8 @@ impl Figure {
             Self::IdleTaskBytes => "an idle task, resident bytes",
             Self::IdleTimerTaskBytes => "an idle task with a timer, resident bytes",
             Self::StartBytes => "a process without tasks, resident bytes",
+            Self::StackSampleNs => "a stack sample, CPU ns of the thread it is taken of",
+            Self::StackSampleP99Ns => "a stack sample, 99th percentile of the CPU ns of its thread",
         }
     }
 
@@ -133,6 +141,14 @@ impl Figure {
             Self::StartBytes => {
                 "Of the same processes as the idle tasks, before them: what each process pays once."
             }
+            Self::StackSampleNs => {
+                "One poll on one worker reads the clock of its thread's CPU time for 15 s and does nothing else; it is slow, \
+                 and looked at some four times a second. The gap between the two readings around a sample is the kernel's \
+                 delivery of the signal, the handler, and the way back; the median of a run's. Which gaps they are is told by \
+                 the thread that sends the signal: it was given a CPU then, and not for long before. Time in which another \
+                 thread had the worker's CPU is not in it."
+            }
+            Self::StackSampleP99Ns => "Of the same gaps. There are some fifty in a run: nearly the longest.",
         }
     }
 }

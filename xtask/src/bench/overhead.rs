@@ -38,6 +38,7 @@ enum Work {
     Echo,
     Idle,
     IdleTimer,
+    StackSample,
     YieldInstructions,
     PingpongInstructions,
     SpawnInstructions,
@@ -56,6 +57,7 @@ impl Work {
             Self::Echo => &[Figure::EchoNs, Figure::EchoP999Ns],
             Self::Idle => &[Figure::IdleTaskBytes, Figure::StartBytes],
             Self::IdleTimer => &[Figure::IdleTimerTaskBytes],
+            Self::StackSample => &[Figure::StackSampleNs, Figure::StackSampleP99Ns],
             Self::YieldInstructions => &[Figure::YieldInstructions],
             Self::PingpongInstructions => &[Figure::PingpongInstructions],
             Self::SpawnInstructions => &[Figure::SpawnInstructions],
@@ -71,6 +73,11 @@ impl Work {
                 | Self::SpawnInstructions
                 | Self::EchoInstructions
         )
+    }
+
+    /// Whether there is anything to measure in this mode: others take no stacks.
+    fn is_of(self, mode: Mode) -> bool {
+        self != Self::StackSample || mode == Mode::TaskscopeStacks
     }
 
     /// Does it once; what it printed has the names of [`Self::figures`].
@@ -96,6 +103,7 @@ impl Work {
             Self::Echo => timed(&["echo", client.to_str().context("the target folder's name is no UTF-8")?]),
             Self::Idle => timed(&["idle", idle_tasks]),
             Self::IdleTimer => timed(&["idle-timer", idle_tasks]),
+            Self::StackSample => timed(&["stuck"]),
             Self::YieldInstructions => counted("yield", if slow { 16_000 } else { 64_000 }, &[]),
             Self::PingpongInstructions => counted("pingpong", if slow { 16_000 } else { 64_000 }, &[]),
             Self::SpawnInstructions => counted("spawn", if slow { 2000 } else { 16_000 }, &[]),
@@ -172,7 +180,7 @@ fn measured(
             // Each round begins with another mode, so that none always follows the same.
             let mut turn = modes.to_vec();
             turn.rotate_left(round as usize % modes.len());
-            for mode in turn {
+            for mode in turn.into_iter().filter(|&mode| work.is_of(mode)) {
                 let printed = work.measured(programs, mode).and_then(|printed| {
                     let all = work.figures().iter().all(|figure| printed.contains_key(figure.name()));
                     ensure!(all, "it printed {printed:?}");

@@ -16,7 +16,9 @@ fn about(mode: Mode) -> &'static str {
             "all four task hooks set; those around a poll read the time-stamp counter and store it, no more"
         }
         Mode::TaskscopeHooks => "the probe on the runtime's hooks, tasks by `tokio::spawn`",
-        Mode::TaskscopeStacks => "the same, and stacks of slow polls allowed; no poll is slow",
+        Mode::TaskscopeStacks => {
+            "the same, and stacks of slow polls allowed; no poll is slow but in the last two tables"
+        }
         Mode::TaskscopeWrapper => {
             "the probe on a runtime without its hooks, tasks by `taskscope_probe::spawn`"
         }
@@ -38,7 +40,7 @@ pub(crate) fn tables(figures: &Figures) -> String {
     if !targets.is_empty() {
         let _ = write!(
             out,
-            "## Targets\n\nOf what is added to bare. Instructions gate; times swing with the machine and are \
+            "## Targets\n\nOf what is added to bare (with a sign), or of what there is (without). Instructions gate; times swing with the machine and are \
              published.\n\n{}\n",
             targets.markdown()
         );
@@ -91,7 +93,9 @@ impl Page<'_> {
         let Machine { commit, processor, cores, kernel, date } = self.machine;
         let Self { rustc, tokio, rounds, load: (before, after), .. } = self;
         let mut page = format!(
-            "# Benchmarks\n\nWritten by `cargo xtask bench overhead --rounds {rounds}`; edit nothing here by hand.\n\n\
+            "# Benchmarks\n\nWritten by `cargo xtask bench overhead --rounds {rounds}`; edit nothing here by hand. What watching \
+             costs at a million tasks is in [benchmarks-scale.md](benchmarks-scale.md), how soon each tool finds the guilty \
+             line of a fault in [benchmarks-incident.md](benchmarks-incident.md).\n\n\
              - Commit: {commit}\n- Machine: {processor}, {cores} cores, {kernel}\n- {rustc}, tokio {tokio}, release \
              builds with `--cfg tokio_unstable`\n- Date: {date} UTC\n- Load average (1, 5, 15 minutes): {before} before, \
              {after} after\n- Rounds: {rounds}, all modes in turns in each; instructions in two at most, because they \
@@ -143,7 +147,9 @@ mod tests {
         }
         .text();
         for line in [
-            "Written by `cargo xtask bench overhead --rounds 7`; edit nothing here by hand.",
+            "Written by `cargo xtask bench overhead --rounds 7`; edit nothing here by hand. What watching costs at a million \
+             tasks is in [benchmarks-scale.md](benchmarks-scale.md), how soon each tool finds the guilty line of a fault in \
+             [benchmarks-incident.md](benchmarks-incident.md).",
             "- Machine: a CPU, 2 cores, Linux 6",
             "- rustc 1.95.0, tokio 1.54.1, release builds with `--cfg tokio_unstable`",
             "Not measured: instructions: there is no valgrind.",

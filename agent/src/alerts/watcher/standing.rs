@@ -1,6 +1,6 @@
 //! What stands of a target's alerts now, and how they end with it.
 
-use super::{Labels, Notice, Phase, Transition, Watcher};
+use super::{Alert, Labels, Notice, Phase, Transition, Watcher};
 
 /// An alert that is pending or fires.
 pub(crate) struct Standing<'a> {
@@ -17,6 +17,12 @@ impl Watcher {
             Phase::Pending { .. } => Some(Standing { labels, fires: false }),
             Phase::Firing | Phase::Recovering { .. } => Some(Standing { labels, fires: true }),
         })
+    }
+
+    /// What people were told that it fires, and not yet that it is over.
+    pub(crate) fn fired(&self) -> impl Iterator<Item = Alert> {
+        let told = self.lives.iter().filter(|(_, entry)| entry.told == Some(Transition::Firing));
+        told.map(|(labels, entry)| entry.notice(labels, Transition::Firing, 0).alert)
     }
 
     /// Nobody watches the target any more: what was told to fire is over.

@@ -23,8 +23,7 @@ pub(crate) struct Ask {
     pub(super) standing: Vec<Standing>,
     pub(super) history_seconds: u32,
     pub(crate) once: bool,
-    /// Of which tasks stacks are to be taken first; none: of all.
-    pub(super) stacks: Option<Vec<u64>>,
+    pub(super) stacks: Option<v1::StackQuery>,
 }
 
 /// The rows wanted.
@@ -64,8 +63,9 @@ impl TryFrom<v1::WatchRequest> for Ask {
         };
         too_many("kept ids", request.keep_task_ids.len(), MAX_KEPT)?;
         too_many("standing queries", request.standing.len(), MAX_STANDING)?;
-        let stacks = request.stacks.map(|query| query.task_ids);
-        too_many("tasks to take the stacks of", stacks.as_ref().map_or(0, Vec::len), MAX_KEPT)?;
+        let stacks = request.stacks;
+        let of_tasks = stacks.as_ref().map_or(0, |query| query.task_ids.len());
+        too_many("tasks to take the stacks of", of_tasks, MAX_KEPT)?;
         if stacks.is_some() && !request.once {
             return Err(BadRequest::StacksAgain);
         }

@@ -111,15 +111,20 @@ pub(super) enum Round {
 }
 
 impl Watcher {
+    /// Whether its frame tells of the threads that Tokio does not know.
+    pub(super) fn wants_other_threads(&self) -> bool {
+        self.ask.stacks.as_ref().is_some_and(|query| query.other_threads)
+    }
+
     /// Until when its frame has to wait before it is looked at again whether the stacks are there that it asked for.
     pub(crate) fn wait_for_stacks(&mut self, sampler: &mut Sampler, now_ns: u64) -> Option<u64> {
-        let task_ids = self.ask.stacks.as_ref()?;
+        let query = self.ask.stacks.as_ref()?;
         let (since_ns, round) = match self.round {
             Round::Over => return None,
             Round::NotBegun => (now_ns, None),
             Round::Begun { since_ns, round } => (since_ns, round),
         };
-        let round = round.or_else(|| sampler.begin_round(now_ns, task_ids));
+        let round = round.or_else(|| sampler.begin_round(now_ns, query));
         let is_late = now_ns >= since_ns.saturating_add(PATIENCE_NS);
         if is_late || round.is_some_and(|round| sampler.is_round_over(round)) {
             if let Some(round) = round {

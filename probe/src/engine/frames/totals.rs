@@ -30,8 +30,9 @@ pub(super) fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
     }
 }
 
-/// Threads that run something and are no worker of `runtimes`, and those that only their stack tells about.
-pub(super) fn threads(sampler: &Sampler, runtimes: &[v1::Runtime]) -> Vec<v1::Thread> {
+/// Threads that run something and are no worker of `runtimes`, and those that only their stack tells about: of threads that
+/// Tokio does not know, where `with_others`.
+pub(super) fn threads(sampler: &Sampler, runtimes: &[v1::Runtime], with_others: bool) -> Vec<v1::Thread> {
     let workers: HashSet<u32> =
         runtimes.iter().flat_map(|runtime| &runtime.workers).filter_map(|worker| worker.tid).collect();
     let is_other = |live: &&Live| !workers.contains(&live.tid);
@@ -40,7 +41,7 @@ pub(super) fn threads(sampler: &Sampler, runtimes: &[v1::Runtime]) -> Vec<v1::Th
         .iter()
         .filter(is_other)
         .map(|live| v1::Thread { tid: live.tid, poll: Some(live.poll.clone()), ..v1::Thread::default() })
-        .chain(sampler.seen_threads())
+        .chain(sampler.seen_threads(with_others))
         .collect()
 }
 
@@ -94,6 +95,7 @@ impl Engine {
             arch: std::env::consts::ARCH.to_owned(),
             capabilities: self.capabilities(),
             slow_poll_threshold_ns: self.registry.thresholds.all_ns,
+            deployment: Some(crate::deployment::now(&self.settings.cgroup)),
         }
     }
 }

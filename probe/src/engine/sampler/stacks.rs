@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{self, event};
 
+use super::others::Others;
 use super::{Live, Sampler};
 use crate::engine::Engine;
 use crate::engine::activity::{self, Look};
@@ -87,7 +88,7 @@ impl Shares {
 }
 
 /// A thread without a bracket whose stack was taken.
-struct SeenThread {
+pub(super) struct SeenThread {
     name: String,
     shares: Shares,
     /// First and last look, with their instants.
@@ -95,6 +96,10 @@ struct SeenThread {
     /// When it began what it does, where that is known.
     began_ns: Option<u64>,
     seen_at_ns: u64,
+    /// Of a thread that Tokio does not know: the last round in which it was looked at.
+    other: Option<u64>,
+    /// Of such a one: why its stack is missing.
+    no_stack: Option<v1::thread::NoStack>,
 }
 
 /// An event that waits for its stack.
@@ -116,7 +121,8 @@ pub(crate) struct Sampling {
     link: Option<Link>,
     schedule: Schedule,
     held: Vec<Held>,
-    threads: HashMap<u32, SeenThread>,
+    pub(super) threads: HashMap<u32, SeenThread>,
+    pub(super) others: Others,
     /// Threads that may run a job which is not followed, with their names, and when they were looked for.
     known: Vec<(u32, String)>,
     known_at_ns: Option<u64>,
@@ -124,6 +130,8 @@ pub(crate) struct Sampling {
     rounds: HashMap<u64, usize>,
     last_round: u64,
     last_round_at_ns: Option<u64>,
+    /// The last one in which threads were looked at that Tokio does not know.
+    last_other_round: u64,
     /// Orders that are not answered.
     under_way: usize,
 }
@@ -146,11 +154,13 @@ impl Sampling {
             schedule: Schedule::default(),
             held: Vec::new(),
             threads: HashMap::new(),
+            others: Others::default(),
             known: Vec::new(),
             known_at_ns: None,
             rounds: HashMap::new(),
             last_round: 0,
             last_round_at_ns: None,
+            last_other_round: 0,
             under_way: 0,
         }
     }
@@ -190,13 +200,35 @@ impl Sampler {
                     }
                 }
             }
+            let is_other = answer.order.is_other;
             match answer.stack {
                 Ok(stack) => self.seen_in(stack, target, answer.at),
-                Err(NoStack::Lost) => self.engine.registry.losses.add(Reason::LostStacks, 1),
+                // Said of the thread itself.
+                Err(NoStack::Blocks) if is_other => {}
+                Err(NoStack::Lost | NoStack::Blocks) => {
+                    self.engine.registry.losses.add(Reason::LostStacks, 1);
+                }
                 Err(NoStack::Over | NoStack::Off) => {}
+            }
+            if let (true, Err(why)) = (is_other, answer.stack) {
+                self.missed(target.tid, why);
             }
         }
         self.make_room_for_stacks();
+    }
+
+    /// There is no stack of a thread that Tokio does not know: what was seen of it before is not what it does now.
+    fn missed(&mut self, tid: u32, why: NoStack) {
+        if why == NoStack::Over {
+            self.stacks.threads.remove(&tid);
+        } else if let Some(thread) = self.stacks.threads.get_mut(&tid) {
+            thread.shares = Shares::default();
+            thread.no_stack = match why {
+                NoStack::Blocks => Some(v1::thread::NoStack::BlocksSignal),
+                NoStack::Lost => Some(v1::thread::NoStack::NoAnswer),
+                NoStack::Over | NoStack::Off => None,
+            };
+        }
     }
 
     fn seen_in(&mut self, stack: StackId, target: Target, at: crate::clock::Ticks) {
@@ -209,7 +241,6 @@ impl Sampler {
             }
             return;
         }
-        let look = activity::look(target.tid);
         if let Some(thread) = self.stacks.threads.get_mut(&target.tid) {
             thread.seen_at_ns = at_ns;
             // Nothing says where one job ends and the next begins: what was seen in another stack may be of another.
@@ -217,9 +248,11 @@ impl Sampler {
                 thread.shares = Shares::default();
             }
             thread.shares.add(stack, at_ns, thread.began_ns.unwrap_or(at_ns));
-            if let Some(look) = look {
-                let first = thread.looks.map_or((at_ns, look), |(first, _)| first);
-                thread.looks = Some((first, (at_ns, look)));
+            // Of others it was looked at before the signal.
+            if thread.other.is_none()
+                && let Some(look) = activity::look(target.tid)
+            {
+                thread.look((at_ns, look));
             }
         }
     }
@@ -253,7 +286,7 @@ impl Sampler {
         let is_stuck = |target: Target| stuck.iter().any(|live| live.target() == target);
         for target in self.stacks.schedule.due(now_ns, &candidates) {
             let until_ns = now_ns.saturating_add(STALE_NS);
-            let order = Order { target, round: None, is_urgent: is_stuck(target), until_ns };
+            let order = Order { target, round: None, is_other: false, is_urgent: is_stuck(target), until_ns };
             if !self.stacks.order(order) {
                 self.stacks.schedule.answered(target);
             }
@@ -310,22 +343,19 @@ impl Sampler {
     /// Threads called as those of a runtime that are in no bracket and are no worker: jobs of the blocking pool that nobody
     /// follows run on such ones.
     fn find_threads(&self) -> Vec<(u32, String)> {
-        let name_of = |tid: u32| std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")).ok();
         let workers = self.lines.iter().filter(|line| line.worker.is_some() || line.polls);
-        let mut names: HashSet<String> = workers.filter_map(|line| name_of(line.tid)).collect();
-        names.insert(format!("{TOKIO_THREAD}\n"));
+        let mut names: HashSet<String> = workers.filter_map(|line| activity::name(line.tid)).collect();
+        names.insert(TOKIO_THREAD.to_owned());
         let shown: HashSet<u32> = self
             .lines
             .iter()
             .filter(|line| line.bracket.is_some() || line.worker.is_some() || line.polls)
             .map(|line| line.tid)
             .collect();
-        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-        let tids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
-        let mut found: Vec<(u32, String)> = tids
+        let mut found: Vec<(u32, String)> = activity::threads()
+            .into_iter()
             .filter(|tid| !shown.contains(tid))
-            .filter_map(|tid| Some((tid, name_of(tid).filter(|name| names.contains(name))?)))
-            .map(|(tid, name)| (tid, name.trim_end().to_owned()))
+            .filter_map(|tid| Some((tid, activity::name(tid).filter(|name| names.contains(name))?)))
             .collect();
         // The oldest threads of the pool, which have been at work longest.
         found.sort_unstable();
@@ -366,8 +396,8 @@ impl Sampler {
     }
 
     /// Begins to take the stacks of all open brackets (of these tasks, or of all) and of the threads that may run a job nobody
-    /// follows. `None`: it is too soon after the last time.
-    pub(crate) fn begin_round(&mut self, now_ns: u64, task_ids: &[u64]) -> Option<u64> {
+    /// follows; of the application's other threads, too, where that was asked for. `None`: it is too soon after the last time.
+    pub(crate) fn begin_round(&mut self, now_ns: u64, query: &v1::StackQuery) -> Option<u64> {
         if !self.stacks.is_on() {
             return Some(0);
         }
@@ -376,10 +406,18 @@ impl Sampler {
         }
         self.stacks.last_round_at_ns = Some(now_ns);
         self.sample(now_ns);
+        self.stacks.last_round += 1;
+        let round = self.stacks.last_round;
+        let task_ids = &query.task_ids;
         let is_wanted = |live: &&Live| task_ids.is_empty() || task_ids.contains(&live.poll.task_id);
         let mut targets: Vec<Target> = self.live.iter().filter(is_wanted).map(Live::target).collect();
+        let mut others = Vec::new();
         if task_ids.is_empty() {
             let mut threads = self.find_threads();
+            if query.other_threads {
+                others = self.others(now_ns, round, &threads);
+                self.stacks.last_other_round = round;
+            }
             let left = threads.len().saturating_sub(THREADS_AT_ONCE);
             self.engine.registry.losses.add(Reason::LostStacks, left as u64);
             threads.truncate(THREADS_AT_ONCE);
@@ -389,15 +427,16 @@ impl Sampler {
                 self.stacks.threads.entry(*tid).or_insert_with(|| SeenThread::new(name, awake_ns));
             }
         }
-        self.stacks.last_round += 1;
-        let round = self.stacks.last_round;
-        let order = |target| Order {
+        let order = |target, is_other| Order {
             target,
             round: Some(round),
+            is_other,
             is_urgent: false,
             until_ns: now_ns.saturating_add(ROUND_NS),
         };
-        let ordered = targets.into_iter().filter(|&target| self.stacks.order(order(target))).count();
+        let orders = targets.into_iter().map(|target| order(target, false));
+        let orders = orders.chain(others.into_iter().map(|target| order(target, true)));
+        let ordered = orders.filter(|&order| self.stacks.order(order)).count();
         // A watcher that went away has not ended its round.
         self.stacks.rounds.retain(|&known, _| known + ROUNDS > round);
         self.stacks.rounds.insert(round, ordered);
@@ -435,8 +474,9 @@ impl Sampler {
         }
     }
 
-    /// Threads without a bracket whose stacks were taken lately, as they go out.
-    pub(crate) fn seen_threads(&self) -> Vec<v1::Thread> {
+    /// Threads without a bracket whose stacks were taken lately, as they go out; those that Tokio does not know only
+    /// `with_others`, and as of the last round.
+    pub(crate) fn seen_threads(&self, with_others: bool) -> Vec<v1::Thread> {
         let mut threads: Vec<v1::Thread> = self
             .stacks
             .threads
@@ -445,16 +485,22 @@ impl Sampler {
                 let is_open = self.live.iter().any(|live| live.tid == **tid);
                 // What a worker does is told of the worker.
                 let is_worker = thread.began_ns.is_some();
-                !is_open && !is_worker && !thread.shares.list.is_empty()
+                let is_told = match thread.other {
+                    Some(round) => with_others && round == self.stacks.last_other_round,
+                    None => !thread.shares.list.is_empty(),
+                };
+                !is_open && !is_worker && is_told
             })
             .map(|(&tid, thread)| v1::Thread {
                 tid,
                 poll: None,
-                name: Some(thread.name.clone()),
+                name: Some(thread.name.clone()).filter(|name| !name.is_empty()),
                 activity: thread.looks.map(|((first_ns, first), (last_ns, last))| {
                     last.since(&first, last_ns.saturating_sub(first_ns))
                 }),
                 stacks: thread.shares.list(),
+                is_other: thread.other.is_some(),
+                no_stack: thread.no_stack.unwrap_or_default().into(),
             })
             .collect();
         threads.sort_unstable_by_key(|thread| thread.tid);
@@ -463,9 +509,36 @@ impl Sampler {
 }
 
 impl SeenThread {
-    fn new(name: &str, now_ns: u64) -> Self {
-        let shares = Shares::default();
-        Self { name: name.to_owned(), shares, looks: None, began_ns: None, seen_at_ns: now_ns }
+    pub(super) fn new(name: &str, now_ns: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            shares: Shares::default(),
+            looks: None,
+            began_ns: None,
+            seen_at_ns: now_ns,
+            other: None,
+            no_stack: None,
+        }
+    }
+
+    fn look(&mut self, now: (u64, Look)) {
+        self.looks = Some((self.looks.map_or(now, |(first, _)| first), now));
+    }
+
+    /// It is one that Tokio does not know, and is looked at in this round; `no_stack` says why its stack is not taken.
+    pub(super) fn begin_round(
+        &mut self,
+        round: u64,
+        name: &str,
+        now: (u64, Look),
+        no_stack: Option<v1::thread::NoStack>,
+    ) {
+        name.clone_into(&mut self.name);
+        (self.other, self.seen_at_ns, self.no_stack) = (Some(round), now.0, no_stack);
+        self.look(now);
+        if no_stack.is_some() {
+            self.shares = Shares::default();
+        }
     }
 }
 
