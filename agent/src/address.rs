@@ -11,6 +11,8 @@ pub(crate) enum Address {
     Unix(PathBuf),
     /// `http://HOST:PORT`
     Http(String),
+    /// `ADDRESS#NAME`: a target of the agent that is there.
+    Through { agent: Box<Self>, target: String },
 }
 
 /// What a user names.
@@ -31,6 +33,8 @@ pub(crate) enum AddressError {
     NoPath(String),
     #[error("`{0}` has no HOST:PORT\nhint: write it as in http://127.0.0.1:6670")]
     NoHostPort(String),
+    #[error("`{0}` has no name after `#`\nhint: `taskscope ls AGENT` lists the targets of an agent")]
+    NoName(String),
     #[error(
         "`{0}`: TLS is not spoken yet\nhint: forward the port to this machine and use http://127.0.0.1:PORT"
     )]
@@ -45,6 +49,15 @@ impl FromStr for Target {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some((agent, target)) = text.rsplit_once('#').filter(|(agent, _)| is_address(agent)) {
+            let Self::At(agent) = agent.parse()? else { return Err(unknown(text)) };
+            return match target {
+                "" => Err(AddressError::NoName(text.to_owned())),
+                target => {
+                    Ok(Self::At(Address::Through { agent: Box::new(agent), target: target.to_owned() }))
+                }
+            };
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return match path {
@@ -73,8 +86,16 @@ impl FromStr for Target {
         if !text.is_empty() && text.chars().all(is_name) && !text.starts_with('.') {
             return Ok(Self::Named(text.to_owned()));
         }
-        Err(AddressError::Unknown(taskscope_proto::words::printable(text)))
+        Err(unknown(text))
     }
+}
+
+fn is_address(text: &str) -> bool {
+    text.starts_with("unix:") || text.starts_with("http://")
+}
+
+fn unknown(text: &str) -> AddressError {
+    AddressError::Unknown(taskscope_proto::words::printable(text))
 }
 
 impl fmt::Display for Address {
@@ -82,6 +103,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Http(url) => f.write_str(url),
+            Self::Through { agent, target } => write!(f, "{agent}#{target}"),
         }
     }
 }
@@ -110,6 +132,11 @@ mod tests {
             Ok(Target::At(Address::Http("http://127.0.0.1:6670".into())))
         );
         assert_eq!(at("http://[::1]:6670"), Ok(Target::At(Address::Http("http://[::1]:6670".into()))));
+        let through = at("unix:/run/agent.sock#10.0.0.7:6670").expect("a target of an agent");
+        let agent = Box::new(Address::Unix("/run/agent.sock".into()));
+        assert_eq!(through, Target::At(Address::Through { agent, target: "10.0.0.7:6670".into() }));
+        assert_eq!(through.to_string(), "unix:/run/agent.sock#10.0.0.7:6670");
+        assert_eq!(at("http://127.0.0.1:1#a").map(|it| it.to_string()), Ok("http://127.0.0.1:1#a".into()));
         assert_eq!(at("checkout.1a2b3c4d"), Ok(Target::Named("checkout.1a2b3c4d".into())));
     }
 
@@ -122,6 +149,8 @@ mod tests {
             "http://host:0",
             "http://h:1/path",
             "https://h:1",
+            "http://h:1#",
+            "a#b",
             "a b",
             "",
             "/x",

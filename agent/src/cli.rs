@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and nothing of what it does.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use taskscope_proto::row::SORT_KEYS;
 use taskscope_proto::v1::SortKey;
 
 use crate::address::Target;
+use crate::config;
+use crate::listen::Listen;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -21,7 +24,7 @@ use crate::address::Target;
                   Alone it opens the dashboard on the only local target, or offers a list.",
     after_help = "TARGET is a name from `taskscope ls` (followed across restarts), unix:PATH, http://HOST:PORT, or a file \
                   that `taskscope save` wrote. Without one it is the only target on this machine.\n\n\
-                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `check`); 2 error; 64 usage."
+                  Exit codes: 0 done; 1 something is wrong with the target (`why`, `alerts`, `check`); 2 error; 64 usage."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -36,8 +39,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         names: Names,
     },
-    /// List the targets on this machine
+    /// List the targets on this machine, or those of an agent
     Ls {
+        /// unix:PATH or http://HOST:PORT of an agent; its targets are ADDRESS#NAME
+        agent: Option<Target>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -75,6 +80,29 @@ pub(crate) enum Command {
     },
     /// Show where in its code each running task is now, and each job of the blocking pool
     Stacks(Stacks),
+    /// Watch many targets without a screen: serve them to viewers and to metrics systems
+    Agent(Headless),
+    /// Evaluate the rules, and print each alert as it fires and ends; exit 1 if any fires
+    Alerts {
+        target: Option<Target>,
+        /// How long, such as 30s; without it until ctrl-c, or the end of a recording
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        run_for: Option<Duration>,
+        /// One JSON object a transition
+        #[arg(long)]
+        json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults. Its sinks are told, too
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        names: Names,
+    },
+    /// The rules: what there is, why one does or does not fire, and whether a configuration of them is right
+    #[command(subcommand)]
+    Rules(Rules),
+    /// The agent's configuration
+    #[command(subcommand)]
+    Config(Config),
     /// Write the frames of a target to a file, for `taskscope top FILE`
     Save {
         target: Target,
@@ -88,7 +116,8 @@ pub(crate) enum Command {
         /// Run only the service, and print its address as the first line
         #[arg(long)]
         serve: bool,
-        /// tour, none, or faults joined by commas: stuck-poll, slow-poll, contention, pool-full, panic, leak
+        /// tour, none, or faults joined by commas: stuck-poll, slow-poll, contention, pool-full, panic, leak,
+        /// ignores-cancel
         #[arg(long, default_value = "tour", value_name = "FAULTS")]
         faults: Faults,
         /// End after this long, such as 20s
@@ -100,6 +129,43 @@ pub(crate) enum Command {
         /// For the dashboard's own child: announcements as JSON, until standard input closes
         #[arg(long, hide = true, requires = "serve")]
         child: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Rules {
+    /// List the rules with their conditions and settings
+    List {
+        /// One JSON object a rule
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a rule reads, and how long until it fires or is resolved
+    Explain {
+        /// As in `taskscope rules list`
+        name: String,
+        target: Option<Target>,
+        /// How long it is looked at
+        #[arg(long = "for", value_name = "DURATION", default_value = "3s", value_parser = duration)]
+        run_for: Duration,
+        /// One JSON object an evaluation
+        #[arg(long)]
+        json: bool,
+        /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Say everything that is wrong with a configuration file, with line and column; exit 1 if anything is
+    Check { file: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    /// Print what is configured, as TOML; a comment says where each value came from
+    Print {
+        /// The file; without it that of TASKSCOPE_CONFIG, or the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -119,6 +185,74 @@ pub(crate) struct Names {
     /// TASKSCOPE_DEBUG_DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) debug_dir: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Headless {
+    /// The configuration; without it that of TASKSCOPE_CONFIG, or the defaults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Watch this target, wherever it is and whether it runs or not, instead of what the configuration says; may be repeated
+    #[arg(long = "target", value_name = "TARGET")]
+    targets: Vec<Target>,
+    /// Watch every target whose socket is on this machine, instead of what the configuration says
+    #[arg(long)]
+    folder: bool,
+    /// Watch every address that this name stands for, instead of what the configuration says; may be repeated
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    dns: Vec<String>,
+    /// Serve /metrics, /livez and /readyz here, as in 127.0.0.1:9465; `off`: nowhere
+    #[arg(long, value_name = "ADDR", value_parser = metrics)]
+    metrics: Option<Metrics>,
+    /// Where viewers reach it: unix:PATH or http://127.0.0.1:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Metrics(Option<SocketAddr>);
+
+fn metrics(text: &str) -> Result<Metrics, String> {
+    if text == "off" {
+        return Ok(Metrics(None));
+    }
+    text.parse()
+        .map(|address| Metrics(Some(address)))
+        .map_err(|_| "no IP:PORT\nhint: write it as in 127.0.0.1:9465, or `off`".to_owned())
+}
+
+impl Headless {
+    /// A flag is before the configuration.
+    pub(crate) fn over(self, mut config: config::Config) -> anyhow::Result<config::Config> {
+        if let Some(Target::Recording(path)) =
+            self.targets.iter().find(|it| matches!(it, Target::Recording(_)))
+        {
+            anyhow::bail!(
+                "{} is a saved file\nhint: an agent watches what runs; `taskscope top FILE` shows it",
+                path.display()
+            );
+        }
+        if self.folder || !self.targets.is_empty() || !self.dns.is_empty() {
+            let folder = if self.folder { config::Folder::Usual } else { config::Folder::None };
+            config.targets = config::Targets { fixed: self.targets, folder, dns: self.dns, ..config.targets };
+        }
+        if let Some(Metrics(address)) = self.metrics {
+            config.metrics = address;
+        }
+        if let Some(text) = self.listen {
+            config.listen = text.parse::<Listen>()?.address();
+        }
+        Ok(config)
+    }
+}
+
+/// A name and a port to look up.
+fn host_port(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(port) if port != 0 => Ok(text.to_owned()),
+        _ => Err("no HOST:PORT\nhint: write it as in checkout-headless.shop:6670".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -215,7 +349,10 @@ mod tests {
     fn help_is_what_it_was() {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
-        for name in ["top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "save", "demo"] {
+        for name in [
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "config",
+            "agent", "save", "demo",
+        ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));
         }

@@ -6,13 +6,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use taskscope_proto::v1::alerts_client::AlertsClient;
 use taskscope_proto::v1::introspect_client::IntrospectClient;
-use taskscope_proto::v1::{DescribeRequest, Description, Frame, WatchRequest};
+use taskscope_proto::v1::{
+    AgentTarget, DescribeRequest, Description, Frame, ListTargetsRequest, WatchRequest,
+};
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 use tokio::sync::mpsc;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::address::Address;
 
@@ -20,6 +27,11 @@ use crate::address::Address;
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// A target that has not answered by then is stopped, or no probe.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The metadata entry that names one of an agent's targets.
+pub(crate) const TARGET_ENTRY: &str = "taskscope-target";
+/// What a silent peer that has gone is noticed by. A process that is stopped still answers: its kernel does.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Why a target cannot be watched, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,13 +69,53 @@ pub(crate) enum ConnectError {
     Broken(String, String),
 }
 
+/// The targets of an agent; `None`: what answers there is a probe.
+pub(crate) async fn targets_of(agent: &Address) -> Result<Option<Vec<AgentTarget>>, ConnectError> {
+    let shown = agent.to_string();
+    let attempt = async {
+        let channel = channel(agent, Arc::default()).await.map_err(|error| failure(&shown, &error))?;
+        let mut client = AlertsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        match client.list_targets(ListTargetsRequest {}).await {
+            Ok(answer) => Ok(Some(answer.into_inner().targets)),
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(status) => Err(refusal(&shown, &status)),
+        }
+    };
+    tokio::time::timeout(ANSWER_WITHIN, attempt)
+        .await
+        .unwrap_or_else(|_| Err(ConnectError::NoAnswer(shown.clone(), ANSWER_WITHIN.as_secs())))
+}
+
 /// A target that answered.
 pub(crate) struct Connection {
     address: String,
-    client: IntrospectClient<Channel>,
+    client: IntrospectClient<InterceptedService<Channel, Named>>,
     pub(crate) description: Description,
     /// The target's process as this machine numbers it; `None`: it is not known to be on this machine.
     pub(crate) process: Option<u32>,
+}
+
+/// Says to an agent which of its targets is meant.
+#[derive(Clone)]
+struct Named(Option<AsciiMetadataValue>);
+
+impl Named {
+    fn new(target: Option<&str>, shown: &str) -> Result<Self, ConnectError> {
+        let refused = |_| {
+            let why = "an agent's targets have names in ASCII\nhint: `taskscope ls AGENT` lists them";
+            ConnectError::Refused(shown.to_owned(), why.to_owned())
+        };
+        target.map(AsciiMetadataValue::try_from).transpose().map(Self).map_err(refused)
+    }
+}
+
+impl Interceptor for Named {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(name) = &self.0 {
+            request.metadata_mut().insert(TARGET_ENTRY, name.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// Frames of one watch, and the way to change what is asked for.
@@ -77,6 +129,10 @@ impl Connection {
     /// Connects and asks who is there.
     pub(crate) async fn open(address: &Address) -> Result<Self, ConnectError> {
         let shown = address.to_string();
+        let (address, target) = match address {
+            Address::Through { agent, target } => (agent.as_ref(), Some(target.as_str())),
+            direct => (direct, None),
+        };
         if let Address::Unix(path) = address
             && path.as_os_str().len() > MAX_SOCKET_PATH
         {
@@ -85,7 +141,7 @@ impl Connection {
         let process = Arc::new(OnceLock::new());
         let attempt = async {
             let channel = channel(address, process.clone()).await.map_err(|error| failure(&shown, &error))?;
-            let mut client = IntrospectClient::new(channel)
+            let mut client = IntrospectClient::with_interceptor(channel, Named::new(target, &shown)?)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
             let description = client
@@ -102,7 +158,17 @@ impl Connection {
             let theirs = format!("revision {}, this program speaks {REVISION}", description.revision);
             return Err(ConnectError::OtherVersion(shown, theirs));
         }
-        Ok(Self { address: shown, client, description, process: process.get().copied() })
+        // At the other end of an agent's socket is the agent.
+        let process = process.get().copied().filter(|_| target.is_none());
+        Ok(Self { address: shown, client, description, process })
+    }
+
+    /// What the target says on a watch of its own, for somebody else: as it came, ids, interned texts and refusals included.
+    pub(crate) async fn relay(
+        &mut self,
+        requests: impl Stream<Item = WatchRequest> + Send + 'static,
+    ) -> Result<Streaming<Frame>, Status> {
+        self.client.watch(requests).await.map(tonic::Response::into_inner)
     }
 
     /// Begins a watch.
@@ -167,8 +233,11 @@ async fn channel(address: &Address, process: Arc<OnceLock<u32>>) -> Result<Chann
             Endpoint::from_static("http://localhost").connect_with_connector(connect).await
         }
         Address::Http(url) => {
-            Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER_WITHIN).connect().await
+            let endpoint = Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER_WITHIN);
+            endpoint.tcp_keepalive(Some(KEEP_ALIVE)).connect().await
         }
+        // Whoever opens the connection has taken the name off.
+        Address::Through { agent, .. } => Box::pin(channel(agent, process)).await,
     }
 }
 
@@ -220,9 +289,11 @@ fn refusal(address: &str, status: &Status) -> ConnectError {
     let address = address.to_owned();
     match status.code() {
         Code::Unimplemented => ConnectError::OtherVersion(address, "it does not serve taskscope.v1".into()),
-        Code::InvalidArgument | Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => {
-            ConnectError::Refused(address, message)
-        }
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::ResourceExhausted
+        | Code::PermissionDenied
+        | Code::Unauthenticated => ConnectError::Refused(address, message),
         // An HTTP/1 server, another protocol or noise: HTTP/2 fails, and tonic has no code of its own for it.
         _ if is_foreign(status) => ConnectError::NoProbe(address, foreign_cause(status)),
         _ => ConnectError::Broken(address, status.source().map_or(message, root_cause)),

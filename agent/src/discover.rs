@@ -1,5 +1,6 @@
 //! Targets on this machine: the sockets of this user's probes, `<name>.<instance>.sock`.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -49,18 +50,27 @@ pub(crate) fn folders() -> Vec<PathBuf> {
 
 /// Looks through the folders and asks each socket whether somebody listens.
 pub(crate) fn local_targets() -> Local {
+    targets_in(&folders(), &BTreeSet::new())
+}
+
+/// The same, in these folders; sockets in `known` are not tried and taken to listen.
+pub(crate) fn targets_in(folders: &[PathBuf], known: &BTreeSet<PathBuf>) -> Local {
     let mut local = Local::default();
-    for folder in folders() {
-        look_in(&folder, &mut local);
+    for folder in folders {
+        look_in(folder, known, &mut local);
     }
     local.targets.sort_by(|a, b| a.name.cmp(&b.name).then(b.made.cmp(&a.made)));
     local
 }
 
-fn look_in(folder: &Path, local: &mut Local) {
+fn look_in(folder: &Path, known: &BTreeSet<PathBuf>, local: &mut Local) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let Some(found) = socket(&entry.path()) else { continue };
+        if known.contains(&found.path) {
+            local.targets.push(found);
+            continue;
+        }
         match std::os::unix::net::UnixStream::connect(&found.path) {
             Ok(_) => local.targets.push(found),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {

@@ -12,20 +12,31 @@ use clap::Parser;
 use taskscope_proto::v1::WatchRequest;
 
 mod address;
+mod alerts;
 mod cli;
 mod code;
+mod config;
 mod connection;
 mod demo;
 mod discover;
+mod exposer;
+mod fleet;
+mod foreground;
+mod headless;
 mod interned;
 mod link;
+mod listen;
+mod metrics;
 mod model;
 mod recording;
 mod report;
 mod rules;
 mod save;
+mod server;
 mod session;
+mod sinks;
 mod stack;
+mod store;
 mod symbols;
 mod syscalls;
 mod top;
@@ -37,7 +48,7 @@ use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
 use recording::Recording;
-use report::{check as checklist, ls, pools, print, stacks, status, tasks};
+use report::{check as checklist, ls, pools, print, rules as rule_report, stacks, status, tasks};
 use session::{address_of, fetch, places, settle};
 use symbols::{Symbols, debug_dirs};
 use why::Why;
@@ -51,6 +62,8 @@ fn complain(line: &str) {
 /// Something is wrong with the target.
 const CONDITION_HOLDS: u8 = 1;
 const ERROR: u8 = 2;
+/// What was not delivered when a command ends has this long to arrive.
+const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// As in sysexits.h.
 const USAGE: u8 = 64;
 
@@ -75,7 +88,10 @@ fn main() -> ExitCode {
 
 /// Whether what was typed cannot be understood.
 fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<address::AddressError>() || error.is::<taskscope_proto::filter::ParseError>()
+    error.is::<address::AddressError>()
+        || error.is::<listen::ListenError>()
+        || error.is::<alerts::rules::UnknownRule>()
+        || error.is::<taskscope_proto::filter::ParseError>()
 }
 
 /// Where `TASKSCOPE_LOG_FILE` names a file, what happens to the links goes there: the screen is the dashboard's.
@@ -87,6 +103,12 @@ fn log_to_file() -> anyhow::Result<()> {
     let file = file.with_context(|| format!("cannot write the log {}", path.display()))?;
     tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).with_ansi(false).init();
     Ok(())
+}
+
+/// What happens to the links of an agent is of use to whoever runs it, unless it goes to a file.
+fn log_to_standard_error() {
+    // One is there already where TASKSCOPE_LOG_FILE names a file.
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).try_init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -113,7 +135,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Top { target, names } => top::run(target, None, &debug_dirs(&names.debug_dir)).await?,
-        Command::Ls { json } => print(&ls::report(json).await?)?,
+        Command::Ls { agent: Some(agent), json } => print(&ls::of_agent(&agent, json).await?)?,
+        Command::Ls { agent: None, json } => print(&ls::report(json).await?)?,
         Command::Why { target, names } => return why(target, &debug_dirs(&names.debug_dir)).await,
         Command::Status { target, output, names } => {
             let render =
@@ -129,6 +152,24 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tasks(list) => rows(&list, false).await?,
         Command::Pending(list) => rows(&list, true).await?,
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
+        Command::Agent(options) => {
+            log_to_standard_error();
+            let config = configured(options.config.clone())?;
+            headless::run(&options.over(config)?).await?;
+        }
+        Command::Alerts { target, run_for, json, config, names } => {
+            return alerts(target, run_for, json, config, &debug_dirs(&names.debug_dir)).await;
+        }
+        Command::Rules(cli::Rules::List { json }) => {
+            print(&if json { rule_report::json()? } else { rule_report::text() })?;
+        }
+        Command::Rules(cli::Rules::Explain { name, target, run_for, json, config }) => {
+            explain(&name, target, run_for, json, config).await?;
+        }
+        Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Config(cli::Config::Print { config }) => {
+            print(&configured(config)?.printed())?;
+        }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
         Command::Demo { faults, run_for, plain, .. } => {
             demo::run(faults, run_for, plain, &debug_dirs(&[])).await?;
@@ -142,6 +183,57 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
     let why = Why::of(&model);
     print(&why.lines.iter().map(|line| format!("{}\n", line.text())).collect::<String>())?;
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// Every transition of an alert, as it happens.
+async fn alerts(
+    target: Option<Target>,
+    run_for: Option<std::time::Duration>,
+    json: bool,
+    config: Option<PathBuf>,
+    dirs: &[PathBuf],
+) -> anyhow::Result<ExitCode> {
+    let show = if json { foreground::as_json } else { foreground::as_text };
+    let config = configured(config)?;
+    // What has been is no news to anybody, and standard output is this command's own.
+    let is_past = matches!(target, Some(Target::Recording(_)));
+    let is_other =
+        |sink: &&config::sinks::Sink| !is_past && !matches!(sink.kind, config::sinks::Kind::Stdout);
+    let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other))?;
+    let evaluated = foreground::evaluate(target, &config, &sinks, run_for, dirs, show).await?;
+    for health in sinks.close(CLOSE_WITHIN).await {
+        complain(&format!("taskscope: {health}"));
+    }
+    complain(&format!("taskscope: {}", evaluated.summary()));
+    Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+}
+
+/// The configuration of the flag or of the environment, or the defaults.
+fn configured(flag: Option<PathBuf>) -> anyhow::Result<config::Config> {
+    let file = config::file(flag.as_deref(), &config::environment);
+    Ok(config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())?)
+}
+
+/// What a rule reads of a target, and what of it would fire.
+async fn explain(
+    name: &str,
+    target: Option<Target>,
+    run_for: std::time::Duration,
+    json: bool,
+    config: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let rule = alerts::rules::named(name)?;
+    // All rules are evaluated: another one may hold it back.
+    let config = configured(config)?;
+    let (silent, nobody) = (foreground::not_at_all, sinks::Sinks::default());
+    let evaluated =
+        foreground::evaluate(target, &config, &nobody, Some(run_for), &debug_dirs(&[]), silent).await?;
+    let explained = evaluated.watcher.explain(rule.name);
+    print(&if json {
+        rule_report::explained_json(rule, &explained)?
+    } else {
+        rule_report::explained(rule, &explained)
+    })
 }
 
 /// Whether the service is deployed as it should be.
@@ -201,6 +293,20 @@ async fn stacks(options: &cli::Stacks, dirs: &[PathBuf]) -> anyhow::Result<()> {
         complain(&format!("taskscope: {}\nhint: {}", missing.why, missing.hint));
     }
     Ok(())
+}
+
+/// Nothing to say is what scripts want of a file that is right.
+fn rules_check(file: &std::path::Path) -> ExitCode {
+    match config::Config::load(Some(file), &config::environment, &config::rules::untouched()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            match error {
+                config::ConfigError::Wrong(_) => ExitCode::from(CONDITION_HOLDS),
+                _ => ExitCode::from(ERROR),
+            }
+        }
+    }
 }
 
 async fn rows(list: &List, pending: bool) -> anyhow::Result<()> {

@@ -1,9 +1,9 @@
 //! What is known of one target, from its description and frames.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use taskscope_proto::columns::Malformed;
-use taskscope_proto::ids::Sid;
+use taskscope_proto::ids::{Sid, TaskId};
 use taskscope_proto::row::TaskRow;
 use taskscope_proto::strings::Strings;
 use taskscope_proto::v1;
@@ -31,6 +31,8 @@ pub(crate) struct Model {
     rows: Window,
     /// What in the last frame's rows could not be read.
     fault: Option<Malformed>,
+    /// Ids that standing queries have found, by query; `None`: the target has not looked yet.
+    found: Option<BTreeMap<u64, Vec<u64>>>,
     strings: Strings,
     pub(crate) stacks: Stacks,
 }
@@ -58,6 +60,7 @@ impl Model {
             groups: v1::GroupWindow::default(),
             rows: Window::default(),
             fault: None,
+            found: None,
             strings: Strings::default(),
             stacks: Stacks::default(),
         }
@@ -71,7 +74,9 @@ impl Model {
             self.groups = groups;
         }
         self.fault = self.rows.take(&frame, &self.strings).err();
-        self.rows.prune(&[]);
+        self.find(&frame);
+        let found: Vec<u64> = self.found.iter().flat_map(BTreeMap::values).flatten().copied().collect();
+        self.rows.prune(&found);
         if !frame.capabilities.is_empty() {
             self.capabilities.clone_from(&frame.capabilities);
         }
@@ -84,6 +89,31 @@ impl Model {
             self.events.pop_front();
         }
         self.frame = frame;
+    }
+
+    /// A frame that stands alone has every finding that is not empty, as soon as it has rows: the same look found both.
+    fn find(&mut self, frame: &v1::Frame) {
+        if frame.resync {
+            self.found = None;
+        }
+        if self.found.is_none() && frame.tasks.is_some() {
+            self.found = Some(BTreeMap::new());
+        }
+        if let Some(found) = &mut self.found {
+            let news = frame.findings.iter().map(|finding| (finding.query_id, finding.task_ids.clone()));
+            found.extend(news);
+        }
+    }
+
+    /// The tasks that match a standing query of the request, those that do so the longest first; `None`: the target has
+    /// not looked yet.
+    pub(crate) fn found(&self, query_id: u64) -> Option<&[u64]> {
+        Some(self.found.as_ref()?.get(&query_id).map_or(&[], Vec::as_slice))
+    }
+
+    /// The row of a task, if it came.
+    pub(crate) fn row(&self, id: u64) -> Option<&TaskRow> {
+        self.rows.row(TaskId(id))
     }
 
     /// Names the stacks of this frame, of what has just happened, and those of `besides`, as far as names are known by now.

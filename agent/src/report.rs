@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod flame;
 pub(crate) mod ls;
 pub(crate) mod pools;
+pub(crate) mod rules;
 pub(crate) mod stacks;
 pub(crate) mod status;
 pub(crate) mod tasks;

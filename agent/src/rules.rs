@@ -5,13 +5,13 @@ use taskscope_proto::{activity, v1};
 
 use crate::model::Model;
 
-mod growing_group;
+pub(crate) mod growing_group;
 mod past_stall;
 mod process_pause;
-mod saturated_pool;
+pub(crate) mod saturated_pool;
 mod slow_polls;
-mod stuck_worker;
-mod task_panic;
+pub(crate) mod stuck_worker;
+pub(crate) mod task_panic;
 
 /// How bad a finding is; worse is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,7 +51,7 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
 
 /// What runs in a live poll, as it may be said: its label; else the task's name; else only where the task was spawned,
 /// which is not where it runs.
-fn what(model: &Model, poll: &v1::LivePoll) -> String {
+pub(crate) fn what(model: &Model, poll: &v1::LivePoll) -> String {
     let site = model.some_text(poll.spawned_at_sid);
     if let Some(label) = model.some_text(poll.label_sid) {
         return label.to_owned();
@@ -69,7 +69,7 @@ fn what(model: &Model, poll: &v1::LivePoll) -> String {
 
 /// What the thread of a poll is doing: `on CPU`, `asleep in clock_nanosleep`, `throttled 80 % of it, on CPU 20 %`. `None`
 /// where it was not looked at.
-fn doing(model: &Model, poll: &v1::LivePoll) -> Option<String> {
+pub(crate) fn doing(model: &Model, poll: &v1::LivePoll) -> Option<String> {
     let activity = poll.activity.as_ref()?;
     let number = activity.syscall.map(|number| format!("system call {number}"));
     let words = activity::words(activity, model.syscall(activity).or(number.as_deref()));
@@ -85,7 +85,7 @@ pub(crate) fn wants_line(model: &Model) -> bool {
 const RAISE_QUOTA: &str = "raise the CPU quota of its cgroup, or let it use less CPU";
 
 /// What to do about a poll that blocks its worker.
-fn remedy(poll: &v1::LivePoll) -> &'static str {
+pub(crate) fn remedy(poll: &v1::LivePoll) -> &'static str {
     use v1::thread_activity::State;
     if poll.activity.as_ref().is_some_and(activity::is_throttled) {
         return RAISE_QUOTA;

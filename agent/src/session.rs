@@ -2,10 +2,12 @@
 //! and turns what they tell into what happened.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use taskscope_proto::v1::{Description, Frame, WatchRequest};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::address::{Address, Target};
 use crate::connection::{ConnectError, Connection};
@@ -24,10 +26,22 @@ const NAMES_WITHIN: Duration = Duration::from_secs(10);
 /// What the tasks of a session tell its owner's loop.
 #[derive(Debug)]
 pub(crate) struct Report {
+    session: SessionId,
     /// Of an attempt that has been given up, it is ignored.
     attempt: u64,
     news: News,
 }
+
+impl Report {
+    /// Where one loop owns several sessions: whose it is.
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+/// Names a session within this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct SessionId(u64);
 
 #[derive(Debug)]
 enum News {
@@ -55,6 +69,9 @@ pub(crate) enum Happened {
 }
 
 pub(crate) struct Session {
+    id: SessionId,
+    /// The attempt under way; it ends with the session.
+    task: Option<AbortHandle>,
     target: Target,
     link: Link,
     attempt: u64,
@@ -73,10 +90,19 @@ impl Session {
         reports: mpsc::Sender<Report>,
         now: Instant,
     ) -> Self {
-        let link = Link::new(std::process::id().into());
-        let mut session = Self { target, link, attempt: 0, request, requests: None, reports, looked: now };
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = LAST.fetch_add(1, Relaxed) + 1;
+        // So that the attempts of many agents, and of many sessions of one, do not fall together.
+        let seed = u64::from(std::process::id()) ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (link, id) = (Link::new(seed), SessionId(id));
+        let mut session =
+            Self { id, task: None, target, link, attempt: 0, request, requests: None, reports, looked: now };
         session.connect();
         session
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -97,7 +123,7 @@ impl Session {
     }
 
     pub(crate) fn handle(&mut self, report: Report, now: Instant) -> Vec<Happened> {
-        if report.attempt != self.attempt {
+        if (report.session, report.attempt) != (self.id, self.attempt) {
             return vec![];
         }
         let (input, happened) = match report.news {
@@ -146,12 +172,24 @@ impl Session {
     fn connect(&mut self) {
         self.attempt += 1;
         self.requests = None;
-        let task = Attempt { number: self.attempt, reports: self.reports.clone() };
-        tokio::spawn(task.run(self.target.clone(), self.request.clone()));
+        let attempt = Attempt { session: self.id, number: self.attempt, reports: self.reports.clone() };
+        let task = tokio::spawn(attempt.run(self.target.clone(), self.request.clone()));
+        if let Some(before) = self.task.replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
 struct Attempt {
+    session: SessionId,
     number: u64,
     reports: mpsc::Sender<Report>,
 }
@@ -159,7 +197,7 @@ struct Attempt {
 impl Attempt {
     /// Tells the owner; false where it has gone.
     async fn tell(&self, news: News) -> bool {
-        self.reports.send(Report { attempt: self.number, news }).await.is_ok()
+        self.reports.send(Report { session: self.session, attempt: self.number, news }).await.is_ok()
     }
 
     async fn run(self, target: Target, request: WatchRequest) {
@@ -228,7 +266,7 @@ fn listens(target: &Target) -> bool {
     match target {
         Target::Named(name) => discover::local_targets().named(name).is_ok(),
         Target::At(Address::Unix(path)) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-        Target::At(Address::Http(_)) | Target::Recording(_) => false,
+        Target::At(Address::Http(_) | Address::Through { .. }) | Target::Recording(_) => false,
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
 use taskscope_demo::Announcement;
-use taskscope_proto::v1::{GroupQuery, WatchRequest};
+use taskscope_proto::v1::{AgentTarget, GroupQuery, WatchRequest};
 use taskscope_tui::{App, Command, LinkView, Message, Options, Sentence, Severity, TargetChoice, Terminal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::address::Target;
+use crate::address::{Address, Target};
 use crate::code;
+use crate::connection::targets_of;
 use crate::discover::{self, NoTarget};
 use crate::link::State;
 use crate::model::Model;
@@ -39,6 +40,8 @@ enum Input {
     TerminalClosed,
     Report(Report),
     Announcement(Announcement),
+    /// The targets of the agent that was named.
+    Offered(Vec<TargetChoice>),
     /// Names of functions were looked up.
     Names,
     /// The demo's service has ended.
@@ -59,7 +62,9 @@ pub(crate) async fn run(
     // Before anything else is set up: without a terminal there is one clear line.
     let mut terminal = Terminal::enter()?;
     let (reports, mut inbox) = mpsc::channel(16);
-    let mut dashboard = Dashboard::new(target, announcements.is_some(), reports, debug_dirs)?;
+    let (offers, mut offered) = mpsc::channel(1);
+    let agent = agent_with_a_choice(target.as_ref()).await.map(|agent| Offers { agent, offers });
+    let mut dashboard = Dashboard::new(target, agent, announcements.is_some(), reports, debug_dirs)?;
     let mut keys = EventStream::new();
     let mut stop = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .into_iter()
@@ -83,6 +88,7 @@ pub(crate) async fn run(
                     Input::ServiceEnded
                 }
             },
+            Some(choices) = offered.recv() => Input::Offered(choices),
             () = answered(&mut dashboard.answers) => Input::Names,
             _ = any(&mut stop) => Input::Stop,
             _ = redraw.tick() => Input::Redraw,
@@ -99,6 +105,46 @@ pub(crate) async fn run(
         }
     }
     Ok(())
+}
+
+/// An agent whose targets are to be offered: only where there is nothing to choose, it is shown at once.
+async fn agent_with_a_choice(target: Option<&Target>) -> Option<Address> {
+    let Some(Target::At(address @ (Address::Unix(_) | Address::Http(_)))) = target else { return None };
+    // Whatever is wrong with it, the link says so.
+    let targets = targets_of(address).await.ok().flatten()?;
+    (targets.len() != 1).then(|| address.clone())
+}
+
+/// The targets of an agent, for the list that one chooses from.
+struct Offers {
+    agent: Address,
+    offers: mpsc::Sender<Vec<TargetChoice>>,
+}
+
+impl Offers {
+    /// Asks the agent anew; an agent that does not answer leaves the list as it was.
+    fn ask(&self) {
+        let (agent, offers) = (self.agent.clone(), self.offers.clone());
+        tokio::spawn(async move {
+            if let Ok(Some(targets)) = targets_of(&agent).await {
+                let choices = targets.into_iter().map(|target| choice(&agent, target)).collect();
+                // Two answers at once say the same.
+                let _ = offers.try_send(choices);
+            }
+        });
+    }
+}
+
+fn choice(agent: &Address, target: AgentTarget) -> TargetChoice {
+    let through = Address::Through { agent: Box::new(agent.clone()), target: target.name.clone() };
+    TargetChoice {
+        address: through.to_string(),
+        name: target.name,
+        pid: target.pid,
+        instance: String::new(),
+        up_ns: None,
+        trouble: Some(target.reason).filter(|reason| !reason.is_empty()),
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the driver of the dashboard is where its time comes from")]
@@ -142,6 +188,8 @@ struct Dashboard {
     told: BTreeSet<u64>,
     tour: Option<Tour>,
     reports: mpsc::Sender<Report>,
+    /// Whose targets are offered; `None`: those of this machine.
+    agent: Option<Offers>,
     looked: Option<Instant>,
     done: bool,
 }
@@ -149,12 +197,14 @@ struct Dashboard {
 impl Dashboard {
     fn new(
         target: Option<Target>,
+        agent: Option<Offers>,
         strip: bool,
         reports: mpsc::Sender<Report>,
         debug_dirs: &[PathBuf],
     ) -> anyhow::Result<Self> {
         let local = discover::local_targets();
         let target = match target {
+            Some(_) if agent.is_some() => None,
             Some(target) => Some(target),
             None => match local.only() {
                 // By name, so that it is followed across restarts.
@@ -179,6 +229,7 @@ impl Dashboard {
             told: BTreeSet::new(),
             tour: strip.then(Tour::default),
             reports,
+            agent,
             looked: None,
             done: false,
         };
@@ -206,6 +257,11 @@ impl Dashboard {
                 let happened =
                     self.session.as_mut().map_or_else(Vec::new, |session| session.handle(report, now));
                 happened.into_iter().for_each(|happened| self.happened(happened, now));
+            }
+            Input::Offered(choices) => {
+                if self.session.is_none() {
+                    self.update(Message::Targets(choices), now);
+                }
             }
             Input::Announcement(announcement) => {
                 if let Some(tour) = &mut self.tour {
@@ -302,6 +358,9 @@ impl Dashboard {
 
     fn offer_targets(&mut self, now: Instant) {
         self.looked = Some(now);
+        if let Some(agent) = &self.agent {
+            return agent.ask();
+        }
         let choices = discover::local_targets().targets.into_iter().map(|found| TargetChoice {
             address: found.address().to_string(),
             name: found.name,

@@ -44,6 +44,8 @@ fn marks(fault: Fault) -> (&'static str, &'static str) {
         Fault::PoolFull => ("FULL", "blocking pool"),
         Fault::Panic => ("DIED SILENTLY", "audit-writer panicked at "),
         Fault::Leak => ("GROWING", "session-watch"),
+        // An alert says it; no sentence of `why` does.
+        Fault::IgnoresCancel => ("IGNORES CANCEL", "newsletter"),
     }
 }
 
@@ -54,7 +56,7 @@ pub(crate) fn guilty_file(fault: Fault) -> Option<&'static str> {
         Fault::SlowPoll => Some("demo/src/work.rs:"),
         Fault::Contention => Some("demo/src/prices.rs:"),
         Fault::Panic => Some("demo/src/audit.rs:"),
-        Fault::Leak => None,
+        Fault::Leak | Fault::IgnoresCancel => None,
     }
 }
 

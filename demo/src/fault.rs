@@ -15,11 +15,22 @@ pub enum Fault {
     PoolFull,
     Panic,
     Leak,
+    IgnoresCancel,
 }
 
 impl Fault {
-    /// In the order of the tour; the leak is last because it takes longest to be seen.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; 7] = [
+        Self::StuckPoll,
+        Self::SlowPoll,
+        Self::Contention,
+        Self::PoolFull,
+        Self::Panic,
+        Self::Leak,
+        Self::IgnoresCancel,
+    ];
+
+    /// Those of the tour, in its order; the leak is last because it takes longest to be seen.
+    pub const TOUR: [Self; 6] =
         [Self::StuckPoll, Self::SlowPoll, Self::Contention, Self::PoolFull, Self::Panic, Self::Leak];
 
     pub fn name(self) -> &'static str {
@@ -30,6 +41,7 @@ impl Fault {
             Self::PoolFull => "pool-full",
             Self::Panic => "panic",
             Self::Leak => "leak",
+            Self::IgnoresCancel => "ignores-cancel",
         }
     }
 
@@ -52,6 +64,7 @@ impl Fault {
             Self::Leak => {
                 "39 times a second POST /login spawns a session-watch task that nobody tells to end"
             }
+            Self::IgnoresCancel => "the newsletter task is told to stop, and goes on sending",
         }
     }
 
@@ -64,6 +77,7 @@ impl Fault {
             Self::PoolFull => Duration::from_secs(9),
             Self::Panic => Duration::from_secs(4),
             Self::Leak => Duration::from_secs(40),
+            Self::IgnoresCancel => Duration::from_secs(10),
         }
     }
 }
@@ -86,7 +100,7 @@ impl FromStr for Fault {
 /// What to inject: `tour`, `none`, or names joined by commas.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Faults {
-    /// Every fault once, in the order of [`Fault::ALL`].
+    /// Every fault of [`Fault::TOUR`] once, in its order.
     #[default]
     Tour,
     None,
@@ -97,7 +111,7 @@ pub enum Faults {
 impl Faults {
     pub fn list(&self) -> &[Fault] {
         match self {
-            Self::Tour => &Fault::ALL,
+            Self::Tour => &Fault::TOUR,
             Self::None => &[],
             Self::Only(faults) => faults,
         }
@@ -197,7 +211,7 @@ mod tests {
         assert_eq!(
             said,
             "unknown fault `stuck-pol`\nhint: did you mean `stuck-poll`? Give `tour`, `none`, or any of `stuck-poll`, \
-             `slow-poll`, `contention`, `pool-full`, `panic`, `leak` joined by commas"
+             `slow-poll`, `contention`, `pool-full`, `panic`, `leak`, `ignores-cancel` joined by commas"
         );
         for (text, hint) in [
             ("fire", "hint: give `tour`"),

@@ -7,7 +7,7 @@ use tokio::time::{Instant, interval_at};
 
 use crate::work;
 
-const GALLERIES: u32 = 96;
+const GALLERIES: u32 = 95;
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 const PUT_TOGETHER: Duration = Duration::from_micros(200);
 

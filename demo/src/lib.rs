@@ -23,6 +23,7 @@ mod gallery;
 mod injection;
 mod listener;
 mod load;
+mod newsletter;
 mod password;
 mod prices;
 mod queue;

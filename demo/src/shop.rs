@@ -10,6 +10,7 @@ use crate::audit::Audit;
 use crate::database::Database;
 use crate::fault::Fault;
 use crate::gallery;
+use crate::newsletter::Newsletter;
 use crate::password::Passwords;
 use crate::prices::Prices;
 use crate::queue::Queue;
@@ -21,6 +22,7 @@ pub(crate) struct Shop {
     pub(crate) probe: Probe,
     pub(crate) audit: Audit,
     pub(crate) database: Arc<Database>,
+    pub(crate) newsletter: Newsletter,
     pub(crate) passwords: Passwords,
     pub(crate) prices: Arc<Prices>,
     pub(crate) queue: Queue,
@@ -39,6 +41,7 @@ impl Shop {
             probe,
             audit: Audit::open(probe, storage.clone()),
             database: Database::connect(probe),
+            newsletter: Newsletter::open(),
             passwords: Passwords::default(),
             prices: Arc::default(),
             queue: Queue::open(probe, &storage),
@@ -57,6 +60,7 @@ impl Shop {
             Fault::PoolFull => self.storage.hang_writes(true),
             Fault::Panic => self.audit.expect_next_version(true),
             Fault::Leak => self.sessions.forget(true),
+            Fault::IgnoresCancel => self.newsletter.stop(true),
         }
     }
 
@@ -68,6 +72,7 @@ impl Shop {
             Fault::PoolFull => self.storage.hang_writes(false),
             Fault::Panic => self.audit.expect_next_version(false),
             Fault::Leak => self.sessions.forget(false),
+            Fault::IgnoresCancel => self.newsletter.start(),
         }
     }
 }

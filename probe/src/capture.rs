@@ -42,18 +42,6 @@ pub(crate) fn task_id(id: tokio::task::Id) -> TaskId {
     TaskId(hashed(&id))
 }
 
-/// Whether `at` is a line of the files that spawn wrapped tasks.
-#[cfg(tokio_unstable)]
-fn is_wrappers_own(at: &std::panic::Location<'_>) -> bool {
-    [
-        task::FILE,
-        join_set::FILE,
-        #[cfg(feature = "tokio-util")]
-        task_tracker::FILE,
-    ]
-    .contains(&at.file())
-}
-
 /// The number that an opaque id of Tokio's shows only to a hasher.
 #[inline]
 pub(crate) fn hashed(id: &impl std::hash::Hash) -> u64 {

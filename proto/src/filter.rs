@@ -6,7 +6,7 @@
 //! # Ok::<(), taskscope_proto::filter::ParseError>(())
 //! ```
 //!
-//! `field op value`: numbers (`id polls wakes`) and durations (`age busy scheduled idle since longest cancel`, with a unit:
+//! `field op value`: numbers (`id polls wakes wakers`) and durations (`age busy scheduled idle since longest cancel`, with a unit:
 //! `ns us ms s m h`) take `= != > >= < <=`; texts (`name label at fields`) take `~` (contains, ignoring ASCII case), `!~`,
 //! `=`, `!=`; `state kind outcome class` take `=` and `!=`. A value with spaces stands in double quotes. A number that is
 //! not known matches no comparison.
@@ -112,7 +112,7 @@ enum Field {
     Class,
 }
 
-const FIELDS: [(&str, Field); 18] = [
+const FIELDS: [(&str, Field); 19] = [
     ("id", Field::Number(NumberField::Id)),
     ("polls", Field::Number(NumberField::Polls)),
     ("age", Field::Duration(NumberField::Age)),
@@ -128,6 +128,7 @@ const FIELDS: [(&str, Field); 18] = [
     ("kind", Field::Kind),
     ("outcome", Field::Outcome),
     ("wakes", Field::Number(NumberField::Wakes)),
+    ("wakers", Field::Number(NumberField::Wakers)),
     ("cancel", Field::Duration(NumberField::Cancel)),
     ("fields", Field::Text(TextField::Fields)),
     ("class", Field::Class),

@@ -187,7 +187,7 @@ mod tests {
 
         #[test]
         fn decoding_never_panics(bucket_delta: Vec<u32>, count: Vec<u64>) {
-            let _ = Sparse::try_from(&v1::Histogram { bucket_delta, count });
+            let _ = Sparse::try_from(&v1::Histogram { bucket_delta, count, sum_ns: None });
         }
     }
 }

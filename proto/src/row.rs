@@ -15,8 +15,10 @@ pub enum NumberField {
     Idle,
     Since,
     LongestPoll,
-    /// A count.
+    /// A count, as the next one.
     Wakes,
+    /// That are held somewhere.
+    Wakers,
     /// Since it was asked to stop.
     Cancel,
 }
@@ -133,6 +135,7 @@ impl Row for TaskRow {
             NumberField::Since => Some(self.since_ns),
             NumberField::LongestPoll => Some(self.longest_poll_ns),
             NumberField::Wakes => self.wakes.map(|wakes| wakes.total),
+            NumberField::Wakers => self.wakes.map(|wakes| wakes.wakers),
             NumberField::Cancel => self.cancel.map(|cancel| cancel.since_ns),
         }
     }

@@ -45,10 +45,13 @@ impl Agent {
         Self { command, within: ENDS_WITHIN }
     }
 
-    /// Looks for names in this folder and in no other.
+    /// Looks for names in this folder and in no other, and keeps what it keeps there.
     pub fn in_runtime_folder(mut self, folder: &Path) -> Self {
         self.command
             .env("XDG_RUNTIME_DIR", folder)
+            .env("XDG_STATE_HOME", folder)
+            .env_remove("STATE_DIRECTORY")
+            .env_remove("TASKSCOPE_CONFIG")
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("TASKSCOPE_LISTEN");
         self

@@ -581,6 +581,7 @@ impl App {
             history_seconds: crate::model::history::SECONDS as u32,
             once: false,
             stacks: None,
+            histograms_total: false,
         }
     }
 

@@ -178,6 +178,7 @@ fn worker(index: u32, poll: v1::LivePoll) -> v1::Worker {
         busy_ratio: Some(1.0),
         local_queue: Some(20),
         poll: Some(poll),
+        busy_ns_total: None,
     }
 }
 
@@ -432,7 +433,7 @@ fn group_window() -> v1::GroupWindow {
             p99_window_ns: p99_ms.map(|ms| ms * MS),
             max_window_ns: max_ms.map(|ms| ms * MS),
             slow_on_cpu_ratio: (slow > 0).then_some(0.98),
-            histogram: None,
+            ..v1::PollStats::default()
         };
     let group = |id: u32, name: &str, at: &str, live: u64, before: u64, polls: v1::PollStats| v1::Group {
         id,
@@ -554,6 +555,7 @@ pub(crate) fn healthy() -> (v1::Frame, Vec<Sentence>) {
         busy_ratio: Some(0.14 + f64::from(index) * 0.02),
         local_queue: Some(0),
         poll: None,
+        busy_ns_total: None,
     };
     let brief = v1::LivePoll {
         task_id: 9_303,

@@ -4,8 +4,12 @@ use std::path::Path;
 
 use anyhow::Context;
 
-const FILES: [&str; 3] =
-    ["taskscope/v1/introspect.proto", "taskscope/v1/tasks.proto", "taskscope/v1/runtime.proto"];
+const FILES: [&str; 4] = [
+    "taskscope/v1/introspect.proto",
+    "taskscope/v1/tasks.proto",
+    "taskscope/v1/runtime.proto",
+    "taskscope/v1/alerts.proto",
+];
 
 /// Writes `taskscope.v1.rs` into `out`.
 pub(crate) fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {

@@ -1,12 +1,16 @@
 //! `taskscope ls`: the targets on this machine.
 
+use anyhow::Context;
 use serde::Serialize;
 use taskscope_proto::v1::Totals;
+use taskscope_proto::v1::agent_target::Link;
 use taskscope_proto::words;
 
 use super::{json_line, table};
-use crate::connection::Connection;
+use crate::address::{Address, Target};
+use crate::connection::{Connection, targets_of};
 use crate::discover::{Found, local_targets};
+use crate::session::address_of;
 
 #[derive(Serialize)]
 struct Row {
@@ -54,6 +58,61 @@ pub(crate) async fn report(json: bool) -> anyhow::Result<String> {
         ]);
     }
     Ok(if rows.is_empty() { String::new() } else { table(&cells) })
+}
+
+/// The targets of an agent, each with the address that it has there.
+pub(crate) async fn of_agent(agent: &Target, json: bool) -> anyhow::Result<String> {
+    let address = address_of(Some(agent))?;
+    let targets = targets_of(&address).await?.with_context(|| {
+        format!("{address} is a probe, not an agent\nhint: `taskscope ls` without an address lists the targets on this machine")
+    })?;
+    let rows: Vec<Through> = targets
+        .into_iter()
+        .map(|target| Through {
+            address: Address::Through { agent: Box::new(address.clone()), target: target.name.clone() }
+                .to_string(),
+            link: words_of(target.link()),
+            name: target.name,
+            pid: target.pid,
+            at: target.address,
+            error: Some(target.reason).filter(|reason| !reason.is_empty()),
+        })
+        .collect();
+    if json {
+        return rows.iter().map(json_line).collect();
+    }
+    let mut cells = vec![["NAME", "PID", "LINK", "ADDRESS"].map(str::to_owned).to_vec()];
+    for row in &rows {
+        let pid = row.pid.map_or_else(|| "–".to_owned(), |pid| pid.to_string());
+        cells.push(vec![row.name.clone(), pid, row.link.to_owned(), row.address.clone()]);
+    }
+    Ok(if rows.is_empty() { String::new() } else { table(&cells) })
+}
+
+fn words_of(link: Link) -> &'static str {
+    match link {
+        Link::Unspecified => "unknown",
+        Link::Connecting => "connecting",
+        Link::Live => "live",
+        Link::Stale => "stale",
+        Link::Lost => "lost",
+    }
+}
+
+/// A target of an agent.
+#[derive(Serialize)]
+struct Through {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    link: &'static str,
+    /// For this program.
+    address: String,
+    /// Where the agent reaches it.
+    at: String,
+    /// Why it is not live; absent where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 async fn ask(found: Found) -> Row {

@@ -372,6 +372,7 @@ mod tests {
 
     fn fixture() -> Model {
         let stuck = v1::Worker {
+            busy_ns_total: None,
             index: 0,
             tid: Some(4711),
             state: worker::State::InPoll.into(),

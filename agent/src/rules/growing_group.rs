@@ -36,6 +36,10 @@ fn grows(group: &v1::Group, trend: &v1::Trend) -> bool {
 }
 
 fn finding(model: &Model, group: &v1::Group, trend: &v1::Trend) -> Finding {
+    Finding { severity: Severity::Warning, sentence: sentence(model, group, trend) }
+}
+
+pub(crate) fn sentence(model: &Model, group: &v1::Group, trend: &v1::Trend) -> String {
     let site = model.some_text(group.spawned_at_sid);
     let who = match (model.some_text(group.name_sid), site) {
         (Some(name), Some(site)) => format!("{name} ({site})"),
@@ -48,15 +52,12 @@ fn finding(model: &Model, group: &v1::Group, trend: &v1::Trend) -> Finding {
         0 => format!("none of the last {spawned} has ended"),
         ended => format!("{} of the last {spawned} have ended", words::count(ended)),
     };
-    Finding {
-        severity: Severity::Warning,
-        sentence: format!(
-            "GROWING: {who} {} → {} in {}; {ended}.",
-            words::count(trend.live_before),
-            words::count(group.live),
-            words::duration(trend.window_ns)
-        ),
-    }
+    format!(
+        "GROWING: {who} {} → {} in {}; {ended}.",
+        words::count(trend.live_before),
+        words::count(group.live),
+        words::duration(trend.window_ns)
+    )
 }
 
 #[cfg(test)]

@@ -42,20 +42,28 @@ fn warning(sentence: String) -> Option<Finding> {
 
 fn files(pool: &v1::Pool) -> Option<Finding> {
     let (open, limit) = nearly_full(pool, FILES)?;
-    warning(format!(
+    warning(files_sentence(open, limit))
+}
+
+pub(crate) fn files_sentence(open: u64, limit: u64) -> String {
+    format!(
         "FILE DESCRIPTORS: {} of {} open. Do: find what does not close them, or raise the limit (ulimit -n).",
         words::count(open),
         words::count(limit)
-    ))
+    )
 }
 
 fn memory(pool: &v1::Pool) -> Option<Finding> {
     let (used, limit) = nearly_full(pool, MEMORY)?;
-    warning(format!(
+    warning(memory_sentence(used, limit))
+}
+
+pub(crate) fn memory_sentence(used: u64, limit: u64) -> String {
+    format!(
         "MEMORY: {} of the cgroup's {} in use; at the limit the process is killed. Do: find what grows, or raise the limit.",
         words::bytes(used),
         words::bytes(limit)
-    ))
+    )
 }
 
 fn unaccepted(pool: &v1::Pool) -> Option<Finding> {
@@ -81,7 +89,7 @@ const LINES: usize = 3;
 
 /// What the jobs of the blocking pools are doing, the oldest first: ` Its jobs: 7 in std::thread::sleep, src/mail.rs:7
 /// (oldest 9.0 s).` Empty where that is not known.
-fn jobs(model: &Model) -> String {
+pub(crate) fn jobs(model: &Model) -> String {
     let mut lines: Vec<(String, usize, u64)> = Vec::new();
     for job in &model.jobs() {
         match lines.iter_mut().find(|(on, ..)| *on == job.on) {
@@ -103,7 +111,7 @@ fn jobs(model: &Model) -> String {
     format!(" Its jobs: {}.", told.chain(more).collect::<Vec<_>>().join("; "))
 }
 
-fn full(pool: &v1::Pool, jobs: &str) -> Option<Finding> {
+pub(crate) fn full(pool: &v1::Pool, jobs: &str) -> Option<Finding> {
     let saturated_ns = pool.saturated_ns.filter(|&ns| ns >= FULL_NS)?;
     let (busy, capacity, queued) = (pool.busy?, pool.capacity?, pool.queued?);
     let blocking = pool.kind() == Kind::Blocking;

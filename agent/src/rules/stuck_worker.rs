@@ -23,10 +23,19 @@ fn in_runtime(model: &Model, runtime: &v1::Runtime) -> Option<Finding> {
         .filter_map(|worker| Some((worker, worker.poll.as_ref()?)))
         .filter(|(_, poll)| poll.since_ns >= STUCK_NS)
         .collect();
+    Some(Finding { severity: Severity::Critical, sentence: sentence(model, runtime, &stuck)? })
+}
+
+/// What workers of a runtime are stuck in, and what waits for them; `None` where none is.
+pub(crate) fn sentence(
+    model: &Model,
+    runtime: &v1::Runtime,
+    stuck: &[(&v1::Worker, &v1::LivePoll)],
+) -> Option<String> {
     let longest_ns = stuck.iter().map(|(_, poll)| poll.since_ns).max()?;
     // Told apart by their lines, and not by how much of their time was seen there.
     let mut places: Vec<(String, &v1::LivePoll, usize)> = Vec::new();
-    for (worker, poll) in &stuck {
+    for (worker, poll) in stuck {
         let on = model.spent(poll).first().map_or(String::new(), |spent| format!(", in {}", spent.on));
         let place = format!("{}{on}", place(model, worker, poll));
         match places.iter_mut().find(|(known, ..)| *known == place) {
@@ -69,15 +78,12 @@ fn in_runtime(model: &Model, runtime: &v1::Runtime) -> Option<Finding> {
         _ => String::new(),
     };
     let remedy = stuck.first().map_or("", |(_, poll)| remedy(poll));
-    Some(Finding {
-        severity: Severity::Critical,
-        sentence: format!(
-            "STUCK {}: {count} of {workers} worker{}, {}.{waiting} Do: {remedy}.",
-            words::duration(longest_ns),
-            if workers == 1 { "" } else { "s" },
-            places.join("; "),
-        ),
-    })
+    Some(format!(
+        "STUCK {}: {count} of {workers} worker{}, {}.{waiting} Do: {remedy}.",
+        words::duration(longest_ns),
+        if workers == 1 { "" } else { "s" },
+        places.join("; "),
+    ))
 }
 
 /// `in POST /resize, asleep in clock_nanosleep`
@@ -101,16 +107,17 @@ fn main_body(model: &Model) -> Option<Finding> {
         .iter()
         .filter_map(|thread| thread.poll.as_ref())
         .find(|poll| poll.kind() == v1::TaskKind::Main && poll.since_ns >= STUCK_NS)?;
+    Some(Finding { severity: Severity::Warning, sentence: main_sentence(model, poll) })
+}
+
+pub(crate) fn main_sentence(model: &Model, poll: &v1::LivePoll) -> String {
     let doing = doing(model, poll).map_or(String::new(), |doing| format!(", {doing}"));
     let line = model.line(poll).map_or(String::new(), |line| format!(", {line}"));
-    Some(Finding {
-        severity: Severity::Warning,
-        sentence: format!(
-            "STUCK {}: the body of main{doing}{line}. The workers go on; what main awaits does not. Do: {}.",
-            words::duration(poll.since_ns),
-            remedy(poll)
-        ),
-    })
+    format!(
+        "STUCK {}: the body of main{doing}{line}. The workers go on; what main awaits does not. Do: {}.",
+        words::duration(poll.since_ns),
+        remedy(poll)
+    )
 }
 
 #[cfg(test)]

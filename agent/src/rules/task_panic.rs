@@ -21,11 +21,15 @@ pub(crate) fn check(model: &Model) -> Vec<Finding> {
         1 => String::new(),
         n => format!(" {} more died in the last minute.", n - 1),
     };
-    vec![Finding { severity: Severity::Warning, sentence: format!("{}.{others}", death(model, last, &ago)) }]
+    vec![Finding {
+        severity: Severity::Warning,
+        sentence: format!("{}.{others}", death(model, last, &format!(" {ago} ago"))),
+    }]
 }
 
-/// `DIED SILENTLY 12 s ago: audit-writer panicked at src/audit.rs:88; nobody awaited it`, and what it said.
-fn death(model: &Model, event: &v1::Event, ago: &str) -> String {
+/// `DIED SILENTLY 12 s ago: audit-writer panicked at src/audit.rs:88; nobody awaited it`, and what it said. `when` is empty or
+/// begins with a space.
+pub(crate) fn death(model: &Model, event: &v1::Event, when: &str) -> String {
     let reason = model.text(event.reason_sid);
     // An event of this kind tells of a detached task only.
     let failed = event.kind() == Kind::TaskFailed;
@@ -40,7 +44,7 @@ fn death(model: &Model, event: &v1::Event, ago: &str) -> String {
         (None, Some(site)) => format!("a task spawned at {site}"),
         (None, None) => format!("task {}", poll.task_id),
     };
-    let start = format!("DIED{silently} {ago} ago: {who}");
+    let start = format!("DIED{silently}{when}: {who}");
     match (failed, place) {
         (true, _) if message.is_empty() => format!("{start} failed{nobody}"),
         (true, _) => format!("{start} failed: {}{nobody}", shortened(message)),

@@ -155,7 +155,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-/// `spawned_at` is of a line of the wrapper where `wrapped` tells another.
+/// `spawned_at` is what Tokio says, for what the wrapper has not spawned.
 pub(super) fn spawned(
     registry: &Registry,
     runtime: &RuntimeEntry,
@@ -290,9 +290,9 @@ pub(super) fn terminated(
             }
             runtime.followed.subtract(Some(line));
         }
-        // Past the budget. The wrapper counts the ends of its own, whose site here is a line of the wrapper.
+        // Past the budget. The wrapper has counted the end of one of its own as its future was dropped.
         (Some(line), None) => {
-            if !super::is_wrappers_own(spawned_at) {
+            if !line.has_counted_end(id) {
                 let group = registry.groups.again(Sid(0), spawned_at, &registry.texts);
                 registry.count_end(group, line.has_panicked());
             }

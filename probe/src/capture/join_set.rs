@@ -10,10 +10,6 @@ use tokio::task::{Id, JoinError};
 use super::handle::{AbortHandle, Whereabouts};
 use super::wrapper::{self, Said, Spawning};
 
-/// This file, as the spawn site of what it spawns.
-#[cfg(tokio_unstable)]
-pub(super) const FILE: &str = file!();
-
 /// Followed tasks that are awaited together, as `tokio::task::JoinSet`: each has a name, and what [`crate::spawn`] says of
 /// tasks holds for it. Dropping the set aborts its tasks; that and [`JoinSet::abort_all`] are noted as requests to stop.
 ///

@@ -54,10 +54,6 @@ pub struct Task {
     token: Option<tokio_util::sync::CancellationToken>,
 }
 
-/// This file, as the spawn site of what it spawns.
-#[cfg(tokio_unstable)]
-pub(super) const FILE: &str = file!();
-
 impl Task {
     #[track_caller]
     pub(crate) fn new(name: &str) -> Self {

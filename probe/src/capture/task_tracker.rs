@@ -5,10 +5,6 @@ use tokio_util::task::task_tracker::{TaskTrackerWaitFuture, TrackedFuture};
 use super::handle::JoinHandle;
 use super::wrapper::{self, Said, Spawning};
 
-/// This file, as the spawn site of what it spawns.
-#[cfg(tokio_unstable)]
-pub(super) const FILE: &str = file!();
-
 /// Followed tasks that are waited for together, as `tokio_util::task::TaskTracker`: each has a name, and what
 /// [`crate::spawn`] says of tasks holds for it. Needs the feature `tokio-util`.
 ///

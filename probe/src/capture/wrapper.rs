@@ -497,7 +497,7 @@ impl Drop for Seen {
         match self {
             Self::Not => {}
             Self::Undecided(undecided) => undecided.set_dropped(registry),
-            Self::Counted(task) => registry.count_end(task.group, task.panicked.load(Relaxed)),
+            Self::Counted(task) => count_own_end(registry, task.group, task.panicked.load(Relaxed)),
             Self::Followed(task) => {
                 task.set_dropped(registry);
                 // The hooks free their own; only they do not know how it ended.
@@ -506,6 +506,16 @@ impl Drop for Seen {
                 }
             }
         }
+    }
+}
+
+/// Counts the end of a wrapped task that has no slot; the hooks, which end it next, do not count it again.
+fn count_own_end(registry: &Registry, group: GroupId, panicked: bool) {
+    registry.count_end(group, panicked);
+    if let Some((None, id)) = bracket_of_this_task(registry)
+        && let Some(line) = registry.my_line()
+    {
+        line.note_counted_end(id);
     }
 }
 
@@ -530,7 +540,7 @@ impl Undecided {
             Some((None, _)) => {
                 let said = self.said();
                 let group = registry.groups.of(said.name, said.at, &registry.texts, &registry.losses);
-                registry.count_end(group, false);
+                count_own_end(registry, group, false);
             }
             None => {}
         }

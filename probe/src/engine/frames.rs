@@ -217,7 +217,7 @@ impl Watcher {
             return None;
         }
         self.groups_at_ns = Some(now_ns);
-        Some(groups::window(sampler, now_ns, &query))
+        Some(groups::window(sampler, now_ns, &query, self.ask.histograms_total))
     }
 
     /// The next chunk of what happened before.

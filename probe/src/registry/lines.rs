@@ -116,6 +116,8 @@ pub(crate) struct Line {
     /// The last task on this thread that died of something, and of what.
     died: AtomicU64,
     reason: AtomicU32,
+    /// The last task on this thread whose end the wrapper has counted.
+    counted_end: AtomicU64,
     /// Whether it has polled tasks.
     has_polled: AtomicU32,
     /// Start of a bracket that blocks nobody (`block_in_place`), as the probe's thread found out.
@@ -280,6 +282,7 @@ impl Line {
             outer: [const { (Bracket::none(), Stretches::none()) }; DEPTH],
             panicked: AtomicU64::new(0),
             died: AtomicU64::new(0),
+            counted_end: AtomicU64::new(0),
             reason: AtomicU32::new(0),
             has_polled: AtomicU32::new(0),
             excused: AtomicU64::new(0),
@@ -306,6 +309,7 @@ impl Line {
         self.worker_plus1.store(0, Relaxed);
         self.panicked.store(0, Relaxed);
         self.died.store(0, Relaxed);
+        self.counted_end.store(0, Relaxed);
         self.excused.store(0, Relaxed);
         self.has_polled.store(0, Relaxed);
         self.ended_early.store(0, Relaxed);
@@ -525,6 +529,15 @@ impl Line {
     pub(crate) fn note_reason(&self, task: TaskId, reason: Sid) {
         self.died.store(task.0, Relaxed);
         self.reason.store(reason.0, Relaxed);
+    }
+
+    /// The end of `task`, in whose bracket this thread is, has been counted and is not to be counted again.
+    pub(crate) fn note_counted_end(&self, task: TaskId) {
+        self.counted_end.store(task.0, Relaxed);
+    }
+
+    pub(crate) fn has_counted_end(&self, task: TaskId) -> bool {
+        self.counted_end.load(Relaxed) == task.0
     }
 
     /// What `task` died of, if that was noted on this thread and nothing since; else 0.

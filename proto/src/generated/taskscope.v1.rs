@@ -187,6 +187,10 @@ pub struct PollStats {
     /// Only when asked for.
     #[prost(message, optional, tag = "10")]
     pub histogram: ::core::option::Option<Histogram>,
+    /// Since the probe began, as counted: it never falls while the target runs, so polls are in it, too, in which the process
+    /// stood still. Only of groups, only when asked for; absent where there was no room.
+    #[prost(message, optional, tag = "11")]
+    pub histogram_total: ::core::option::Option<Histogram>,
 }
 /// How the number of live tasks moved since it was last at its lowest, within the last minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -213,6 +217,9 @@ pub struct Histogram {
     pub bucket_delta: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
     pub count: ::prost::alloc::vec::Vec<u64>,
+    /// Time of everything that was counted, also of polls for which no bucket had room; absent: it is not told.
+    #[prost(uint64, optional, tag = "3")]
+    pub sum_ns: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -556,6 +563,9 @@ pub struct Worker {
     /// Present in state IN_POLL, and in BUSY_UNSEEN with only `activity` and `since_ns`.
     #[prost(message, optional, tag = "7")]
     pub poll: ::core::option::Option<LivePoll>,
+    /// Busy time since the runtime began, as Tokio counts it; absent where it cannot be read.
+    #[prost(uint64, optional, tag = "8")]
+    pub busy_ns_total: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `Worker`.
 pub mod worker {
@@ -1199,6 +1209,10 @@ pub struct WatchRequest {
     /// Look at stacks now. Only with `once`; the frame then leaves when they were taken, a second later at most.
     #[prost(message, optional, tag = "9")]
     pub stacks: ::core::option::Option<StackQuery>,
+    /// With the rows of groups, send the poll-duration histogram of each since the probe began: what a metrics system takes
+    /// differences of.
+    #[prost(bool, tag = "10")]
+    pub histograms_total: bool,
 }
 /// Takes the stack of every thread inside a poll, a labelled stretch or a job of a blocking pool, whether it is slow or not.
 /// Where the application has not allowed it (`Capability.STACKS`) none is taken.
@@ -2066,6 +2080,961 @@ pub mod introspect_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "taskscope.v1.Introspect";
     impl<T> tonic::server::NamedService for IntrospectServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTargetsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTargetsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub targets: ::prost::alloc::vec::Vec<AgentTarget>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgentTarget {
+    /// Unique within this agent.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it is: `unix:PATH`, `<http://HOST:PORT`.>
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(enumeration = "agent_target::Link", tag = "3")]
+    pub link: i32,
+    /// Why it is not live; empty when it is.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// As the target said last; absent: it never did.
+    #[prost(uint32, optional, tag = "5")]
+    pub pid: ::core::option::Option<u32>,
+    #[prost(uint32, tag = "6")]
+    pub firing: u32,
+    #[prost(uint32, tag = "7")]
+    pub pending: u32,
+}
+/// Nested message and enum types in `AgentTarget`.
+pub mod agent_target {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Link {
+        Unspecified = 0,
+        Connecting = 1,
+        Live = 2,
+        /// Connected, and nothing has come for a while.
+        Stale = 3,
+        Lost = 4,
+    }
+    impl Link {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "LINK_UNSPECIFIED",
+                Self::Connecting => "CONNECTING",
+                Self::Live => "LIVE",
+                Self::Stale => "STALE",
+                Self::Lost => "LOST",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "LINK_UNSPECIFIED" => Some(Self::Unspecified),
+                "CONNECTING" => Some(Self::Connecting),
+                "LIVE" => Some(Self::Live),
+                "STALE" => Some(Self::Stale),
+                "LOST" => Some(Self::Lost),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchAlertsRequest {
+    /// Only of this target; empty: of all.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Without later changes.
+    #[prost(bool, tag = "2")]
+    pub once: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AlertUpdate {
+    #[prost(message, optional, tag = "1")]
+    pub alert: ::core::option::Option<Alert>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Alert {
+    /// As Alertmanager's, of all labels.
+    #[prost(fixed64, tag = "1")]
+    pub fingerprint: u64,
+    #[prost(enumeration = "alert::State", tag = "2")]
+    pub state: i32,
+    /// `alertname`, `severity`, `service` and more; never a task id, a process id or a duration.
+    #[prost(map = "string, string", tag = "3")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// `summary` always; `evidence` is a path on the agent's machine.
+    #[prost(map = "string, string", tag = "4")]
+    pub annotations: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// In seconds where it is a duration.
+    #[prost(double, tag = "5")]
+    pub value: f64,
+    #[prost(double, tag = "6")]
+    pub threshold: f64,
+    /// When it became pending, or fired where it never was; ns since the Unix epoch.
+    #[prost(fixed64, tag = "7")]
+    pub starts_at_unix_ns: u64,
+    /// Absent until it is resolved.
+    #[prost(fixed64, optional, tag = "8")]
+    pub ends_at_unix_ns: ::core::option::Option<u64>,
+    /// A silence holds it back from sinks.
+    #[prost(bool, tag = "9")]
+    pub silenced: bool,
+    /// Another alert is its cause, and is told instead: that one's fingerprint.
+    #[prost(fixed64, optional, tag = "10")]
+    pub inhibited_by: ::core::option::Option<u64>,
+}
+/// Nested message and enum types in `Alert`.
+pub mod alert {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        Pending = 1,
+        Firing = 2,
+        Resolved = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Pending => "PENDING",
+                Self::Firing => "FIRING",
+                Self::Resolved => "RESOLVED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "PENDING" => Some(Self::Pending),
+                "FIRING" => Some(Self::Firing),
+                "RESOLVED" => Some(Self::Resolved),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SilenceRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub matchers: ::prost::alloc::vec::Vec<LabelMatcher>,
+    /// Required: a silence ends.
+    #[prost(fixed64, tag = "2")]
+    pub ends_at_unix_ns: u64,
+    #[prost(string, tag = "3")]
+    pub comment: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub created_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LabelMatcher {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// `value` is a regular expression for the whole of the label.
+    #[prost(bool, tag = "3")]
+    pub is_regex: bool,
+    /// Everything that does not match it.
+    #[prost(bool, tag = "4")]
+    pub is_not: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SilenceResponse {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSilencesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSilencesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub silences: ::prost::alloc::vec::Vec<SilenceStatus>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SilenceStatus {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub silence: ::core::option::Option<SilenceRequest>,
+    /// Alerts that it holds back now.
+    #[prost(uint32, tag = "3")]
+    pub holds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsilenceRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnsilenceResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    /// As in `taskscope rules list`.
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    /// Only of this target; empty: of all.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    /// The last evaluations, oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub evaluations: ::prost::alloc::vec::Vec<Evaluation>,
+}
+/// One look of a rule, with one setting, at one target.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Evaluation {
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "2")]
+    pub at_unix_ns: u64,
+    #[prost(string, tag = "3")]
+    pub severity: ::prost::alloc::string::String,
+    #[prost(double, tag = "4")]
+    pub threshold: f64,
+    /// What it read, the greatest values first, 10 at most.
+    #[prost(message, repeated, tag = "5")]
+    pub readings: ::prost::alloc::vec::Vec<EvaluatedReading>,
+    /// Why nothing could be read; empty when something was.
+    #[prost(string, tag = "6")]
+    pub missing: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EvaluatedReading {
+    #[prost(map = "string, string", tag = "1")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    /// `inactive`, `pending`, `firing`, `recovering`.
+    #[prost(string, tag = "3")]
+    pub phase: ::prost::alloc::string::String,
+    /// Until it fires or is resolved if the value stays as it is; absent: it would not change.
+    #[prost(uint64, optional, tag = "4")]
+    pub remaining_ns: ::core::option::Option<u64>,
+    /// Why it is not told: `silenced`, `inhibited by TaskStuckInPoll`, `past the cap of its rule`; empty otherwise.
+    #[prost(string, tag = "5")]
+    pub held_back: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod alerts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct AlertsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> AlertsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AlertsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AlertsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The targets of this agent, as of now.
+        pub async fn list_targets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTargetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTargetsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/ListTargets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "ListTargets"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// First every alert that is pending or fires, then every change as it happens.
+        pub async fn watch_alerts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchAlertsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AlertUpdate>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/WatchAlerts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "WatchAlerts"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// No notification of what matches until `ends_at_unix_ns`.
+        pub async fn silence(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SilenceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SilenceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/Silence",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "Silence"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_silences(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSilencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSilencesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/ListSilences",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "ListSilences"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a silence before its time.
+        pub async fn unsilence(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnsilenceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnsilenceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/Unsilence",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "Unsilence"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Why a rule does, or does not, fire.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/taskscope.v1.Alerts/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("taskscope.v1.Alerts", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod alerts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with AlertsServer.
+    #[async_trait]
+    pub trait Alerts: std::marker::Send + std::marker::Sync + 'static {
+        /// The targets of this agent, as of now.
+        async fn list_targets(
+            &self,
+            request: tonic::Request<super::ListTargetsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTargetsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchAlerts method.
+        type WatchAlertsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AlertUpdate, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// First every alert that is pending or fires, then every change as it happens.
+        async fn watch_alerts(
+            &self,
+            request: tonic::Request<super::WatchAlertsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchAlertsStream>,
+            tonic::Status,
+        >;
+        /// No notification of what matches until `ends_at_unix_ns`.
+        async fn silence(
+            &self,
+            request: tonic::Request<super::SilenceRequest>,
+        ) -> std::result::Result<tonic::Response<super::SilenceResponse>, tonic::Status>;
+        async fn list_silences(
+            &self,
+            request: tonic::Request<super::ListSilencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSilencesResponse>,
+            tonic::Status,
+        >;
+        /// Ends a silence before its time.
+        async fn unsilence(
+            &self,
+            request: tonic::Request<super::UnsilenceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnsilenceResponse>,
+            tonic::Status,
+        >;
+        /// Why a rule does, or does not, fire.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct AlertsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> AlertsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AlertsServer<T>
+    where
+        T: Alerts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/taskscope.v1.Alerts/ListTargets" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTargetsSvc<T: Alerts>(pub Arc<T>);
+                    impl<
+                        T: Alerts,
+                    > tonic::server::UnaryService<super::ListTargetsRequest>
+                    for ListTargetsSvc<T> {
+                        type Response = super::ListTargetsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTargetsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::list_targets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTargetsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskscope.v1.Alerts/WatchAlerts" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchAlertsSvc<T: Alerts>(pub Arc<T>);
+                    impl<
+                        T: Alerts,
+                    > tonic::server::ServerStreamingService<super::WatchAlertsRequest>
+                    for WatchAlertsSvc<T> {
+                        type Response = super::AlertUpdate;
+                        type ResponseStream = T::WatchAlertsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchAlertsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::watch_alerts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchAlertsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskscope.v1.Alerts/Silence" => {
+                    #[allow(non_camel_case_types)]
+                    struct SilenceSvc<T: Alerts>(pub Arc<T>);
+                    impl<T: Alerts> tonic::server::UnaryService<super::SilenceRequest>
+                    for SilenceSvc<T> {
+                        type Response = super::SilenceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SilenceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::silence(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SilenceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskscope.v1.Alerts/ListSilences" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSilencesSvc<T: Alerts>(pub Arc<T>);
+                    impl<
+                        T: Alerts,
+                    > tonic::server::UnaryService<super::ListSilencesRequest>
+                    for ListSilencesSvc<T> {
+                        type Response = super::ListSilencesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSilencesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::list_silences(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSilencesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskscope.v1.Alerts/Unsilence" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnsilenceSvc<T: Alerts>(pub Arc<T>);
+                    impl<T: Alerts> tonic::server::UnaryService<super::UnsilenceRequest>
+                    for UnsilenceSvc<T> {
+                        type Response = super::UnsilenceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnsilenceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::unsilence(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnsilenceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/taskscope.v1.Alerts/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Alerts>(pub Arc<T>);
+                    impl<T: Alerts> tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Alerts>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for AlertsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "taskscope.v1.Alerts";
+    impl<T> tonic::server::NamedService for AlertsServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

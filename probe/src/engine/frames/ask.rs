@@ -18,6 +18,8 @@ pub(crate) struct Ask {
     pub(super) tasks: Option<Tasks>,
     pub(super) keep: Vec<u64>,
     pub(super) groups: Option<v1::GroupQuery>,
+    /// Of groups, since the probe began.
+    pub(super) histograms_total: bool,
     pub(super) standing: Vec<Standing>,
     pub(super) history_seconds: u32,
     pub(crate) once: bool,
@@ -82,6 +84,7 @@ impl TryFrom<v1::WatchRequest> for Ask {
             tasks: request.tasks.map(Tasks::try_from).transpose()?,
             keep,
             groups: request.groups,
+            histograms_total: request.histograms_total,
             standing,
             history_seconds: request.history_seconds,
             once: request.once,

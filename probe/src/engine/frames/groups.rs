@@ -14,7 +14,12 @@ const ROOM_BYTES: usize = 160 << 10;
 /// What they say is about the last seconds: they are not worked out more often than this.
 pub(super) const EVERY_NS: u64 = 500_000_000;
 
-pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery) -> v1::GroupWindow {
+pub(super) fn window(
+    sampler: &mut Sampler,
+    now_ns: u64,
+    query: &v1::GroupQuery,
+    histograms_total: bool,
+) -> v1::GroupWindow {
     let limit = if query.limit == 0 { DEFAULT_GROUPS } else { (query.limit as usize).min(MAX_GROUPS) };
     let registry = &sampler.engine.registry;
     let counted_groups: Vec<_> =
@@ -33,7 +38,8 @@ pub(super) fn window(sampler: &mut Sampler, now_ns: u64, query: &v1::GroupQuery)
         let windows = crate::engine::sampler::at(&mut sampler.groups, id.0 as usize);
         let polls = polls.map(|polls| {
             let threshold_ns = registry.thresholds.of(group.name(), TaskClass::Unspecified);
-            poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms)
+            let stats = poll_stats(&windows.polls, &polls, now_ns, threshold_ns, query.histograms);
+            v1::PollStats { histogram_total: histograms_total.then(|| as_counted(&polls)), ..stats }
         });
         groups.push(v1::Group {
             id: id.0,
@@ -95,17 +101,53 @@ fn poll_stats(
     }
 }
 
-/// Histograms go first, then the least busy.
+fn as_counted(polls: &Polls) -> v1::Histogram {
+    v1::Histogram { sum_ns: Some(polls.busy_ns), ..v1::Histogram::from(&polls.histogram) }
+}
+
+/// Histograms go first, those of the least busy before the others; then the least busy themselves.
 fn fit(window: &mut v1::GroupWindow) {
     use prost::Message;
-    if window.encoded_len() <= ROOM_BYTES {
+    let mut over = window.encoded_len().saturating_sub(ROOM_BYTES);
+    if over == 0 {
         return;
     }
     let groups = window.groups.iter_mut().filter_map(|group| group.polls.as_mut());
     let labels = window.labels.iter_mut().filter_map(|label| label.polls.as_mut());
-    groups.chain(labels).for_each(|polls| polls.histogram = None);
+    for polls in groups.chain(labels).rev() {
+        for histogram in [&mut polls.histogram, &mut polls.histogram_total] {
+            if let Some(it) = histogram.take_if(|_| over > 0) {
+                over = over.saturating_sub(it.encoded_len());
+            }
+        }
+    }
     while window.encoded_len() > ROOM_BYTES {
         window.groups.truncate(window.groups.len() / 2);
         window.labels.truncate(window.labels.len() / 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn where_there_is_no_room_the_least_busy_lose_their_histograms_first() {
+        let histogram = v1::Histogram { count: vec![1 << 40; 500], ..Default::default() };
+        let group = |id| v1::Group {
+            id,
+            polls: Some(v1::PollStats { histogram_total: Some(histogram.clone()), ..Default::default() }),
+            ..Default::default()
+        };
+        let mut window = v1::GroupWindow { groups: (1..=100).map(group).collect(), ..Default::default() };
+        assert!(window.encoded_len() > ROOM_BYTES);
+        fit(&mut window);
+        assert!(window.encoded_len() <= ROOM_BYTES);
+        let has = |group: &v1::Group| group.polls.as_ref().is_some_and(|it| it.histogram_total.is_some());
+        let with = window.groups.iter().filter(|group| has(group)).count();
+        assert_eq!(window.groups.len(), 100, "a group without a histogram takes little room");
+        assert!(with > 40, "{with} of 100 still have one");
+        assert!(window.groups[..with].iter().all(has), "the busiest keep theirs");
     }
 }

@@ -233,6 +233,7 @@ impl Row for SlotRow<'_> {
             NumberField::Since => Some(self.since_ns()),
             NumberField::LongestPoll => Some(self.longest_ns()),
             NumberField::Wakes => self.wakes().map(|wakes| wakes.total),
+            NumberField::Wakers => self.wakes().map(|wakes| wakes.wakers),
             NumberField::Cancel => self.cancel().map(|cancel| cancel.since_ns),
         }
     }

@@ -378,6 +378,7 @@ impl Observed {
                 .facts
                 .as_ref()
                 .and_then(|facts| unstable::local_queue(&facts.metrics, index as usize)),
+            busy_ns_total: state.map(|state| state.busy_ns),
             ..v1::Worker::default()
         };
         if let Some(poll) = poll {

@@ -1,0 +1,115 @@
+//! What a rule is: a name, a condition in prose, settings that are useful untouched, and a function from what is known of a
+//! target to readings. Each rule is one file in `rules/`; adding one touches that file and the list in `rules.rs`.
+
+use std::collections::BTreeMap;
+
+use super::labels::Labels;
+use super::life::Timing;
+use super::memory::Memory;
+use crate::model::Model;
+
+pub(crate) struct Rule {
+    /// The label `alertname`.
+    pub(crate) name: &'static str,
+    /// Its condition, in prose.
+    pub(crate) about: &'static str,
+    pub(crate) unit: Unit,
+    /// The settings that hold where a configuration says nothing.
+    pub(crate) defaults: &'static [Setting],
+    /// Only where a configuration asks for it.
+    pub(crate) opt_in: bool,
+    pub(crate) clock: Clock,
+    /// Of a rule about single tasks: the filter of the standing query that finds them.
+    pub(crate) standing: Option<fn(&Setting) -> String>,
+    pub(crate) read: fn(&Scene<'_>, &Setting) -> Seen,
+}
+
+/// Whose time counts for a rule, and when it is evaluated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Clock {
+    /// At each of its frames.
+    Target,
+    /// About the link to the target, which may say nothing.
+    Agent,
+}
+
+/// What is known of one target.
+pub(crate) struct Scene<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) memory: &'a Memory,
+    /// What the setting's standing query has found; `None`: the target has not looked.
+    pub(crate) found: Option<&'a [u64]>,
+    /// What the other settings say from when on a running poll is told, in seconds; `None`: it is not.
+    pub(crate) stuck_from: Option<f64>,
+    pub(crate) silence: Option<&'a Silence>,
+}
+
+/// The target has said nothing for a while, by the agent's clock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Silence {
+    pub(crate) for_ns: u64,
+    /// Of the link, without a full stop.
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// In what the value and the threshold of a rule are. A duration is a number of seconds, as Prometheus has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unit {
+    Seconds,
+    /// 0 to 1.
+    Ratio,
+    Count,
+}
+
+/// One setting of a rule: from when on it speaks, how loudly, and about what. A rule may have several; the first of a severity
+/// that matches what a reading is about decides for that severity.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Setting {
+    pub(crate) severity: Severity,
+    /// In the rule's unit. The alert is about values at or past it.
+    pub(crate) threshold: f64,
+    /// How far back the rule looks; 0 where it looks at the present only.
+    pub(crate) window_ns: u64,
+    /// Of rules that count: how many it takes within the window.
+    pub(crate) min_count: u64,
+    pub(crate) timing: Timing,
+}
+
+/// What a rule read about one thing.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Reading {
+    /// Beside those that every alert of the target has: `runtime`, `task_group`, `label`, `pool`, `worker`.
+    pub(crate) labels: Labels,
+    pub(crate) value: f64,
+    /// One sentence that names the task and the line.
+    pub(crate) summary: String,
+    /// More for whoever looks: `spawned_at`, `line`, `worst_poll_ms`, … Here, and never in labels, are task ids and durations.
+    pub(crate) annotations: BTreeMap<&'static str, String>,
+}
+
+/// What a rule makes of a target.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Seen {
+    /// Of everything that is not among them the value is zero.
+    Readings(Vec<Reading>),
+    /// Nothing can be said, for this reason: what fires goes on firing.
+    Missing(String),
+}

@@ -1,0 +1,334 @@
+//! The rules, one file each: its condition in prose, its defaults, what it reads, its sentence, its test. Adding one touches
+//! that file and [`RULES`].
+
+use std::collections::BTreeMap;
+
+use taskscope_proto::row::TaskRow;
+use taskscope_proto::v1::capability;
+use taskscope_proto::{filter, v1, words};
+
+use super::labels::Labels;
+use super::life::Timing;
+use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
+use crate::model::Model;
+use crate::rules::task_panic;
+
+mod blocking_job_too_long;
+mod loop_lag;
+mod lost_waker;
+mod pool_nearly_full;
+mod pool_saturated;
+mod probe_dropping;
+mod ready_queue_growing;
+mod resource_near_limit;
+mod runtime_busy;
+mod self_waking_loop;
+mod target_lost;
+mod task_failed;
+mod task_ignores_cancel;
+mod task_leak;
+mod task_never_yields;
+mod task_panicked;
+mod task_pending_too_long;
+mod task_slow_poll;
+mod task_stuck_in_poll;
+
+/// In the order in which they are listed.
+pub(crate) const RULES: [&Rule; 19] = [
+    &task_stuck_in_poll::RULE,
+    &task_slow_poll::RULE,
+    &task_ignores_cancel::RULE,
+    &task_panicked::RULE,
+    &task_failed::RULE,
+    &task_leak::RULE,
+    &task_pending_too_long::RULE,
+    &task_never_yields::RULE,
+    &self_waking_loop::RULE,
+    &lost_waker::RULE,
+    &pool_saturated::RULE,
+    &pool_nearly_full::RULE,
+    &blocking_job_too_long::RULE,
+    &resource_near_limit::RULE,
+    &ready_queue_growing::RULE,
+    &runtime_busy::RULE,
+    &loop_lag::RULE,
+    &target_lost::RULE,
+    &probe_dropping::RULE,
+];
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no rule is called `{name}`\nhint: {hint}")]
+pub(crate) struct UnknownRule {
+    name: String,
+    hint: String,
+}
+
+/// The rule of that name.
+pub(crate) fn named(name: &str) -> Result<&'static Rule, UnknownRule> {
+    let known = || RULES.iter().map(|rule| rule.name);
+    RULES.into_iter().find(|rule| rule.name.eq_ignore_ascii_case(name)).ok_or_else(|| UnknownRule {
+        name: words::printable(name),
+        hint: match filter::nearest(name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`taskscope rules list` lists them".to_owned(),
+        },
+    })
+}
+
+const S: u64 = 1_000_000_000;
+/// In seconds.
+const MINUTE: f64 = 60.0;
+
+/// A setting as most defaults are: it looks at the present, clears below four fifths, and stays for half a minute so that
+/// what comes and goes is one alert.
+const fn from(severity: Severity, threshold: f64) -> Setting {
+    Setting {
+        severity,
+        threshold,
+        window_ns: 0,
+        min_count: 1,
+        timing: Timing { for_ns: 0, keep_firing_ns: 30 * S, clear_ratio: 0.8 },
+    }
+}
+
+impl Setting {
+    /// It must hold for this long.
+    const fn holding(mut self, for_ns: u64) -> Self {
+        self.timing.for_ns = for_ns;
+        self
+    }
+
+    /// It counts what happened within a window; when that is over, so is the alert.
+    const fn within(mut self, window_ns: u64, min_count: u64) -> Self {
+        self.window_ns = window_ns;
+        self.min_count = min_count;
+        self.timing.keep_firing_ns = 0;
+        self
+    }
+}
+
+impl Reading {
+    fn new(labels: Labels, value: f64, summary: String) -> Self {
+        Self { labels, value, summary, annotations: BTreeMap::new() }
+    }
+
+    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.annotations.insert(name, value.to_string());
+        self
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// What a task is one of: its name, or where it was spawned.
+fn group(name: Option<&str>, site: Option<&str>) -> Labels {
+    Labels::default().with("task_group", name.or(site).unwrap_or_default())
+}
+
+/// What a poll is about.
+fn about(model: &Model, poll: &v1::LivePoll) -> Labels {
+    let labels = match poll.kind() {
+        v1::TaskKind::Main => Labels::default().with("task_group", "main"),
+        _ => group(model.some_text(poll.name_sid), model.some_text(poll.spawned_at_sid)),
+    };
+    labels.with("label", model.text(poll.label_sid))
+}
+
+/// The label `runtime`: runtimes without a name share one, for there may be a new one each second.
+fn runtime_name(runtime: &v1::Runtime) -> &str {
+    runtime.name.as_deref().filter(|name| !name.is_empty()).unwrap_or("tokio")
+}
+
+fn about_runtime(runtime: &v1::Runtime) -> Labels {
+    Labels::default().with("runtime", runtime_name(runtime))
+}
+
+fn about_pool(model: &Model, pool: &v1::Pool) -> Labels {
+    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == pool.runtime_id);
+    Labels::default().with("pool", &pool.name).with("runtime", runtime.map_or("", runtime_name))
+}
+
+fn about_row(row: &TaskRow, runtime: &str) -> Labels {
+    let text = |text| Some(text).filter(|text: &&str| !text.is_empty());
+    group(text(&row.name), text(&row.spawned_at)).with("label", &row.label).with("runtime", runtime)
+}
+
+fn runtime_of<'a>(model: &'a Model, row: &TaskRow) -> &'a str {
+    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == row.runtime.0);
+    runtime.map_or("", runtime_name)
+}
+
+/// A task as it may be said: by its name, and where it was spawned.
+fn who(row: &TaskRow) -> String {
+    match (row.name.as_str(), row.spawned_at.as_str()) {
+        ("", "") => format!("task {}", row.id.0),
+        ("", site) => format!("a task spawned at {site}"),
+        (name, "") => format!("task {name}"),
+        (name, site) => format!("task {name} (spawned at {site})"),
+    }
+}
+
+/// Rows by what an alert about them is about, those with the greatest value first.
+fn by_labels<'a>(
+    model: &Model,
+    rows: impl Iterator<Item = (&'a TaskRow, u64)>,
+) -> BTreeMap<Labels, Vec<(&'a TaskRow, u64)>> {
+    let mut all: BTreeMap<Labels, Vec<(&TaskRow, u64)>> = BTreeMap::new();
+    for (row, value) in rows {
+        all.entry(about_row(row, runtime_of(model, row))).or_default().push((row, value));
+    }
+    all.values_mut().for_each(|rows| rows.sort_by_key(|(_, value)| std::cmp::Reverse(*value)));
+    all
+}
+
+/// What a reading about a task says beside its labels.
+fn noted(reading: Reading, row: &TaskRow) -> Reading {
+    let class = match row.class {
+        v1::TaskClass::Unspecified => None,
+        v1::TaskClass::Ingress => Some("ingress"),
+        v1::TaskClass::Work => Some("work"),
+        v1::TaskClass::Daemon => Some("daemon"),
+        v1::TaskClass::Critical => Some("critical"),
+    };
+    let reading = reading.with("task_id", row.id.0).with("spawned_at", &row.spawned_at);
+    match class {
+        Some(class) => reading.with("class", class),
+        None => reading,
+    }
+}
+
+/// The filter of a standing query whose last term is a duration: `terms` and the setting's threshold.
+fn filter_of(terms: &str, setting: &Setting) -> String {
+    format!("{terms}>={}ns", (setting.threshold * 1e9) as u64)
+}
+
+/// Nobody has looked for single tasks, or the target cannot.
+fn not_looked(scene: &Scene<'_>, needs: capability::Kind) -> Seen {
+    let told = scene.model.capabilities.iter().find(|it| it.kind() == needs);
+    Seen::Missing(match told.filter(|it| it.coverage() == capability::Coverage::None) {
+        Some(capability) => capability.reason.clone(),
+        None => "the target has not looked through its tasks yet, or was not asked to".to_owned(),
+    })
+}
+
+/// Deaths of one kind, by group.
+fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
+    let mut died: BTreeMap<Labels, Vec<&v1::Event>> = BTreeMap::new();
+    for event in model.events.iter().filter(|event| event.kind() == kind) {
+        if event.at_ns + setting.window_ns > model.frame.at_ns {
+            let poll = event.poll.clone().unwrap_or_default();
+            died.entry(about(model, &poll)).or_default().push(event);
+        }
+    }
+    let reading = |(labels, events): (Labels, Vec<&v1::Event>)| {
+        let last = *events.last()?;
+        let many = match events.len() {
+            1 => String::new(),
+            n => format!(" {n} died in the last {}.", words::duration(setting.window_ns)),
+        };
+        let summary = format!("{}.{many}", task_panic::death(model, last, ""));
+        let mut reading = Reading::new(labels, events.len() as f64, summary);
+        if let Some(reason) = model.some_text(last.reason_sid) {
+            reading = reading.with("reason", reason);
+        }
+        Some(reading)
+    };
+    Seen::Readings(died.into_iter().filter_map(reading).collect())
+}
+
+#[cfg(test)]
+mod fixture {
+    //! What a rule reads of a frame, as tests write it.
+
+    use super::*;
+    use crate::alerts::memory::Memory;
+    pub(super) use crate::rules::fixture::S;
+
+    pub(super) fn scene_of(frame: v1::Frame) -> Model {
+        crate::rules::fixture::model(frame)
+    }
+
+    pub(super) fn readings(rule: &Rule, model: &Model) -> Vec<Reading> {
+        readings_of(rule, &rule.defaults[0], model)
+    }
+
+    pub(super) fn readings_of(rule: &Rule, setting: &Setting, model: &Model) -> Vec<Reading> {
+        let memory = Memory::default();
+        readings_in(
+            rule,
+            setting,
+            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None },
+        )
+    }
+
+    /// What the first setting reads of the last of these frames, all of which it has seen.
+    pub(super) fn readings_after(rule: &Rule, frames: impl Iterator<Item = v1::Frame>) -> Vec<Reading> {
+        let mut model = scene_of(v1::Frame::default());
+        let mut memory = Memory::default();
+        for frame in frames {
+            model.apply(frame);
+            memory.take(&model);
+        }
+        let scene = Scene { model: &model, memory: &memory, found: None, stuck_from: None, silence: None };
+        readings_in(rule, &rule.defaults[0], &scene)
+    }
+
+    /// A model with these rows, in their order.
+    pub(super) fn rows(columns: v1::TaskRows) -> Model {
+        let window = v1::TaskWindow { order: columns.id.clone(), rows: Some(columns), ..Default::default() };
+        scene_of(v1::Frame { resync: true, tasks: Some(window), ..Default::default() })
+    }
+
+    /// What a rule with a standing query reads that has found these tasks.
+    pub(super) fn found_in(rule: &Rule, model: &Model, ids: &[u64]) -> Vec<Reading> {
+        let memory = Memory::default();
+        let scene = Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None };
+        readings_in(rule, &rule.defaults[0], &scene)
+    }
+
+    /// Two tasks, `mailer` and `session-watch`, for 20 s.
+    pub(super) fn task_frames(columns: impl Fn(u64) -> v1::TaskRows) -> impl Iterator<Item = v1::Frame> {
+        (0..=20).map(move |second| {
+            let rows = v1::TaskRows {
+                id: vec![7, 8],
+                name_sid: vec![3, 5],
+                state: vec![v1::TaskState::Running.into(); 2],
+                ..columns(second)
+            };
+            let window = v1::TaskWindow { order: vec![7, 8], rows: Some(rows), ..Default::default() };
+            v1::Frame { at_ns: second * S, tasks: Some(window), ..Default::default() }
+        })
+    }
+
+    pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {
+        match (rule.read)(scene, setting) {
+            Seen::Readings(readings) => readings,
+            Seen::Missing(why) => panic!("{why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_rules_has_each_of_them_with_an_example() {
+        let page = include_str!("../../../docs/alerts.md");
+        let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        assert_eq!(told, RULES.map(|rule| rule.name));
+        for part in page.split("\n### ").skip(1) {
+            assert!(part.lines().any(|line| line.starts_with("> ")), "{part}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_rule_is_answered_with_the_nearest() {
+        assert_eq!(named("taskleak").map(|rule| rule.name), Ok("TaskLeak"));
+        let said = |name| named(name).map(|rule| rule.name).expect_err("there is none").to_string();
+        assert_eq!(said("TaskLeek"), "no rule is called `TaskLeek`\nhint: did you mean `TaskLeak`?");
+        assert!(said("\u{1b}").ends_with("hint: `taskscope rules list` lists them"));
+    }
+}

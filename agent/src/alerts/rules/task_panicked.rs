@@ -1,0 +1,60 @@
+//! Tasks died by panic, so many of one group within the window.
+
+use taskscope_proto::v1::event::Kind;
+
+use super::{S, deaths, from};
+use crate::alerts::rule::{Clock, Rule, Scene, Seen, Setting, Severity, Unit};
+
+pub(crate) static RULE: Rule = Rule {
+    name: "TaskPanicked",
+    about: "as many tasks of a group as the threshold have died by panic within the window",
+    unit: Unit::Count,
+    defaults: &[from(Severity::Warning, 1.0).within(60 * S, 1)],
+    opt_in: false,
+    clock: Clock::Target,
+    standing: None,
+    read,
+};
+
+fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
+    deaths(scene.model, Kind::TaskPanic, setting)
+}
+
+#[cfg(test)]
+mod tests {
+    use taskscope_proto::v1;
+
+    use super::*;
+    use crate::alerts::rules::fixture::{readings, scene_of};
+
+    #[test]
+    fn deaths_of_one_group_are_one_reading() {
+        let died = |seq, at_ns, name_sid| v1::Event {
+            seq,
+            at_ns,
+            kind: Kind::TaskPanic.into(),
+            detached: true,
+            poll: Some(v1::LivePoll { task_id: seq, name_sid, spawned_at_sid: 4, ..Default::default() }),
+            ..Default::default()
+        };
+        let events = vec![died(1, 10 * S, 3), died(2, 70 * S, 3), died(3, 80 * S, 3), died(4, 90 * S, 5)];
+        let found = readings(&RULE, &scene_of(v1::Frame { events, ..Default::default() }));
+        let told: Vec<(Option<&str>, f64, &str)> =
+            found.iter().map(|it| (it.labels.get("task_group"), it.value, it.summary.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    Some("mailer"),
+                    2.0,
+                    "DIED SILENTLY: mailer (spawned at src/mail.rs:7:5) panicked; nobody awaited it. 2 died in the last 1m00s."
+                ),
+                (
+                    Some("session-watch"),
+                    1.0,
+                    "DIED SILENTLY: session-watch (spawned at src/mail.rs:7:5) panicked; nobody awaited it."
+                ),
+            ]
+        );
+    }
+}

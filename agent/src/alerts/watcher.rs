@@ -1,0 +1,454 @@
+//! What is watched of one target: each rule with each of its settings, a life for whatever they read, and what is to be told.
+//! It is given frames and the time, and does no I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use taskscope_proto::v1;
+
+use super::explain::{Evaluated, Evaluation, Explained};
+use super::inhibit::{self, Cause, LOOMS};
+use super::labels::{Fingerprint, Labels};
+use super::life::{Input, Life, Phase, Timing, Transition};
+use super::memory::Memory;
+use super::notice::{Alert, Notice};
+use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence};
+use super::timeline::Timeline;
+use crate::config::pattern::Match;
+use crate::model::Model;
+
+mod standing;
+
+/// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
+const MOST_ACTIVE: usize = 100;
+const OVERFLOW: &str = "AlertOverflow";
+const OVERFLOW_TIMING: Timing = Timing { for_ns: 0, keep_firing_ns: 30_000_000_000, clear_ratio: 1.0 };
+/// Of the ids of standing queries, so that they are told from another watcher's in a recording.
+const FIRST_QUERY: u64 = 0x6172_7400;
+/// Standing queries in one watch, and ids that can be kept in sight: what a probe takes.
+const MOST_STANDING: usize = 64;
+const MOST_KEPT: usize = 256;
+const NAMED: u32 = 20;
+/// Rows of the tasks that have used the most CPU, for rules about what they use it for.
+const BUSIEST: u32 = 64;
+const FRAME_EVERY_NS: u64 = 250_000_000;
+
+/// A rule with one of its settings.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pub(crate) rule: &'static Rule,
+    pub(crate) setting: Setting,
+    /// Of what it reads, what it speaks about.
+    pub(crate) about: Match,
+}
+
+pub(crate) struct Watcher {
+    watched: Vec<Watched>,
+    explained: Vec<Explained>,
+    /// What every alert of the target has.
+    identity: Labels,
+    instance: Option<String>,
+    timeline: Timeline,
+    memory: Memory,
+    /// The target answers what is asked of it; a recording does not.
+    asks: bool,
+    /// Causes that may be about to fire, as of the last frame.
+    looming: Vec<Cause>,
+    /// Ordered, so that what is told in one frame is told in the same order each time.
+    lives: BTreeMap<Arc<Labels>, Entry>,
+}
+
+/// An alert that is pending, fires, or did.
+struct Entry {
+    life: Life,
+    /// Its setting; `None`: the overflow of a rule.
+    watched: Option<usize>,
+    severity: Severity,
+    fingerprint: Fingerprint,
+    value: f64,
+    threshold: f64,
+    annotations: BTreeMap<String, String>,
+    /// What it has held back.
+    also: BTreeSet<String>,
+    starts_at_unix_ns: u64,
+    told: Option<Transition>,
+    held_by: Option<String>,
+    /// Of this evaluation.
+    changed: Option<Transition>,
+}
+
+impl Watcher {
+    /// `name` is what the target is called until it has said so itself; `labels` are added to each alert.
+    pub(crate) fn new(watched: Vec<Watched>, name: &str, labels: &Labels) -> Self {
+        let explained = watched.iter().map(|_| Explained::default()).collect();
+        Self {
+            watched,
+            explained,
+            identity: labels.clone().with("service", name),
+            instance: None,
+            timeline: Timeline::default(),
+            memory: Memory::default(),
+            asks: true,
+            looming: Vec::new(),
+            lives: BTreeMap::new(),
+        }
+    }
+
+    /// Of a recording, in which nobody asked for standing queries.
+    #[must_use]
+    pub(crate) fn of_recording(mut self) -> Self {
+        self.asks = false;
+        self
+    }
+
+    /// Alerts that fired when the agent was restarted, and of whose end nobody has been told. Those of rules that are no longer
+    /// there are given back.
+    pub(crate) fn restore(&mut self, alerts: Vec<Alert>, now_ns: u64) -> Vec<Alert> {
+        let mut unknown = Vec::new();
+        for alert in alerts {
+            let severity = alert.labels.get("severity").unwrap_or_default();
+            let is_its =
+                |it: &Watched| it.rule.name == alert.name() && it.setting.severity.name() == severity;
+            let Some(position) = self.watched.iter().position(is_its) else {
+                unknown.push(alert);
+                continue;
+            };
+            let mut entry = Entry::new(&alert.labels, Some(position), &self.watched[position].setting);
+            entry.life = Life::fired_before(now_ns);
+            entry.told = Some(Transition::Firing);
+            entry.value = alert.value;
+            entry.starts_at_unix_ns = alert.starts_at_unix_ns;
+            entry.annotations = alert.annotations;
+            self.lives.insert(Arc::new(alert.labels), entry);
+        }
+        unknown
+    }
+
+    /// How many settings of rules are evaluated.
+    pub(crate) fn settings(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// What to ask the target for. It changes with what was found: rows of those tasks are wanted.
+    pub(crate) fn request(&self, model: &Model) -> v1::WatchRequest {
+        let standing = self.watched.iter().enumerate().filter_map(|(position, watched)| {
+            let filter = (watched.rule.standing?)(&watched.setting);
+            Some(v1::StandingQuery { query_id: query(position), filter, for_ns: 0, limit: NAMED })
+        });
+        let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
+        let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
+        let keep: BTreeSet<u64> = found.collect();
+        v1::WatchRequest {
+            interval_ns: FRAME_EVERY_NS,
+            tasks: Some(v1::TaskQuery {
+                filter: "state!=ended".into(),
+                sort: v1::SortKey::SortBusy.into(),
+                limit: BUSIEST,
+                ..Default::default()
+            }),
+            keep_task_ids: keep.into_iter().take(MOST_KEPT).collect(),
+            groups: Some(v1::GroupQuery { limit: 256, histograms: false }),
+            standing,
+            ..Default::default()
+        }
+    }
+
+    /// A frame of the target came and is in the model.
+    pub(crate) fn frame(&mut self, model: &Model) -> Vec<Notice> {
+        let description = &model.description;
+        if self.instance.as_ref() != Some(&description.instance) {
+            self.instance = Some(description.instance.clone());
+            self.memory = Memory::default();
+            if !description.name.is_empty() {
+                self.identity.set("service", &description.name);
+            }
+        }
+        let frame = &model.frame;
+        let now_ns = self.timeline.take(&description.instance, frame.at_ns, frame.unix_ns);
+        self.memory.take(model);
+        self.evaluate(Clock::Target, model, None, now_ns, frame.unix_ns)
+    }
+
+    /// Time has passed. `now_ns` and `unix_ns` are the agent's; `silence`: nothing comes from the target.
+    pub(crate) fn tick(
+        &mut self,
+        model: &Model,
+        silence: Option<&Silence>,
+        now_ns: u64,
+        unix_ns: u64,
+    ) -> Vec<Notice> {
+        self.evaluate(Clock::Agent, model, silence, now_ns, unix_ns)
+    }
+
+    /// The last evaluations of a rule, by setting.
+    pub(crate) fn explain(&self, rule: &str) -> Vec<(&Setting, Vec<&Evaluation>)> {
+        let of_rule = |(watched, _): &(&Watched, &Explained)| watched.rule.name == rule;
+        let all = self.watched.iter().zip(&self.explained).filter(of_rule);
+        all.map(|(watched, explained)| (&watched.setting, explained.evaluations().collect())).collect()
+    }
+
+    fn evaluate(
+        &mut self,
+        clock: Clock,
+        model: &Model,
+        silence: Option<&Silence>,
+        now_ns: u64,
+        unix_ns: u64,
+    ) -> Vec<Notice> {
+        let stuck_from = self.stuck_from();
+        let mut looming = Vec::new();
+        let mut looked: Vec<(usize, Option<String>)> = Vec::new();
+        for position in 0..self.watched.len() {
+            let Watched { rule, setting, .. } = self.watched[position].clone();
+            if rule.clock != clock {
+                continue;
+            }
+            let found = rule.standing.filter(|_| self.asks).and_then(|_| model.found(query(position)));
+            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence };
+            let missing = match (rule.read)(&scene, &setting) {
+                Seen::Readings(readings) => {
+                    looming.extend(self.apply(position, readings, now_ns, unix_ns));
+                    None
+                }
+                Seen::Missing(why) => {
+                    let of_setting = self.lives.values_mut().filter(|it| it.watched == Some(position));
+                    of_setting.for_each(|entry| entry.read(None, &setting.timing, now_ns, unix_ns));
+                    Some(why)
+                }
+            };
+            looked.push((position, missing));
+        }
+        if clock == Clock::Target {
+            self.looming = looming;
+        }
+        self.hold_back();
+        for (position, missing) in looked {
+            self.note(position, missing, now_ns, unix_ns);
+        }
+        self.tell(unix_ns)
+    }
+
+    /// From when on a running poll is told.
+    fn stuck_from(&self) -> Option<f64> {
+        let stuck = self.watched.iter().filter(|watched| watched.rule.name == "TaskStuckInPoll");
+        stuck.map(|watched| watched.setting.threshold).min_by(f64::total_cmp)
+    }
+
+    /// Readings of a setting. What is not among them reads zero. Gives what is about to be a cause.
+    fn apply(&mut self, position: usize, readings: Vec<Reading>, now_ns: u64, unix_ns: u64) -> Vec<Cause> {
+        let Watched { rule, setting, about } = self.watched[position].clone();
+        let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
+        for reading in readings {
+            let mut labels = self.identity.clone();
+            reading.labels.iter().for_each(|(name, value)| labels.set(name, value));
+            let named = |name: &'static str| {
+                labels.get(name).or_else(|| reading.annotations.get(name).map(String::as_str))
+            };
+            if !about.holds(named) {
+                continue;
+            }
+            labels.set("alertname", rule.name);
+            labels.set("severity", setting.severity.name());
+            let is_less = |known: &Reading| known.value < reading.value;
+            if greatest.get(&labels).is_none_or(is_less) {
+                greatest.insert(labels, reading);
+            }
+        }
+        let mut causes = Vec::new();
+        for (labels, reading) in &greatest {
+            if inhibit::may_cause(labels) && reading.value >= setting.threshold * LOOMS {
+                let fingerprint = labels.fingerprint();
+                let (labels, severity) = (labels.clone(), setting.severity);
+                causes.push(Cause { fingerprint, labels, severity, fires: false });
+            }
+        }
+        for (labels, entry) in self.lives.iter_mut().filter(|(_, entry)| entry.watched == Some(position)) {
+            let reading = greatest.remove(&**labels);
+            entry.threshold = setting.threshold;
+            let value = reading.as_ref().map_or(0.0, |reading| reading.value);
+            entry.read(Some(value), &setting.timing, now_ns, unix_ns);
+            // What is over is told as it was last.
+            if let Some(reading) = reading.filter(|it| it.value >= setting.threshold) {
+                entry.describe(reading);
+            }
+        }
+        let mut fresh: Vec<(Labels, Reading)> =
+            greatest.into_iter().filter(|(_, reading)| reading.value >= setting.threshold).collect();
+        fresh.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
+        let room = MOST_ACTIVE.saturating_sub(self.active(rule));
+        let past = fresh.len().saturating_sub(room);
+        for (labels, reading) in fresh.into_iter().take(room) {
+            let mut entry = Entry::new(&labels, Some(position), &setting);
+            entry.read(Some(reading.value), &setting.timing, now_ns, unix_ns);
+            entry.describe(reading);
+            self.lives.insert(Arc::new(labels), entry);
+        }
+        self.overflow(rule, &setting, past, now_ns, unix_ns);
+        causes
+    }
+
+    fn active(&self, rule: &Rule) -> usize {
+        let of_rule = |entry: &&Entry| {
+            entry.watched.is_some_and(|position| std::ptr::eq(self.watched[position].rule, rule))
+        };
+        self.lives.values().filter(of_rule).count()
+    }
+
+    /// One alert for all that have no room.
+    fn overflow(&mut self, rule: &Rule, setting: &Setting, past: usize, now_ns: u64, unix_ns: u64) {
+        let labels = self
+            .identity
+            .clone()
+            .with("alertname", OVERFLOW)
+            .with("rule", rule.name)
+            .with("severity", setting.severity.name());
+        if past == 0 && !self.lives.contains_key(&labels) {
+            return;
+        }
+        let entry = self.lives.entry(Arc::new(labels)).or_insert_with_key(|labels| {
+            let mut entry = Entry::new(labels, None, setting);
+            entry.threshold = 1.0;
+            entry
+        });
+        entry.read(Some(past as f64), &OVERFLOW_TIMING, now_ns, unix_ns);
+        if past > 0 {
+            let summary = format!(
+                "{past} more alerts of {} than the {MOST_ACTIVE} that are told. Do: make its condition narrower, or give tasks \
+                 names that do not hold ids.",
+                rule.name
+            );
+            entry.annotations = BTreeMap::from([("summary".to_owned(), summary)]);
+        }
+    }
+
+    /// Says of each alert what holds it back, and of each that holds others back which.
+    fn hold_back(&mut self) {
+        let mut causes: Vec<Cause> = Vec::new();
+        for (labels, entry) in &self.lives {
+            if entry.life.is_firing() && entry.held_by.is_none() {
+                let (fingerprint, severity) = (entry.fingerprint, entry.severity);
+                causes.push(Cause { fingerprint, labels: (**labels).clone(), severity, fires: true });
+            }
+        }
+        causes.extend(self.looming.iter().cloned());
+        let mut also: Vec<(Fingerprint, String)> = Vec::new();
+        for (labels, entry) in &mut self.lives {
+            let cause = inhibit::cause_of(&causes, labels, entry.severity);
+            let is_told = entry.told == Some(Transition::Firing);
+            entry.held_by = cause.filter(|_| !is_told).map(|cause| name(&cause.labels).to_owned());
+            if let Some(cause) = cause.filter(|_| entry.held_by.is_some())
+                && name(&cause.labels) != name(labels)
+            {
+                also.push((cause.fingerprint, name(labels).to_owned()));
+            }
+        }
+        for entry in self.lives.values_mut() {
+            let held = also.iter().filter(|(cause, _)| *cause == entry.fingerprint);
+            entry.also.extend(held.map(|(_, name)| name.clone()));
+        }
+    }
+
+    fn note(&mut self, position: usize, missing: Option<String>, now_ns: u64, unix_ns: u64) {
+        let timing = &self.watched[position].setting.timing;
+        let of_setting = self.lives.iter().filter(|(_, entry)| entry.watched == Some(position));
+        // What is not among them is zero, and inactive.
+        let readings = of_setting.map(|(labels, entry)| {
+            let mut read = Evaluated::of(Arc::clone(labels), entry.value, &entry.life, timing);
+            read.held_back = entry.held_by.as_ref().map(|cause| format!("inhibited by {cause}"));
+            read
+        });
+        let readings = readings.collect();
+        self.explained[position].take(Evaluation { at_unix_ns: unix_ns, readings, missing }, now_ns);
+    }
+
+    /// What has changed and is not held back.
+    fn tell(&mut self, unix_ns: u64) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (labels, entry) in &mut self.lives {
+            let changed = entry.changed.take();
+            let fires = entry.life.phase() == Phase::Firing;
+            let was_told = entry.told == Some(Transition::Firing);
+            let transition = match changed {
+                Some(Transition::Resolved) if was_told => Transition::Resolved,
+                Some(Transition::Pending) if entry.held_by.is_none() => Transition::Pending,
+                _ if fires && !was_told && entry.held_by.is_none() => Transition::Firing,
+                _ => continue,
+            };
+            entry.told = Some(transition);
+            notices.push(entry.notice(labels, transition, unix_ns));
+        }
+        self.lives.retain(|_, entry| !entry.life.is_over());
+        // A cause ends before what followed from it is told.
+        notices.sort_by_key(|notice| notice.transition != Transition::Resolved);
+        notices
+    }
+}
+
+impl Entry {
+    fn new(labels: &Labels, watched: Option<usize>, setting: &Setting) -> Self {
+        Self {
+            life: Life::default(),
+            watched,
+            severity: setting.severity,
+            fingerprint: labels.fingerprint(),
+            value: 0.0,
+            threshold: setting.threshold,
+            annotations: BTreeMap::new(),
+            also: BTreeSet::new(),
+            starts_at_unix_ns: 0,
+            told: None,
+            held_by: None,
+            changed: None,
+        }
+    }
+
+    /// `None`: it could not be read.
+    fn read(&mut self, value: Option<f64>, timing: &Timing, now_ns: u64, unix_ns: u64) {
+        let is_new = self.life.is_over();
+        let threshold = self.threshold;
+        let input = value.map_or(Input::Missing, |value| Input::Value { value, threshold });
+        self.changed = self.life.apply(input, timing, now_ns);
+        self.value = value.unwrap_or(self.value);
+        if is_new {
+            self.starts_at_unix_ns = unix_ns;
+        }
+    }
+
+    fn describe(&mut self, reading: Reading) {
+        let annotations = reading.annotations.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.annotations = annotations.collect();
+        self.annotations.insert("summary".into(), taskscope_proto::words::printable(&reading.summary));
+    }
+
+    fn notice(&self, labels: &Labels, transition: Transition, unix_ns: u64) -> Notice {
+        let mut annotations = self.annotations.clone();
+        if !self.also.is_empty() {
+            let also: Vec<&str> = self.also.iter().map(String::as_str).collect();
+            annotations.insert("also".into(), also.join(", "));
+        }
+        let ends_at_unix_ns =
+            (transition == Transition::Resolved).then_some(unix_ns.max(self.starts_at_unix_ns));
+        let alert = Alert {
+            fingerprint: self.fingerprint,
+            labels: labels.clone(),
+            annotations,
+            value: self.value,
+            threshold: self.threshold,
+            starts_at_unix_ns: self.starts_at_unix_ns,
+            ends_at_unix_ns,
+            state: transition,
+        };
+        Notice { transition, alert }
+    }
+}
+
+fn query(position: usize) -> u64 {
+    FIRST_QUERY + position as u64
+}
+
+fn name(labels: &Labels) -> &str {
+    labels.get("alertname").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! What stands of a target's alerts now, and how they end with it.
+
+use super::{Alert, Labels, Notice, Phase, Transition, Watcher};
+
+/// An alert that is pending or fires.
+pub(crate) struct Standing<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) fires: bool,
+}
+
+impl Watcher {
+    /// Everything that is pending or fires; what another alert holds back is not told and not among them.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = Standing<'_>> {
+        let told = self.lives.iter().filter(|(_, entry)| entry.held_by.is_none());
+        told.filter_map(|(labels, entry)| match entry.life.phase() {
+            Phase::Inactive => None,
+            Phase::Pending { .. } => Some(Standing { labels, fires: false }),
+            Phase::Firing | Phase::Recovering { .. } => Some(Standing { labels, fires: true }),
+        })
+    }
+
+    /// What people were told that it fires, and not yet that it is over.
+    pub(crate) fn fired(&self) -> impl Iterator<Item = Alert> {
+        let told = self.lives.iter().filter(|(_, entry)| entry.told == Some(Transition::Firing));
+        told.map(|(labels, entry)| entry.notice(labels, Transition::Firing, 0).alert)
+    }
+
+    /// Nobody watches the target any more: what was told to fire is over.
+    pub(crate) fn close(self, unix_ns: u64) -> Vec<Notice> {
+        let told = self.lives.iter().filter(|(_, entry)| entry.told == Some(Transition::Firing));
+        told.map(|(labels, entry)| entry.notice(labels, Transition::Resolved, unix_ns)).collect()
+    }
+}

@@ -1,0 +1,366 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use taskscope_proto::v1::event::Kind;
+
+use super::*;
+use crate::config::Config;
+use crate::config::rules::untouched;
+use crate::rules::fixture::{MS, S, poll};
+
+/// A target as tests let it live: frames of it, restarts, and what the watcher tells.
+struct Played {
+    watcher: Watcher,
+    model: Model,
+    run: u64,
+    at_ns: u64,
+    unix_ns: u64,
+    seq: u64,
+    events: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    /// How long both polls of the runtime have run; none: its workers are parked.
+    stuck_ns: Option<u64>,
+    /// A poll of this length has ended.
+    slow_ns: Option<u64>,
+    panics: u64,
+}
+
+impl Played {
+    fn new(watched: Vec<Watched>) -> Self {
+        let watcher = Watcher::new(watched, "shop", &Labels::default().with("cluster", "eu-1"));
+        let mut played = Self {
+            watcher,
+            model: Model::new(v1::Description::default()),
+            run: 0,
+            at_ns: 0,
+            unix_ns: 1_000_000 * S,
+            seq: 0,
+            events: 0,
+        };
+        played.restart();
+        played
+    }
+
+    fn restart(&mut self) {
+        self.run += 1;
+        (self.at_ns, self.seq, self.events) = (0, 0, 0);
+        let instance = format!("run-{}", self.run);
+        self.model = Model::new(v1::Description { name: "shop".into(), instance, ..Default::default() });
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.at_ns += ns;
+        self.unix_ns += ns;
+    }
+
+    fn event(&mut self, kind: Kind, of: v1::LivePoll) -> v1::Event {
+        self.events += 1;
+        v1::Event {
+            seq: self.events,
+            at_ns: self.at_ns,
+            kind: kind.into(),
+            poll: Some(of),
+            ..Default::default()
+        }
+    }
+
+    fn frame(&mut self, shown: &Shown) -> Vec<Notice> {
+        let worker =
+            || v1::Worker { poll: shown.stuck_ns.map(poll), busy_ratio: Some(1.0), ..Default::default() };
+        let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker(), worker()], ..Default::default() }];
+        let mut events = Vec::new();
+        if let Some(ns) = shown.slow_ns {
+            events.push(self.event(Kind::PollSlow, v1::LivePoll { task_id: 900 + self.events, ..poll(ns) }));
+        }
+        for _ in 0..shown.panics {
+            events.push(self.event(Kind::TaskPanic, v1::LivePoll { name_sid: 3, ..Default::default() }));
+        }
+        self.seq += 1;
+        let strings = [(1, "POST /resize"), (2, "src/serve.rs:9:1"), (3, "mailer")];
+        let strings = strings.map(|(sid, text)| v1::InternedString { sid, text: text.into() }).to_vec();
+        self.model.apply(v1::Frame {
+            seq: self.seq,
+            resync: self.seq == 1,
+            at_ns: self.at_ns,
+            unix_ns: self.unix_ns,
+            strings,
+            runtimes,
+            events,
+            ..Default::default()
+        });
+        self.watcher.frame(&self.model)
+    }
+
+    /// So many frames, a quarter of a second apart; what was told, in short.
+    fn frames(&mut self, count: u64, mut shown: impl FnMut(u64) -> Shown) -> Vec<String> {
+        let mut told = Vec::new();
+        for number in 0..count {
+            self.pass(250 * MS);
+            told.extend(self.frame(&shown(number)).iter().map(short));
+        }
+        told
+    }
+}
+
+fn short(notice: &Notice) -> String {
+    let severity = notice.alert.labels.get("severity").unwrap_or_default();
+    format!("{} {} {severity}", notice.transition.name(), notice.alert.name())
+}
+
+fn defaults() -> Vec<Watched> {
+    let config = Config::read("", "", &|_| None, &untouched()).expect("nothing is right");
+    config.watched()
+}
+
+fn of_rules(names: &[&str]) -> Vec<Watched> {
+    defaults().into_iter().filter(|it| names.contains(&it.rule.name)).collect()
+}
+
+#[test]
+fn a_stuck_poll_is_told_once_at_each_severity_and_is_over_half_a_minute_after_it() {
+    let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
+    let told = played.frames(60, |n| Shown { stuck_ns: Some(n * 250 * MS), ..Shown::default() });
+    assert_eq!(told, ["firing TaskStuckInPoll warning", "firing TaskStuckInPoll critical"]);
+    assert_eq!(played.frames(119, |_| Shown::default()), Vec::<String>::new());
+    let told = played.frames(4, |_| Shown::default());
+    assert_eq!(told, ["resolved TaskStuckInPoll critical", "resolved TaskStuckInPoll warning"]);
+}
+
+#[test]
+fn an_alert_has_the_labels_of_its_target_and_none_that_is_a_number() {
+    let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
+    played.pass(S);
+    let told = played.frame(&Shown { stuck_ns: Some(2 * S), ..Shown::default() });
+    let alert = &told[0].alert;
+    let labels: Vec<(&str, &str)> = alert.labels.iter().collect();
+    assert_eq!(
+        labels,
+        [
+            ("alertname", "TaskStuckInPoll"),
+            ("cluster", "eu-1"),
+            ("label", "POST /resize"),
+            ("runtime", "tokio"),
+            ("service", "shop"),
+            ("severity", "warning"),
+            ("task_group", "src/serve.rs:9:1"),
+        ]
+    );
+    assert_eq!(alert.fingerprint, alert.labels.fingerprint());
+    assert!(
+        alert.summary().starts_with("STUCK 2.0 s: 2 of 2 workers, both in POST /resize"),
+        "{}",
+        alert.summary()
+    );
+    assert_eq!((alert.starts_at_unix_ns, alert.ends_at_unix_ns), (1_000_001 * S, None));
+}
+
+#[test]
+fn a_poll_that_was_told_while_it_ran_is_not_told_again_as_slow() {
+    let mut played = Played::new(of_rules(&["TaskStuckInPoll", "TaskSlowPoll"]));
+    let mut told = played.frames(14, |n| Shown { stuck_ns: Some(n * 250 * MS), ..Shown::default() });
+    played.pass(100 * MS);
+    // The same poll has ended.
+    let ended = v1::LivePoll { since_ns: 3_350 * MS, ..poll(0) };
+    let event = played.event(Kind::PollSlow, ended);
+    played.model.apply(v1::Frame {
+        at_ns: played.at_ns,
+        unix_ns: played.unix_ns,
+        events: vec![event],
+        ..Default::default()
+    });
+    told.extend(played.watcher.frame(&played.model).iter().map(short));
+    assert_eq!(told, ["firing TaskStuckInPoll warning"]);
+    // Another one that nobody saw running is.
+    let told = played.frames(1, |_| Shown { slow_ns: Some(2 * S), ..Shown::default() });
+    assert_eq!(told, ["firing TaskSlowPoll critical"]);
+}
+
+#[test]
+fn what_fired_before_the_agent_was_restarted_is_resolved_and_not_told_twice() {
+    let mut played = Played::new(of_rules(&["TaskPanicked"]));
+    played.pass(S);
+    let before = played.frame(&Shown { panics: 1, ..Shown::default() });
+    assert_eq!(before.iter().map(short).collect::<Vec<_>>(), ["firing TaskPanicked warning"]);
+    let mut again = Played::new(of_rules(&["TaskPanicked"]));
+    again.unix_ns = played.unix_ns;
+    let gone = Alert { labels: Labels::default().with("alertname", "NoRule"), ..before[0].alert.clone() };
+    let unknown = again.watcher.restore(vec![before[0].alert.clone(), gone], 0);
+    assert_eq!(unknown.iter().map(Alert::name).collect::<Vec<_>>(), ["NoRule"]);
+    again.pass(S);
+    assert_eq!(again.frame(&Shown { panics: 1, ..Shown::default() }), []);
+    again.pass(61 * S);
+    let over = again.frame(&Shown::default());
+    assert_eq!(over.iter().map(short).collect::<Vec<_>>(), ["resolved TaskPanicked warning"]);
+    let (first, last) = (&before[0].alert, &over[0].alert);
+    assert_eq!((first.fingerprint, first.starts_at_unix_ns), (last.fingerprint, last.starts_at_unix_ns));
+}
+
+/// Reads as many tasks as the frame has alive.
+static CROWDED: Rule = Rule {
+    name: "RuntimeBusy",
+    about: "for tests",
+    unit: crate::alerts::rule::Unit::Count,
+    defaults: &[],
+    opt_in: false,
+    clock: Clock::Target,
+    standing: None,
+    read: |scene, _| {
+        let alive = scene.model.totals().followed;
+        let reading = |number: u64| Reading {
+            labels: Labels::default().with("runtime", "tokio").with("task_group", &number.to_string()),
+            value: 1.0,
+            summary: "crowded".into(),
+            annotations: BTreeMap::new(),
+        };
+        Seen::Readings((0..alive).map(reading).collect())
+    },
+};
+
+fn crowded(timing: Timing) -> Watched {
+    let setting = Setting { severity: Severity::Warning, threshold: 1.0, window_ns: 0, min_count: 1, timing };
+    Watched { rule: &CROWDED, setting, about: Match::default() }
+}
+
+#[test]
+fn past_the_cap_of_a_rule_one_alert_says_so() {
+    let timing = Timing { for_ns: 0, keep_firing_ns: 0, clear_ratio: 0.8 };
+    let mut played = Played::new(vec![crowded(timing)]);
+    let mut frame = |followed: u64| {
+        played.pass(30 * S);
+        let totals = Some(v1::Totals { followed, ..Default::default() });
+        played.model.apply(v1::Frame {
+            at_ns: played.at_ns,
+            unix_ns: played.unix_ns,
+            totals,
+            ..Default::default()
+        });
+        played.watcher.frame(&played.model)
+    };
+    let told = frame(1_000);
+    assert_eq!(told.len(), 101);
+    let overflow = told.iter().find(|it| it.alert.name() == OVERFLOW).expect("it is told");
+    assert!((overflow.alert.value - 900.0).abs() < 1e-9);
+    assert_eq!(overflow.alert.labels.get("rule"), Some("RuntimeBusy"));
+    assert_eq!(frame(1_000), []);
+    let told = frame(0);
+    assert_eq!(told.iter().filter(|it| it.transition == Transition::Resolved).count(), 100);
+    let later: Vec<String> = (0..15).flat_map(|_| frame(0)).map(|it| short(&it)).collect();
+    assert_eq!(later, ["resolved AlertOverflow warning"]);
+}
+
+#[test]
+fn what_follows_from_a_stuck_poll_is_named_in_it_and_told_only_if_it_stays() {
+    let timing = Timing { for_ns: 2 * S, keep_firing_ns: 0, clear_ratio: 0.8 };
+    let mut played = Played::new([of_rules(&["TaskStuckInPoll"]), vec![crowded(timing)]].concat());
+    let mut notices = Vec::new();
+    let mut frame = |stuck_ns: Option<u64>, followed: u64| {
+        played.pass(250 * MS);
+        let worker = v1::Worker { poll: stuck_ns.map(poll), ..Default::default() };
+        let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker], ..Default::default() }];
+        let totals = Some(v1::Totals { followed, ..Default::default() });
+        let (at_ns, unix_ns) = (played.at_ns, played.unix_ns);
+        played.model.apply(v1::Frame { at_ns, unix_ns, totals, runtimes, ..Default::default() });
+        let told = played.watcher.frame(&played.model);
+        notices.extend(told.clone());
+        told.iter().map(short).collect::<Vec<_>>()
+    };
+    let told: Vec<String> = (1..20).flat_map(|n| frame(Some(n * 250 * MS), 1)).collect();
+    assert_eq!(told, ["firing TaskStuckInPoll warning"]);
+    // It is over, and the runtime is as busy as before: half a minute later that is an alert of its own.
+    let told: Vec<String> = (0..122).flat_map(|_| frame(None, 1)).collect();
+    assert_eq!(told, ["resolved TaskStuckInPoll warning", "firing RuntimeBusy warning"]);
+    assert_eq!(notices[1].alert.annotations["also"], "RuntimeBusy");
+    let (_, evaluations) = &played.watcher.explain("RuntimeBusy")[0];
+    assert_eq!(evaluations[2].readings[0].held_back.as_deref(), Some("inhibited by TaskStuckInPoll"));
+}
+
+#[test]
+fn a_cause_that_has_held_something_back_from_its_first_moment_names_it() {
+    let timing = Timing { for_ns: 500 * MS, keep_firing_ns: 0, clear_ratio: 0.8 };
+    let mut played = Played::new([of_rules(&["TaskStuckInPoll"]), vec![crowded(timing)]].concat());
+    let mut told = Vec::new();
+    for n in 1..6 {
+        played.pass(250 * MS);
+        let worker = v1::Worker { poll: Some(poll(n * 250 * MS)), ..Default::default() };
+        let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker], ..Default::default() }];
+        let totals = Some(v1::Totals { followed: 1, ..Default::default() });
+        let (at_ns, unix_ns) = (played.at_ns, played.unix_ns);
+        played.model.apply(v1::Frame { at_ns, unix_ns, totals, runtimes, ..Default::default() });
+        told.extend(played.watcher.frame(&played.model));
+    }
+    assert_eq!(told.iter().map(short).collect::<Vec<_>>(), ["firing TaskStuckInPoll warning"]);
+    assert_eq!(told[0].alert.annotations["also"], "RuntimeBusy");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Frame(Shown),
+    Pass(u64),
+    Restart,
+    WallClock(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let shown = (
+        proptest::option::of(0..15 * S),
+        proptest::option::of(100 * MS..3 * S),
+        prop_oneof![4 => Just(0_u64), 1 => 1..3_u64],
+    );
+    let shown = shown.prop_map(|(stuck_ns, slow_ns, panics)| Shown { stuck_ns, slow_ns, panics });
+    prop_oneof![
+        8 => shown.prop_map(Step::Frame),
+        4 => (0..3 * S).prop_map(Step::Pass),
+        1 => (0..7200 * S).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+        1 => (900_000 * S..1_100_000 * S).prop_map(Step::WallClock),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fires_is_resolved_once_and_fires_again_only_after_that(
+        steps in proptest::collection::vec(step(), 0..80)
+    ) {
+        let mut played = Played::new(defaults());
+        let mut notices = Vec::new();
+        for step in steps {
+            match step {
+                Step::Frame(shown) => notices.extend(played.frame(&shown)),
+                Step::Pass(ns) => played.pass(ns),
+                Step::Restart => played.restart(),
+                Step::WallClock(ns) => played.unix_ns = ns,
+            }
+        }
+        // All is well from now on, for longer than any window.
+        for _ in 0..150 {
+            played.pass(S);
+            played.seq += 1;
+            let worker = v1::Worker { busy_ratio: Some(0.1), ..Default::default() };
+            let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker], ..Default::default() }];
+            let (at_ns, unix_ns) = (played.at_ns, played.unix_ns);
+            played.model.apply(v1::Frame { at_ns, unix_ns, runtimes, ..Default::default() });
+            notices.extend(played.watcher.frame(&played.model));
+        }
+        let mut fires: BTreeMap<Fingerprint, bool> = BTreeMap::new();
+        for notice in &notices {
+            let alert = &notice.alert;
+            let fires = fires.entry(alert.fingerprint).or_default();
+            match notice.transition {
+                Transition::Pending => prop_assert!(!*fires, "{notice:?}"),
+                Transition::Firing => prop_assert!(!std::mem::replace(fires, true), "{notice:?}"),
+                Transition::Resolved => {
+                    prop_assert!(std::mem::take(fires), "{notice:?}");
+                    prop_assert!(alert.ends_at_unix_ns >= Some(alert.starts_at_unix_ns));
+                }
+            }
+            prop_assert!(!alert.summary().is_empty());
+        }
+        prop_assert!(fires.values().all(|fires| !fires), "still fire: {fires:?}");
+        prop_assert!(played.watcher.lives.is_empty());
+    }
+}

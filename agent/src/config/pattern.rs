@@ -1,0 +1,92 @@
+//! What a rule's setting is about: regular expressions for the whole of a text.
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that a compiled expression may take. Real ones take some kilobytes; one that repeats repetitions would take gigabytes.
+const MOST_BYTES: usize = 256 << 10;
+/// Of the text of an expression.
+const MOST_TEXT: usize = 1000;
+
+/// A regular expression for the whole of a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    text: String,
+    whole: Regex,
+}
+
+impl Pattern {
+    /// The error says why not, with a hint.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        if text.len() > MOST_TEXT {
+            return Err(format!(
+                "a regular expression of {} bytes is too long\nhint: {MOST_TEXT} are allowed",
+                text.len()
+            ));
+        }
+        // Compiled alone first: its error is about what was written, and `a)(b` is refused.
+        compiled(text)?;
+        Ok(Self { text: text.to_owned(), whole: compiled(&format!(r"\A(?s:{text})\z"))? })
+    }
+
+    pub(crate) fn holds(&self, text: &str) -> bool {
+        self.whole.is_match(text)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn compiled(text: &str) -> Result<Regex, String> {
+    RegexBuilder::new(text).size_limit(MOST_BYTES).nest_limit(50).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => "this regular expression is too big once it is compiled\n\
+                                            hint: repeat less, as in `x{0,20}` instead of `(x{0,1000}){0,1000}`"
+            .to_owned(),
+        error => {
+            let text = error.to_string();
+            let why = text.lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            format!(
+                "no regular expression: {why}\nhint: in front of a character that has a meaning goes a backslash; in \
+                 TOML write it in 'single quotes'"
+            )
+        }
+    })
+}
+
+/// What a setting is about; all that is given must match. Nothing given: everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Match {
+    pub(crate) service: Option<Pattern>,
+    pub(crate) task_group: Option<Pattern>,
+    pub(crate) label: Option<Pattern>,
+    pub(crate) class: Option<Pattern>,
+}
+
+impl Match {
+    pub(super) const KEYS: [&'static str; 4] = ["service", "task_group", "label", "class"];
+
+    pub(super) fn of(&self, key: &str) -> Option<&Pattern> {
+        match key {
+            "service" => self.service.as_ref(),
+            "task_group" => self.task_group.as_ref(),
+            "label" => self.label.as_ref(),
+            _ => self.class.as_ref(),
+        }
+    }
+
+    /// `named` answers what an alert's label of that name says; what has no such label does not match it.
+    pub(crate) fn holds<'a>(&self, named: impl Fn(&'static str) -> Option<&'a str>) -> bool {
+        Self::KEYS.into_iter().all(|key| match self.of(key) {
+            Some(pattern) => named(key).is_some_and(|text| pattern.holds(text)),
+            None => true,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! The listener for metrics and probes of life: `/metrics`, `/livez`, `/readyz`, and nothing else. Viewers have another one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::headless::Question;
+use crate::metrics::Form;
+
+/// A loop that has not answered by then hangs.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| {
+        format!("cannot serve metrics on {address}\nhint: choose another port; --metrics says which")
+    })
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, questions: mpsc::Sender<Question>) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(alive))
+        .route("/readyz", get(ready))
+        .with_state(questions);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "metrics are served no more");
+    }
+}
+
+type Questions = State<mpsc::Sender<Question>>;
+
+/// What the agent's loop answers; `None`: it does not.
+async fn ask<T>(
+    questions: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        questions.send(question(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    tokio::time::timeout(ANSWERED_WITHIN, asked).await.ok().flatten()
+}
+
+fn hangs() -> Response {
+    let text = format!("the agent's loop has not answered within {} s\n", ANSWERED_WITHIN.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics(State(questions): Questions, headers: HeaderMap) -> Response {
+    let form = Form::wanted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    match ask(&questions, |answer| Question::Metrics { form, answer }).await {
+        Some(text) => ([(CONTENT_TYPE, form.content_type())], text).into_response(),
+        None => hangs(),
+    }
+}
+
+async fn alive(State(questions): Questions) -> Response {
+    match ask(&questions, |answer| Question::Alive { answer }).await {
+        Some(()) => "alive\n".into_response(),
+        None => hangs(),
+    }
+}
+
+async fn ready(State(questions): Questions) -> Response {
+    match ask(&questions, |answer| Question::Ready { answer }).await {
+        Some(Ok(())) => "ready\n".into_response(),
+        Some(Err(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+        None => hangs(),
+    }
+}

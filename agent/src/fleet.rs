@@ -1,0 +1,296 @@
+//! Which targets an agent watches, as a machine: it is told what each source lists now, and answers with which links to begin
+//! and which to end. It opens nothing and reads no clock.
+//!
+//! A target keeps its name across restarts, and a target that goes stays known as lost for a while, so that somebody can be
+//! told; unless its service goes on under a younger one, as in a deployment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::address::{Address, Target};
+
+pub(crate) mod lookup;
+
+/// A target that nobody lists any more is forgotten after this long.
+pub(crate) const LOST_FOR: Duration = Duration::from_secs(10 * 60);
+/// Targets at once; more are not watched, and counted.
+pub(crate) const MOST: usize = 200;
+
+/// Names one target of the fleet for as long as it is in it. Never given out twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct MemberId(u64);
+
+/// Who knows targets.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Source {
+    /// Named by the user: they are there whether they run or not.
+    Fixed,
+    /// The folders of sockets.
+    Folder,
+    /// A host name with a port, which may stand for many addresses.
+    Dns(String),
+}
+
+/// A target, as a source lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Listed {
+    /// As the user wrote it.
+    Named(Target),
+    /// A socket of a service that runs as `instance`.
+    Socket { service: String, instance: String, path: PathBuf },
+    /// `HOST:PORT` of one address.
+    Host(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// All that the source knows now.
+    Listed { source: Source, targets: Vec<Listed> },
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// Link to this target, instead of what the member was linked to.
+    Begin { id: MemberId, target: Target },
+    /// It has gone: end the link and keep what is known.
+    Lose(MemberId),
+    /// Drop all that is known of it.
+    Forget(MemberId),
+}
+
+/// ```text
+/// Listed --gone from its source--> Lost --LOST_FOR is over--> (forgotten)
+///    ^  \---- a younger one of its service is there ----------> (forgotten)
+///    +----- the same, or its service anew ---+
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Standing {
+    Listed,
+    Lost { since: Instant },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// Unique in the fleet; metrics and viewers name it so.
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    source: Source,
+    listed: Listed,
+    standing: Standing,
+}
+
+impl Member {
+    /// Its source does not list it any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.standing, Standing::Lost { .. })
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    members: BTreeMap<MemberId, Member>,
+    last: u64,
+    /// Sources that have listed something, be it nothing.
+    heard: BTreeSet<Source>,
+    /// Targets for which there was no room at the last listing of each source.
+    turned_away: BTreeMap<Source, usize>,
+}
+
+impl Fleet {
+    pub(crate) fn members(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.members.iter().map(|(&id, member)| (id, member))
+    }
+
+    pub(crate) fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<(MemberId, &Member)> {
+        self.members().find(|(_, member)| member.name == name)
+    }
+
+    pub(crate) fn has_heard(&self, source: &Source) -> bool {
+        self.heard.contains(source)
+    }
+
+    /// Targets that are not watched because [`MOST`] are.
+    pub(crate) fn turned_away(&self) -> usize {
+        self.turned_away.values().sum()
+    }
+
+    pub(crate) fn apply(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        match input {
+            Input::Listed { source, targets } => self.take(source, targets, now),
+            Input::Tick => self.forget_old(now),
+        }
+    }
+
+    fn take(&mut self, source: Source, targets: Vec<Listed>, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut fresh = Vec::new();
+        let mut seen = BTreeSet::new();
+        for listed in targets {
+            let is_it =
+                |(_, member): &(MemberId, &Member)| member.source == source && member.listed == listed;
+            let there = self.members().find(is_it).map(|(id, _)| id);
+            match there {
+                Some(id) => {
+                    seen.insert(id);
+                    if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_lost()) {
+                        member.standing = Standing::Listed;
+                        effects.push(Effect::Begin { id, target: member.target.clone() });
+                    }
+                }
+                None if self.knows(&listed) || fresh.contains(&listed) => {}
+                None => fresh.push(listed),
+            }
+        }
+        let gone = |member: &Member| member.source == source && !member.is_lost();
+        let mut went: Vec<MemberId> = self
+            .members()
+            .filter(|(id, _)| !seen.contains(id))
+            .filter(|(_, it)| gone(it))
+            .map(|(id, _)| id)
+            .collect();
+        let mut turned_away = 0;
+        for listed in fresh {
+            // A restart: the service is there anew, and one of its runs has gone.
+            if let Some(id) = self.predecessor(&source, &listed, &went) {
+                went.retain(|&it| it != id);
+                let target = listed.target();
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.standing = Standing::Listed;
+                    member.listed = listed;
+                    member.target = target.clone();
+                }
+                effects.push(Effect::Begin { id, target });
+            } else if self.members.len() >= MOST && !self.make_room(&mut effects) {
+                turned_away += 1;
+            } else {
+                effects.push(self.add(source.clone(), listed));
+            }
+        }
+        for id in went {
+            if self.goes_on(id) {
+                self.members.remove(&id);
+                effects.push(Effect::Forget(id));
+            } else if let Some(member) = self.members.get_mut(&id) {
+                member.standing = Standing::Lost { since: now };
+                effects.push(Effect::Lose(id));
+            }
+        }
+        self.heard.insert(source.clone());
+        self.turned_away.insert(source, turned_away);
+        effects
+    }
+
+    fn add(&mut self, source: Source, listed: Listed) -> Effect {
+        self.last += 1;
+        let id = MemberId(self.last);
+        let target = listed.target();
+        let name = self.free_name(&listed);
+        let member = Member { name, target: target.clone(), source, listed, standing: Standing::Listed };
+        self.members.insert(id, member);
+        Effect::Begin { id, target }
+    }
+
+    /// The service's name, with the instance where that is taken.
+    fn free_name(&self, listed: &Listed) -> String {
+        let (short, long) = listed.names();
+        let is_free = |name: &String| self.named(name).is_none();
+        let numbered = (2..).map(|number| format!("{long}-{number}"));
+        [short, long.clone()].into_iter().chain(numbered).find(is_free).unwrap_or(long)
+    }
+
+    /// Whether another source has it already: the user's own name of it comes first.
+    fn knows(&self, listed: &Listed) -> bool {
+        self.members.values().any(|member| match (&member.target, listed) {
+            (Target::Named(name), Listed::Socket { service, instance, .. }) => {
+                name == service || *name == format!("{service}.{instance}")
+            }
+            (target, listed) => *target == listed.target() && !member.is_lost(),
+        })
+    }
+
+    /// The run of a service that a new one continues: one that goes now, or is lost already.
+    fn predecessor(&self, source: &Source, listed: &Listed, went: &[MemberId]) -> Option<MemberId> {
+        let mut same = self
+            .members()
+            .filter(|(_, member)| member.source == *source && member.listed.is_run_of_the_same(listed));
+        same.find(|(id, member)| member.is_lost() || went.contains(id)).map(|(id, _)| id)
+    }
+
+    /// Whether a younger run of its service is there.
+    fn goes_on(&self, id: MemberId) -> bool {
+        let Some(gone) = self.members.get(&id) else { return false };
+        let younger = self.members.range(id..).filter(|&(&other, _)| other != id);
+        younger.into_iter().any(|(_, member)| {
+            !member.is_lost()
+                && member.source == gone.source
+                && member.listed.is_run_of_the_same(&gone.listed)
+        })
+    }
+
+    /// Forgets the target that has been lost for the longest; false where none is.
+    fn make_room(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let since = |member: &Member| match member.standing {
+            Standing::Lost { since } => Some(since),
+            Standing::Listed => None,
+        };
+        let oldest = self.members().filter_map(|(id, member)| Some((since(member)?, id))).min();
+        let Some((_, id)) = oldest else { return false };
+        self.members.remove(&id);
+        effects.push(Effect::Forget(id));
+        true
+    }
+
+    fn forget_old(&mut self, now: Instant) -> Vec<Effect> {
+        let is_old = |member: &Member| match member.standing {
+            Standing::Lost { since } => now >= since + LOST_FOR,
+            Standing::Listed => false,
+        };
+        let old: Vec<MemberId> =
+            self.members().filter(|(_, member)| is_old(member)).map(|(id, _)| id).collect();
+        for id in &old {
+            self.members.remove(id);
+        }
+        old.into_iter().map(Effect::Forget).collect()
+    }
+}
+
+impl Listed {
+    pub(crate) fn target(&self) -> Target {
+        match self {
+            Self::Named(target) => target.clone(),
+            Self::Socket { path, .. } => Target::At(Address::Unix(path.clone())),
+            Self::Host(host) => Target::At(Address::Http(format!("http://{host}"))),
+        }
+    }
+
+    /// As short as can be, and one that tells it from others.
+    fn names(&self) -> (String, String) {
+        match self {
+            Self::Named(Target::Named(name)) => (name.clone(), name.clone()),
+            Self::Named(target) => {
+                let text = target.to_string();
+                let short = text.strip_prefix("http://").unwrap_or(&text).to_owned();
+                (short, text)
+            }
+            Self::Socket { service, instance, .. } => (service.clone(), format!("{service}.{instance}")),
+            Self::Host(host) => (host.clone(), host.clone()),
+        }
+    }
+
+    fn is_run_of_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Socket { service, .. }, Self::Socket { service: theirs, .. }) => service == theirs,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use super::*;
+
+fn socket(service: &str, instance: &str) -> Listed {
+    let path = format!("/run/{service}.{instance}.sock").into();
+    Listed::Socket { service: service.into(), instance: instance.into(), path }
+}
+
+fn names(fleet: &Fleet) -> Vec<(&str, bool)> {
+    fleet.members().map(|(_, member)| (member.name.as_str(), member.is_lost())).collect()
+}
+
+#[allow(clippy::disallowed_methods, reason = "any instant does")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn folder(fleet: &mut Fleet, targets: &[Listed], now: Instant) -> Vec<Effect> {
+    fleet.apply(Input::Listed { source: Source::Folder, targets: targets.to_vec() }, now)
+}
+
+#[test]
+fn a_target_that_goes_is_lost_and_forgotten_later() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let begun = folder(&mut fleet, &[socket("api", "1")], t0);
+    assert!(matches!(begun.as_slice(), [Effect::Begin { .. }]), "{begun:?}");
+    let went = folder(&mut fleet, &[], t0);
+    assert!(matches!(went.as_slice(), [Effect::Lose(_)]), "{went:?}");
+    assert_eq!(names(&fleet), [("api", true)]);
+    assert_eq!(folder(&mut fleet, &[], t0), [], "it is lost once");
+    assert_eq!(fleet.apply(Input::Tick, t0 + LOST_FOR - Duration::from_nanos(1)), []);
+    let forgotten = fleet.apply(Input::Tick, t0 + LOST_FOR);
+    assert!(matches!(forgotten.as_slice(), [Effect::Forget(_)]), "{forgotten:?}");
+    assert_eq!(names(&fleet), []);
+}
+
+#[test]
+fn a_restart_keeps_its_name_and_its_member() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    folder(&mut fleet, &[socket("api", "1")], t0);
+    let id = fleet.named("api").expect("it is listed").0;
+    // At once, and after a time of being lost.
+    for gap in [false, true] {
+        if gap {
+            folder(&mut fleet, &[], t0);
+        }
+        let next = socket("api", if gap { "3" } else { "2" });
+        let effects = folder(&mut fleet, std::slice::from_ref(&next), t0);
+        assert_eq!(effects, [Effect::Begin { id, target: next.target() }]);
+        assert_eq!(names(&fleet), [("api", false)]);
+    }
+}
+
+#[test]
+fn of_two_with_one_name_the_second_has_its_instance_in_it() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2"), socket("db", "3")], t0);
+    assert_eq!(names(&fleet), [("api", false), ("api.2", false), ("db", false)]);
+    assert_eq!(
+        fleet.named("api.2").map(|(_, member)| member.target.clone()),
+        Some(socket("api", "2").target())
+    );
+}
+
+#[test]
+fn in_a_deployment_the_old_one_is_not_lost() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    folder(&mut fleet, &[socket("api", "1")], t0);
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2")], t0);
+    let effects = folder(&mut fleet, &[socket("api", "2")], t0);
+    assert!(matches!(effects.as_slice(), [Effect::Forget(_)]), "{effects:?}");
+    // And of two equal ones, the younger one's end is a loss.
+    folder(&mut fleet, &[socket("api", "2"), socket("api", "3")], t0);
+    let effects = folder(&mut fleet, &[socket("api", "2")], t0);
+    assert!(matches!(effects.as_slice(), [Effect::Lose(_)]), "{effects:?}");
+}
+
+#[test]
+fn what_the_user_named_is_not_found_again_in_the_folder_and_never_goes() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let fixed: Vec<Listed> = ["api", "unix:/run/db.3.sock", "http://10.0.0.7:6670"]
+        .iter()
+        .map(|text| Listed::Named(text.parse().expect("it is a target")))
+        .collect();
+    fleet.apply(Input::Listed { source: Source::Fixed, targets: fixed }, t0);
+    assert_eq!(folder(&mut fleet, &[socket("api", "1"), socket("db", "3"), socket("web", "4")], t0).len(), 1);
+    let dns = Source::Dns("shop:6670".into());
+    let hosts = vec![Listed::Host("10.0.0.7:6670".into()), Listed::Host("10.0.0.8:6670".into())];
+    assert_eq!(fleet.apply(Input::Listed { source: dns, targets: hosts }, t0).len(), 1);
+    assert_eq!(
+        names(&fleet).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        ["api", "unix:/run/db.3.sock", "10.0.0.7:6670", "web", "10.0.0.8:6670"]
+    );
+    assert!(folder(&mut fleet, &[], t0).iter().all(|effect| matches!(effect, Effect::Lose(_))));
+    assert_eq!(names(&fleet).iter().filter(|(_, lost)| *lost).count(), 1);
+}
+
+#[test]
+fn one_source_does_not_end_what_another_lists() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let dns = |name: &str, hosts: &[&str]| Input::Listed {
+        source: Source::Dns(name.into()),
+        targets: hosts.iter().map(|host| Listed::Host((*host).into())).collect(),
+    };
+    fleet.apply(dns("a:1", &["10.0.0.1:1", "10.0.0.2:1"]), t0);
+    assert_eq!(fleet.apply(dns("b:1", &[]), t0), []);
+    let effects = fleet.apply(dns("a:1", &["10.0.0.2:1"]), t0);
+    assert!(matches!(effects.as_slice(), [Effect::Lose(_)]), "{effects:?}");
+    let effects = fleet.apply(dns("a:1", &["10.0.0.1:1", "10.0.0.2:1"]), t0);
+    assert!(matches!(effects.as_slice(), [Effect::Begin { .. }]), "it is back: {effects:?}");
+}
+
+#[test]
+fn past_the_most_targets_are_counted_and_lost_ones_make_room() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let all: Vec<Listed> = (0..MOST + 3).map(|n| socket(&format!("s{n}"), "1")).collect();
+    assert_eq!(folder(&mut fleet, &all, t0).len(), MOST);
+    assert_eq!((fleet.members().count(), fleet.turned_away()), (MOST, 3));
+    // Of those that have gone, the rest takes the places.
+    folder(&mut fleet, &all[10..MOST], t0);
+    let effects = folder(&mut fleet, &all[10..], t0);
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Begin { .. })).count(), 3);
+    assert_eq!((fleet.members().count(), fleet.turned_away()), (MOST, 0));
+}
+
+mod any_order {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever sources say, names are unique, and the links that were begun are those of the listed members.
+        #[test]
+        fn names_are_unique_and_links_are_those_of_the_listed(
+            steps in prop::collection::vec((0..3u8, prop::collection::btree_set((0..3u8, 0..3u8), 0..6), 0..700u64), 0..30),
+        ) {
+            let (mut fleet, mut now) = (Fleet::default(), start());
+            let mut links = BTreeMap::new();
+            for (source, sockets, seconds) in steps {
+                now += Duration::from_secs(seconds);
+                let input = match source {
+                    0 => Input::Tick,
+                    1 => Input::Listed {
+                        source: Source::Folder,
+                        targets: sockets.iter().map(|(s, i)| socket(&format!("s{s}"), &i.to_string())).collect(),
+                    },
+                    _ => Input::Listed {
+                        source: Source::Dns("x:1".into()),
+                        targets: sockets.iter().map(|(s, i)| Listed::Host(format!("10.0.{s}.{i}:1"))).collect(),
+                    },
+                };
+                for effect in fleet.apply(input, now) {
+                    match effect {
+                        Effect::Begin { id, target } => { links.insert(id, target); }
+                        Effect::Lose(id) => prop_assert!(links.remove(&id).is_some()),
+                        Effect::Forget(id) => { links.remove(&id); }
+                    }
+                }
+                let unique: BTreeSet<&str> = fleet.members().map(|(_, member)| member.name.as_str()).collect();
+                prop_assert_eq!(unique.len(), fleet.members().count());
+                let listed: BTreeMap<MemberId, Target> = fleet
+                    .members()
+                    .filter(|(_, member)| !member.is_lost())
+                    .map(|(id, member)| (id, member.target.clone()))
+                    .collect();
+                prop_assert_eq!(&listed, &links);
+            }
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! `taskscope agent`: watches many targets without a screen, and serves them to viewers and to metrics systems. One loop over a
+//! closed set of inputs; nothing else changes its state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use taskscope_proto::v1::agent_target::Link;
+use taskscope_proto::v1::{self, AgentTarget, Description, GroupQuery, WatchRequest};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::address::{Address, Target};
+use crate::alerts::desk::Desk;
+use crate::alerts::labels::Labels;
+use crate::alerts::life::Transition;
+use crate::alerts::notice::{Alert, Notice};
+use crate::alerts::rule::Silence;
+use crate::alerts::watcher::Watcher;
+use crate::config::{Config, Folder, Targets};
+use crate::fleet::{self, Effect, Fleet, Listed, MemberId, Source, lookup};
+use crate::link::State;
+use crate::listen::Listener;
+use crate::metrics::{self, Form, Seen, Shown};
+use crate::model::Model;
+use crate::session::{Happened, Report, Session, SessionId, places};
+use crate::sinks::Sinks;
+use crate::store::{Fired, Kept, Silenced, Store};
+use crate::symbols::{Symbols, debug_dirs};
+use crate::{alerts, complain, exposer, server};
+
+/// What is due is looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+/// A new socket is seen within this time.
+const FOLDER_EVERY: Duration = Duration::from_secs(2);
+/// Another request makes the target look anew.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// More than any probe keeps apart: which groups are told is chosen here, for good.
+const GROUPS: u32 = 1_000;
+/// Questions and reports that wait for the loop.
+const WAITING: usize = 64;
+
+/// An alert of a target that has not come back by then is over.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(600);
+
+/// Alerts under way to the sinks have this long at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Everything that can happen.
+enum Input {
+    Report(Report),
+    Listed(Source, Result<fleet::Input, String>),
+    Question(Question),
+    Tick,
+    Stop,
+}
+
+/// What those who serve ask of the loop.
+pub(crate) enum Question {
+    Targets {
+        answer: oneshot::Sender<Vec<AgentTarget>>,
+    },
+    /// The target of that name; without one the only target there is. The error has a hint.
+    Target {
+        name: Option<String>,
+        answer: oneshot::Sender<Result<Target, String>>,
+    },
+    Metrics {
+        form: Form,
+        answer: oneshot::Sender<String>,
+    },
+    /// Whether every source has been asked once; the error says which has not.
+    Ready {
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// The new silence's id, or what is wrong with it.
+    Silence {
+        request: v1::SilenceRequest,
+        answer: oneshot::Sender<Result<String, String>>,
+    },
+    Silences {
+        answer: oneshot::Sender<Vec<v1::SilenceStatus>>,
+    },
+    /// Whether there was one.
+    Unsilence {
+        id: String,
+        answer: oneshot::Sender<bool>,
+    },
+    /// That it is answered is the answer.
+    Alive {
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
+    // Signals first: one that comes during the start is not lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listener = Listener::bind(&config.listen.to_string().parse()?).await?;
+    let file = listener.file();
+    complain(&format!("taskscope: listening on {}", listener.address()));
+    let (questions, mut asked) = mpsc::channel(WAITING);
+    let exposer = match config.metrics {
+        Some(address) => {
+            let listener = exposer::bind(address).await?;
+            complain(&format!("taskscope: metrics at http://{}/metrics", listener.local_addr()?));
+            Some(tokio::spawn(exposer::serve(listener, questions.clone())))
+        }
+        None => None,
+    };
+    let mut server = tokio::spawn(server::serve(listener, questions));
+    let (reports, mut inbox) = mpsc::channel(WAITING);
+    let (listings, mut listed) = mpsc::channel(WAITING);
+    let sinks = Sinks::start(&config.sinks)?;
+    let (store, kept) = match Store::open(&config.state) {
+        Ok((store, kept)) => (Some(store), kept),
+        Err(why) => {
+            complain(&format!("taskscope: {why}"));
+            (None, Kept::default())
+        }
+    };
+    let mut agent = Agent::new(config, sinks, reports, listings, kept, now());
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let outcome = loop {
+        let input = tokio::select! {
+            _ = interrupt.recv() => Input::Stop,
+            _ = terminate.recv() => Input::Stop,
+            Some(report) = inbox.recv() => Input::Report(report),
+            Some((source, listing)) = listed.recv() => Input::Listed(source, listing),
+            Some(question) = asked.recv() => Input::Question(question),
+            served = &mut server => break served?.map_err(anyhow::Error::msg),
+            _ = tick.tick() => Input::Tick,
+        };
+        if matches!(input, Input::Stop) {
+            break Ok(());
+        }
+        agent.apply(input, now());
+        if let Some(store) = &store {
+            store.keep(agent.kept());
+        }
+    };
+    // What fires goes on to fire: an agent that ends is no news about its targets.
+    for health in agent.sinks.close(CLOSE_WITHIN).await {
+        tracing::info!("{health}");
+    }
+    if let Some(store) = store {
+        store.close(CLOSE_WITHIN).await;
+    }
+    server.abort();
+    if let Some(exposer) = exposer {
+        exposer.abort();
+    }
+    if let Some(file) = file {
+        file.remove();
+    }
+    outcome
+}
+
+#[allow(clippy::disallowed_methods, reason = "the driver of the agent is where its time comes from")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "the driver of the agent is where its time comes from")]
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A source and when it is asked.
+struct Asked {
+    source: Source,
+    every: Duration,
+    due: Instant,
+    /// An answer is awaited.
+    waiting: bool,
+    /// Why it could not be asked the last time.
+    trouble: Option<String>,
+}
+
+/// What is known of one target.
+struct Watched {
+    /// `None`: it has gone.
+    session: Option<Session>,
+    /// What it was last asked for, and when that may change.
+    request: WatchRequest,
+    next_ask: Instant,
+    model: Model,
+    /// Whether the model is of a target that has answered, ever.
+    known: bool,
+    /// When the last frame came, or it was first watched.
+    heard: Instant,
+    process: Option<u32>,
+    /// Made with the first stack: most targets send none.
+    symbols: Option<Symbols>,
+    shown: Shown,
+    watcher: Watcher,
+}
+
+impl Watched {
+    /// What its rules and its metrics need.
+    fn wanted(&self, histograms: bool) -> WatchRequest {
+        let request = self.watcher.request(&self.model);
+        let groups = Some(GroupQuery { limit: GROUPS, histograms: false });
+        WatchRequest { groups, histograms_total: histograms, ..request }
+    }
+
+    /// What was found makes the rules ask for more.
+    fn ask_anew(&mut self, histograms: bool, now: Instant) {
+        if now < self.next_ask {
+            return;
+        }
+        let wanted = self.wanted(histograms);
+        if wanted != self.request {
+            self.next_ask = now + ASK_EVERY;
+            self.request = wanted;
+            if let Some(session) = &mut self.session {
+                session.ask(self.request.clone());
+            }
+        }
+    }
+
+    fn happened(&mut self, happened: Happened, now: Instant) -> Vec<Notice> {
+        match happened {
+            Happened::Link => return vec![],
+            Happened::Described { description, process } => {
+                self.known = true;
+                self.process = process;
+                self.symbols = None;
+                self.model = Model::new(*description);
+                return vec![];
+            }
+            Happened::Frame(frame) => {
+                self.heard = now;
+                if self.symbols.is_none() && !frame.stacks.is_empty() {
+                    self.symbols =
+                        Some(Symbols::of(places(&self.model.description, self.process, &debug_dirs(&[]))));
+                }
+                self.model.apply(*frame);
+            }
+        }
+        if let Some(symbols) = &self.symbols {
+            // What has no name yet has one at the next frame.
+            self.model.look_up(symbols, &[]);
+        }
+        self.shown.take(&self.model);
+        self.watcher.frame(&self.model)
+    }
+
+    /// For how long it has said nothing, and why, as far as that is known.
+    fn silence(&self, now: Instant) -> Silence {
+        let reason = match self.session.as_ref().map(Session::state) {
+            None => "nothing listens there any more".to_owned(),
+            Some(State::Disconnected { reason, .. } | State::Closed { reason }) => reason.clone(),
+            Some(State::Connecting) => "it does not answer".to_owned(),
+            Some(State::Live { .. } | State::Stale { .. }) => "it is connected and silent".to_owned(),
+        };
+        Silence { for_ns: nanoseconds(now.saturating_duration_since(self.heard)), reason }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Alerts of a target that fire, or are pending.
+fn count(watched: Option<&Watched>, fires: bool) -> u32 {
+    let standing = watched.into_iter().flat_map(|watched| watched.watcher.standing());
+    u32::try_from(standing.filter(|alert| alert.fires == fires).count()).unwrap_or(u32::MAX)
+}
+
+/// The loop's state.
+struct Agent {
+    fleet: Fleet,
+    watched: BTreeMap<MemberId, Watched>,
+    by_session: BTreeMap<SessionId, MemberId>,
+    sources: Vec<Asked>,
+    /// In which sockets are looked for; none: in the usual ones.
+    folder: Option<PathBuf>,
+    watched_rules: Vec<alerts::watcher::Watched>,
+    labels: Labels,
+    histograms: bool,
+    desk: Desk,
+    sinks: Sinks,
+    /// Alerts that fired before this start, of targets that have not been seen since.
+    missed: BTreeMap<String, Vec<Fired>>,
+    began: Instant,
+    reports: mpsc::Sender<Report>,
+    listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
+}
+
+impl Agent {
+    fn new(
+        config: &Config,
+        sinks: Sinks,
+        reports: mpsc::Sender<Report>,
+        listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
+        kept: Kept,
+        now: Instant,
+    ) -> Self {
+        let ask = |source, every| Asked { source, every, due: now, waiting: false, trouble: None };
+        let Targets { fixed, folder, dns, refresh } = &config.targets;
+        let mut sources: Vec<Asked> =
+            dns.iter().map(|host| ask(Source::Dns(host.clone()), *refresh)).collect();
+        let folder = match folder {
+            Folder::None => None,
+            Folder::Usual => Some(None),
+            Folder::At(path) => Some(Some(path.clone())),
+        };
+        if folder.is_some() {
+            sources.push(ask(Source::Folder, FOLDER_EVERY.min(*refresh)));
+        }
+        let mut agent = Self {
+            fleet: Fleet::default(),
+            watched: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            sources,
+            folder: folder.flatten(),
+            watched_rules: config.watched(),
+            labels: config.labels(),
+            histograms: config.metrics.is_some(),
+            desk: Desk::default(),
+            sinks,
+            missed: kept.targets,
+            began: now,
+            reports,
+            listings,
+        };
+        for silenced in kept.silences {
+            // One that has ended meanwhile is refused, and no loss.
+            if let Err(why) = agent.desk.silence(silenced.into(), unix_ns()) {
+                tracing::info!(why, "a silence of before is not taken up again");
+            }
+        }
+        for fired in agent.missed.values().flatten() {
+            let alert = Alert::from(fired.clone());
+            agent.sinks.resume(&Notice { transition: Transition::Firing, alert });
+        }
+        let targets = fixed.iter().cloned().map(Listed::Named).collect();
+        agent.list(fleet::Input::Listed { source: Source::Fixed, targets }, now);
+        agent
+    }
+
+    fn apply(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Report(report) => self.report(report, now),
+            Input::Listed(source, listing) => self.listed(&source, listing, now),
+            Input::Question(question) => self.answer(question),
+            Input::Tick => self.tick(now),
+            Input::Stop => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let mut broke = false;
+        for watched in self.watched.values_mut() {
+            if let Some(session) = &mut watched.session {
+                broke |=
+                    !session.tick(now).is_empty() && matches!(session.state(), State::Disconnected { .. });
+            }
+        }
+        self.hurry(broke, now);
+        let (now_ns, unix_ns) = (nanoseconds(now.saturating_duration_since(self.began)), unix_ns());
+        for watched in self.watched.values_mut() {
+            let silence = watched.silence(now);
+            let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
+            tell(&mut self.desk, &self.sinks, &notices);
+        }
+        for notice in self.desk.tick(unix_ns) {
+            self.sinks.send(&notice);
+        }
+        if !self.missed.is_empty() && now >= self.began + COMES_BACK_WITHIN {
+            let missed = std::mem::take(&mut self.missed);
+            self.resolve(missed.into_values().flatten().map(Alert::from));
+        }
+        self.list(fleet::Input::Tick, now);
+        let linked = self.linked();
+        for asked in &mut self.sources {
+            if !asked.waiting && now >= asked.due {
+                asked.waiting = true;
+                let (source, linked, listings) =
+                    (asked.source.clone(), linked.clone(), self.listings.clone());
+                let folder = self.folder.clone();
+                tokio::spawn(async move {
+                    let listing = lookup::ask(source.clone(), folder, linked).await;
+                    // The loop has ended if nobody takes it.
+                    let _ = listings.send((source, listing)).await;
+                });
+            }
+        }
+    }
+
+    /// Sockets over which a target is heard, or was until a moment ago: they are not tried.
+    fn linked(&self) -> BTreeSet<PathBuf> {
+        let linked = |(id, member): (MemberId, &fleet::Member)| {
+            let session = self.watched.get(&id)?.session.as_ref()?;
+            let is_open = matches!(session.state(), State::Live { .. } | State::Stale { .. });
+            match &member.target {
+                Target::At(Address::Unix(path)) if is_open => Some(path.clone()),
+                _ => None,
+            }
+        };
+        self.fleet.members().filter_map(linked).collect()
+    }
+
+    fn listed(&mut self, source: &Source, listing: Result<fleet::Input, String>, now: Instant) {
+        let Some(asked) = self.sources.iter_mut().find(|asked| asked.source == *source) else { return };
+        asked.waiting = false;
+        asked.due = now + asked.every;
+        match listing {
+            Ok(input) => {
+                asked.trouble = None;
+                self.list(input, now);
+            }
+            // Nothing is known: what was there is not gone for that.
+            Err(trouble) => {
+                if asked.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!(?source, trouble, "targets cannot be listed");
+                }
+                asked.trouble = Some(trouble);
+            }
+        }
+    }
+
+    fn list(&mut self, input: fleet::Input, now: Instant) {
+        for effect in self.fleet.apply(input, now) {
+            match effect {
+                Effect::Begin { id, target } => {
+                    tracing::info!(target = %target, "watching");
+                    self.begin(id, target, now);
+                }
+                Effect::Lose(id) => {
+                    tracing::info!(?id, "lost");
+                    self.end_session(id);
+                }
+                Effect::Forget(id) => {
+                    self.end_session(id);
+                    let notices = self.watched.remove(&id).map(|watched| watched.watcher.close(unix_ns()));
+                    tell(&mut self.desk, &self.sinks, notices.iter().flatten());
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, id: MemberId, target: Target, now: Instant) {
+        self.end_session(id);
+        let name = self.fleet.member(id).map_or(String::new(), |member| member.name.clone());
+        let missed = self.missed.remove(&name).unwrap_or_default();
+        let watched = self.watched.entry(id).or_insert_with(|| Watched {
+            session: None,
+            request: WatchRequest::default(),
+            next_ask: now,
+            model: Model::new(Description::default()),
+            known: false,
+            heard: now,
+            process: None,
+            symbols: None,
+            shown: Shown::default(),
+            watcher: Watcher::new(self.watched_rules.clone(), &name, &self.labels),
+        });
+        // Its rules' clocks begin at zero.
+        let unknown = watched.watcher.restore(missed.into_iter().map(Alert::from).collect(), 0);
+        watched.request = watched.wanted(self.histograms);
+        let session = Session::start(target, watched.request.clone(), self.reports.clone(), now);
+        self.by_session.insert(session.id(), id);
+        watched.session = Some(session);
+        self.resolve(unknown.into_iter());
+    }
+
+    /// Alerts that nothing watches any more.
+    fn resolve(&mut self, alerts: impl Iterator<Item = Alert>) {
+        for alert in alerts {
+            let ends_at_unix_ns = Some(unix_ns().max(alert.starts_at_unix_ns));
+            let alert = Alert { ends_at_unix_ns, state: Transition::Resolved, ..alert };
+            tell(&mut self.desk, &self.sinks, [&Notice { transition: Transition::Resolved, alert }]);
+        }
+    }
+
+    /// What has to be known after a restart.
+    fn kept(&self) -> Kept {
+        let mut targets = self.missed.clone();
+        for (id, watched) in &self.watched {
+            let told = watched.watcher.fired().filter(|alert| !self.desk.holds(alert.fingerprint));
+            let fired: Vec<Fired> = told.map(|alert| Fired::from(&alert)).collect();
+            if let Some(member) = self.fleet.member(*id)
+                && !fired.is_empty()
+            {
+                targets.insert(member.name.clone(), fired);
+            }
+        }
+        Kept::new(targets, self.desk.requests().map(Silenced::from).collect())
+    }
+
+    fn end_session(&mut self, id: MemberId) {
+        let ended = self.watched.get_mut(&id).and_then(|watched| watched.session.take());
+        if let Some(session) = ended {
+            self.by_session.remove(&session.id());
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant) {
+        let Some(id) = self.by_session.get(&report.session()) else { return };
+        let Some(watched) = self.watched.get_mut(id) else { return };
+        let Some(session) = &mut watched.session else { return };
+        let happened = session.handle(report, now);
+        let broke = matches!(session.state(), State::Disconnected { .. });
+        for happened in happened {
+            let notices = watched.happened(happened, now);
+            tell(&mut self.desk, &self.sinks, &notices);
+        }
+        watched.ask_anew(self.histograms, now);
+        self.hurry(broke, now);
+    }
+
+    /// Where a link broke, the folders tell whether the target is there anew.
+    fn hurry(&mut self, broke: bool, now: Instant) {
+        if broke {
+            self.sources
+                .iter_mut()
+                .filter(|asked| asked.source == Source::Folder)
+                .for_each(|asked| asked.due = now);
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever does not wait any more has gone.
+        match question {
+            Question::Targets { answer } => drop(answer.send(self.targets())),
+            Question::Target { name, answer } => drop(answer.send(self.target(name.as_deref()))),
+            Question::Metrics { form, answer } => drop(answer.send(self.metrics(form))),
+            Question::Ready { answer } => drop(answer.send(self.ready())),
+            Question::Silence { request, answer } => {
+                drop(answer.send(self.desk.silence(request, unix_ns())));
+            }
+            Question::Silences { answer } => drop(answer.send(self.desk.silences(unix_ns()))),
+            Question::Unsilence { id, answer } => drop(answer.send(self.desk.unsilence(&id))),
+            Question::Alive { answer } => drop(answer.send(())),
+        }
+    }
+
+    fn targets(&self) -> Vec<AgentTarget> {
+        let mut targets: Vec<AgentTarget> = self
+            .fleet
+            .members()
+            .map(|(id, member)| {
+                let watched = self.watched.get(&id);
+                let (link, reason) = link(member, watched);
+                AgentTarget {
+                    name: member.name.clone(),
+                    address: member.target.to_string(),
+                    link: link.into(),
+                    reason,
+                    pid: watched.filter(|watched| watched.known).map(|watched| watched.model.description.pid),
+                    firing: count(watched, true),
+                    pending: count(watched, false),
+                }
+            })
+            .collect();
+        targets.sort_by(|a, b| a.name.cmp(&b.name));
+        targets
+    }
+
+    fn target(&self, name: Option<&str>) -> Result<Target, String> {
+        let names = || {
+            let mut names: Vec<&str> = self.fleet.members().map(|(_, member)| member.name.as_str()).collect();
+            names.sort_unstable();
+            match names.as_slice() {
+                [] => "it watches nothing yet; `taskscope ls` lists the targets on its machine".to_owned(),
+                names => format!("name one of them: {}", names.join(", ")),
+            }
+        };
+        let known = match name {
+            Some(name) => self.fleet.named(name),
+            None => {
+                let mut members = self.fleet.members();
+                members.next().filter(|_| members.next().is_none())
+            }
+        };
+        known.map(|(_, member)| member.target.clone()).ok_or_else(|| match name {
+            Some(name) => format!("this agent has no target `{name}`\nhint: {}", names()),
+            None => format!("this agent has {} targets\nhint: {}", self.fleet.members().count(), names()),
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let unheard = self.sources.iter().find(|asked| !self.fleet.has_heard(&asked.source));
+        match unheard {
+            Some(Asked { trouble: Some(trouble), .. }) => Err(trouble.clone()),
+            Some(Asked { source, .. }) => Err(format!("{source:?} has not been asked yet")),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self, form: Form) -> String {
+        let seen = self.fleet.members().map(|(id, member)| {
+            let watched = self.watched.get(&id);
+            let is_up = link(member, watched).0 == Link::Live;
+            let model = watched.filter(|_| is_up).map(|watched| &watched.model);
+            let (shown, watcher) = (watched.map(|it| &it.shown), watched.map(|it| &it.watcher));
+            Seen { name: &member.name, model, shown, watcher }
+        });
+        form.write(metrics::families(seen, self.fleet.turned_away(), &self.sinks.health()))
+    }
+}
+
+/// To the sinks, unless it is silenced.
+fn tell<'a>(desk: &mut Desk, sinks: &Sinks, notices: impl IntoIterator<Item = &'a Notice>) {
+    for notice in notices {
+        if desk.hear(notice, unix_ns()) {
+            sinks.send(notice);
+        }
+    }
+}
+
+/// How a target stands, and why it is not live.
+fn link(member: &fleet::Member, watched: Option<&Watched>) -> (Link, String) {
+    let Some(session) = watched.and_then(|watched| watched.session.as_ref()) else {
+        return (Link::Lost, "nothing listens there any more".to_owned());
+    };
+    let heard = watched.is_some_and(|watched| watched.known);
+    match session.state() {
+        _ if member.is_lost() => (Link::Lost, "nothing listens there any more".to_owned()),
+        State::Connecting if session.attempt() <= 1 && !heard => {
+            (Link::Connecting, "the first attempt is under way".to_owned())
+        }
+        State::Connecting => (Link::Lost, "another attempt is under way".to_owned()),
+        State::Live { .. } => (Link::Live, String::new()),
+        State::Stale { .. } => (Link::Stale, "connected, and it says nothing".to_owned()),
+        State::Disconnected { reason, .. } | State::Closed { reason } => {
+            (Link::Lost, reason.lines().next().unwrap_or_default().to_owned())
+        }
+    }
+}

@@ -1,0 +1,110 @@
+use super::*;
+use taskscope_proto::histogram::{Sparse, index};
+
+fn polls(each: &[(u64, u64)]) -> Option<v1::PollStats> {
+    let counted = Sparse::from_counts(each.iter().map(|&(ns, count)| (index(ns), count)));
+    let sum_ns = Some(each.iter().map(|(ns, count)| ns * count).sum());
+    let histogram = v1::Histogram { sum_ns, ..v1::Histogram::from(&counted) };
+    Some(v1::PollStats { histogram_total: Some(histogram), ..Default::default() })
+}
+
+fn model(groups: Vec<v1::Group>, strings: &[(u32, &str)]) -> Model {
+    let mut model = Model::new(v1::Description::default());
+    let workers = vec![
+        v1::Worker { index: 0, busy_ns_total: Some(1_500_000_000), ..Default::default() },
+        v1::Worker { index: 1, ..Default::default() },
+    ];
+    let runtime = v1::Runtime { id: 1, alive_tasks: Some(7), workers, ..Default::default() };
+    let blocking =
+        v1::Pool { kind: PoolKind::Blocking.into(), busy: Some(2), runtime_id: 1, ..Default::default() };
+    let dropped = v1::Loss { reason: Reason::DroppedEvents.into(), count: 3 };
+    model.apply(v1::Frame {
+        seq: 1,
+        strings: strings.iter().map(|&(sid, text)| v1::InternedString { sid, text: text.into() }).collect(),
+        totals: Some(v1::Totals { followed: 6, running: 2, ..Default::default() }),
+        runtimes: vec![runtime],
+        pools: vec![blocking],
+        groups: Some(v1::GroupWindow { total: groups.len() as u64, groups, labels: vec![] }),
+        losses: vec![dropped],
+        probe: Some(v1::ProbeHealth { memory_bytes: 100, memory_limit_bytes: 200, ..Default::default() }),
+        ..Default::default()
+    });
+    model
+}
+
+fn exposition(form: Form, name: &str, model: &Model) -> String {
+    let mut shown = Shown::default();
+    shown.take(model);
+    let live = Seen { name, model: Some(model), shown: Some(&shown), watcher: None };
+    let gone = Seen { name: "gone", model: None, shown: None, watcher: None };
+    let sink = Health {
+        sink: "chat".into(),
+        instance: "am-0:9093".into(),
+        delivered: 3,
+        dropped: 1,
+        refused: 0,
+        failing: Some("it is down".into()),
+    };
+    form.write(families([live, gone].into_iter(), 0, &[sink]))
+}
+
+fn shop() -> Model {
+    let conn = |id, live| v1::Group {
+        id,
+        name_sid: 1,
+        live,
+        spawned_total: 9,
+        polls: polls(&[(1_000_000, 3), (200_000_000, 1)]),
+        ..Default::default()
+    };
+    let unnamed = v1::Group {
+        id: 3,
+        spawned_at_sid: 2,
+        live: 1,
+        polls: Some(v1::PollStats::default()),
+        ..Default::default()
+    };
+    model(vec![conn(1, 4), conn(2, 1), unnamed], &[(1, "con\"n\n"), (2, "src/a.rs:7:3")])
+}
+
+#[test]
+fn both_forms_say_what_is_known_and_nothing_else() {
+    insta::assert_snapshot!("text", exposition(Form::Text, "shop", &shop()));
+    insta::assert_snapshot!("openmetrics", exposition(Form::OpenMetrics, "shop", &shop()));
+}
+
+#[test]
+fn who_reads_openmetrics_gets_it() {
+    let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    assert_eq!(Form::wanted(Some(prometheus)), Form::OpenMetrics);
+    assert_eq!((Form::wanted(Some("*/*")), Form::wanted(None)), (Form::Text, Form::Text));
+}
+
+#[test]
+fn past_two_hundred_groups_the_rest_is_one_and_stays_it() {
+    let names: Vec<String> = (0..250).map(|n| format!("g{n}")).collect();
+    let strings: Vec<(u32, &str)> =
+        names.iter().enumerate().map(|(n, name)| (n as u32 + 1, name.as_str())).collect();
+    let group = |n: u32| v1::Group {
+        id: n + 1,
+        name_sid: n + 1,
+        live: 1,
+        polls: polls(&[(1_000, 1)]),
+        ..Default::default()
+    };
+    let first = model((0..250).map(group).collect(), &strings);
+    let mut shown = Shown::default();
+    shown.take(&first);
+    // The busiest come first: now those that are told as `other`.
+    let second = model((0..250).rev().map(group).collect(), &strings);
+    shown.take(&second);
+    for model in [&first, &second] {
+        let told = shown.groups(model);
+        assert_eq!(told.len(), 201);
+        let other = told.iter().find(|told| told.name == "other").expect("it is told");
+        assert_eq!(other.live, 50);
+        let Some(Value::Durations { buckets, .. }) = &other.polls else { panic!("no histogram") };
+        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 50);
+        assert!(told.iter().any(|told| told.name == "g0") && !told.iter().any(|told| told.name == "g249"));
+    }
+}

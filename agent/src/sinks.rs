@@ -1,0 +1,421 @@
+//! Where alerts are delivered. Each sink has a bounded queue and a task of its own, an Alertmanager one for each instance, so
+//! that one that is down delays no other. Sending never waits.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use tokio::task::JoinHandle;
+
+mod alertmanager;
+mod otlp;
+mod post;
+mod queue;
+mod retry;
+mod stdout;
+mod webhook;
+
+use crate::alerts::labels::Fingerprint;
+use crate::alerts::life::Transition;
+use crate::alerts::notice::Notice;
+use crate::alerts::rule::Severity;
+use crate::config::sinks::{Kind, Sink};
+use alertmanager::Active;
+use post::{Outcome, Receiver};
+use queue::Queue;
+use retry::Retry;
+use webhook::Webhook;
+
+/// All sinks of a configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Sinks(Vec<Running>);
+
+#[derive(Debug)]
+struct Running {
+    wants: Wants,
+    /// It is told again and again what fires.
+    resends: bool,
+    queue: Arc<Queue>,
+    health: Arc<Mutex<Health>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wants {
+    min_severity: Severity,
+    pending: bool,
+    resolved: bool,
+}
+
+/// How a sink is, for metrics and for whoever asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Health {
+    pub(crate) sink: String,
+    /// `HOST:PORT` of an instance of an Alertmanager; empty for others.
+    pub(crate) instance: String,
+    /// Notices that have arrived; of an Alertmanager each time that an alert did.
+    pub(crate) delivered: u64,
+    /// There was no room for them, or no time.
+    pub(crate) dropped: u64,
+    /// The receiver would not have them.
+    pub(crate) refused: u64,
+    /// Why nothing arrives now; `None`: it does.
+    pub(crate) failing: Option<String>,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sink {}", self.sink)?;
+        if !self.instance.is_empty() {
+            write!(f, " ({})", self.instance)?;
+        }
+        write!(f, ": {} delivered, {} dropped, {} refused", self.delivered, self.dropped, self.refused)?;
+        match &self.failing {
+            Some(why) => write!(f, "; failing: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sinks {
+    /// Starts a task for each, on the runtime at hand. Nothing is connected to yet.
+    pub(crate) fn start<'a>(configured: impl IntoIterator<Item = &'a Sink>) -> anyhow::Result<Self> {
+        let mut all = Vec::new();
+        for sink in configured {
+            for (instance, worker) in workers(sink)? {
+                let queue = Arc::new(Queue::new(sink.queue));
+                let health = Health {
+                    sink: sink.name.clone(),
+                    instance,
+                    delivered: 0,
+                    dropped: 0,
+                    refused: 0,
+                    failing: None,
+                };
+                let health = Arc::new(Mutex::new(health));
+                let delivery =
+                    Delivery { queue: queue.clone(), health: health.clone(), retry: Retry::default() };
+                let wants = Wants {
+                    min_severity: sink.min_severity,
+                    pending: sink.send_pending,
+                    resolved: sink.send_resolved,
+                };
+                let resends = matches!(worker, Worker::Alertmanager { .. });
+                let task = tokio::spawn(delivery.run(worker, sink.queue));
+                all.push(Running { wants, resends, queue, health, task });
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
+    pub(crate) fn resume(&self, notice: &Notice) {
+        for sink in self.0.iter().filter(|sink| sink.resends && sink.wants.it(notice)) {
+            if sink.queue.push(notice.clone()) {
+                lock(&sink.health).dropped += 1;
+            }
+        }
+    }
+
+    /// To each sink that wants it. Never waits.
+    pub(crate) fn send(&self, notice: &Notice) {
+        for sink in self.0.iter().filter(|sink| sink.wants.it(notice)) {
+            if sink.queue.push(notice.clone()) {
+                lock(&sink.health).dropped += 1;
+            }
+        }
+    }
+
+    pub(crate) fn health(&self) -> Vec<Health> {
+        self.0.iter().map(|sink| lock(&sink.health).clone()).collect()
+    }
+
+    /// Gives what waits the time to arrive; what does not is counted as dropped.
+    pub(crate) async fn close(self, within: Duration) -> Vec<Health> {
+        for sink in &self.0 {
+            sink.queue.close();
+        }
+        let deadline = tokio::time::Instant::now() + within;
+        let mut healths = Vec::new();
+        for sink in self.0 {
+            let mut task = sink.task;
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                task.abort();
+                // What was under way counts its loss as it ends.
+                let _ = task.await;
+            }
+            let mut health = lock(&sink.health);
+            health.dropped += sink.queue.len() as u64;
+            healths.push(health.clone());
+        }
+        healths
+    }
+}
+
+impl Wants {
+    fn it(self, notice: &Notice) -> bool {
+        let severity = match notice.alert.labels.get("severity") {
+            Some("critical") => Severity::Critical,
+            Some("warning") => Severity::Warning,
+            _ => Severity::Info,
+        };
+        severity >= self.min_severity
+            && match notice.transition {
+                Transition::Pending => self.pending,
+                Transition::Firing => true,
+                Transition::Resolved => self.resolved,
+            }
+    }
+}
+
+/// What a sink's task does with a notice.
+#[derive(Debug)]
+enum Worker {
+    Stdout,
+    Webhook(Webhook),
+    Otlp(Receiver),
+    Alertmanager { receiver: Receiver, active: Active },
+}
+
+/// One for each receiver of a sink, with what tells it from the others.
+fn workers(sink: &Sink) -> anyhow::Result<Vec<(String, Worker)>> {
+    let receiver = |url: Url| {
+        Receiver::new(url, sink.timeout).map_err(|why| anyhow::anyhow!("the sink \"{}\": {why}", sink.name))
+    };
+    let alone = |worker| Ok(vec![(String::new(), worker)]);
+    match &sink.kind {
+        Kind::Stdout => alone(Worker::Stdout),
+        Kind::Webhook { url, secret_file } => alone(Worker::Webhook(Webhook {
+            receiver: receiver(url.clone())?,
+            secret_file: secret_file.clone(),
+            name: sink.name.clone(),
+        })),
+        Kind::Otlp { endpoint } => alone(Worker::Otlp(receiver(otlp::logs_url(endpoint))?)),
+        Kind::Alertmanager { urls, resend } => urls
+            .iter()
+            .map(|url| {
+                let port = url.port_or_known_default().unwrap_or_default();
+                let instance = format!("{}:{port}", url.host_str().unwrap_or_default());
+                let mut url = url.clone();
+                url.set_path(&format!("{}/api/v2/alerts", url.path().trim_end_matches('/')));
+                Ok((
+                    instance,
+                    Worker::Alertmanager { receiver: receiver(url)?, active: Active::new(*resend) },
+                ))
+            })
+            .collect(),
+    }
+}
+
+/// The task of one sink: takes from its queue, tries, waits, tries again.
+#[derive(Debug)]
+struct Delivery {
+    queue: Arc<Queue>,
+    health: Arc<Mutex<Health>>,
+    retry: Retry,
+}
+
+impl Delivery {
+    async fn run(self, worker: Worker, most: usize) {
+        match worker {
+            Worker::Alertmanager { receiver, active } => self.keep(receiver, active, most).await,
+            worker => self.forward(worker).await,
+        }
+    }
+
+    /// Everything once, in order.
+    async fn forward(mut self, worker: Worker) {
+        loop {
+            let batch = match &worker {
+                Worker::Webhook(_) => self.queue.take_while(Webhook::belongs),
+                Worker::Otlp(_) => self.queue.take_while(otlp::belongs),
+                Worker::Stdout | Worker::Alertmanager { .. } => self.queue.take_while(stdout::belongs),
+            };
+            if batch.is_empty() {
+                if self.queue.is_closed() {
+                    return;
+                }
+                self.queue.news().await;
+                continue;
+            }
+            let mut owed = Owed { health: self.health.clone(), batches: vec![batch] };
+            while let Some(batch) = owed.batches.last() {
+                let outcome = match &worker {
+                    Worker::Webhook(webhook) => webhook.deliver(batch, unix_ns()).await,
+                    Worker::Otlp(receiver) => otlp::deliver(receiver, batch, unix_ns()).await,
+                    Worker::Stdout | Worker::Alertmanager { .. } => stdout::deliver(batch, unix_ns()).await,
+                };
+                match outcome {
+                    Outcome::Delivered(_) => {
+                        self.succeeded(batch.len());
+                        owed.batches.pop();
+                    }
+                    Outcome::Refused(why) => {
+                        self.reached();
+                        let mut batch = owed.batches.pop().unwrap_or_default();
+                        if batch.len() == 1 {
+                            self.refused(&why);
+                        } else {
+                            // One of them is to blame, or their number.
+                            let rest = batch.split_off(batch.len() / 2);
+                            owed.batches.extend([rest, batch]);
+                        }
+                    }
+                    Outcome::Later { why, asked } => {
+                        self.failed(why, asked);
+                        tokio::time::sleep(Duration::from_nanos(self.retry.wait_ns(now_ns()))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that fires, over and over.
+    async fn keep(mut self, receiver: Receiver, mut active: Active, most: usize) {
+        loop {
+            self.take_in(&mut active, most);
+            active.forget(now_ns());
+            let due = active.due(now_ns());
+            let wait_ns = self.retry.wait_ns(now_ns());
+            if due.is_empty() && self.queue.is_closed() {
+                return;
+            }
+            if due.is_empty() || wait_ns > 0 {
+                let next_ns = active.next_ns().map_or(u64::MAX, |next| next.saturating_sub(now_ns()));
+                // An hour where nothing is ever due; news end it.
+                let sleep = Duration::from_nanos(next_ns.max(wait_ns).min(3_600_000_000_000));
+                let _ = tokio::time::timeout(sleep, self.queue.news()).await;
+                continue;
+            }
+            self.post(&receiver, &mut active, due).await;
+        }
+    }
+
+    fn take_in(&self, active: &mut Active, most: usize) {
+        for notice in self.queue.take_while(|_, _| true) {
+            if active.len() >= most && notice.transition == Transition::Firing {
+                lock(&self.health).dropped += 1;
+            } else {
+                active.apply(&notice, now_ns());
+            }
+        }
+    }
+
+    /// One request, and where it is refused one for each half of it.
+    async fn post(&mut self, receiver: &Receiver, active: &mut Active, due: Vec<Fingerprint>) {
+        let mut batches = vec![due];
+        while let Some(mut ids) = batches.pop() {
+            let body = active.body(&ids, unix_ns());
+            match receiver.post("application/json", HeaderMap::new(), body).await {
+                Outcome::Delivered(_) => {
+                    self.succeeded(ids.len());
+                    active.sent(&ids, now_ns());
+                }
+                Outcome::Refused(why) if ids.len() == 1 => {
+                    self.reached();
+                    self.refused(&why);
+                    active.refused(ids[0]);
+                }
+                Outcome::Refused(_) => {
+                    self.reached();
+                    let rest = ids.split_off(ids.len() / 2);
+                    batches.extend([rest, ids]);
+                }
+                Outcome::Later { why, asked } => return self.failed(why, asked),
+            }
+        }
+    }
+
+    fn succeeded(&mut self, notices: usize) {
+        self.reached();
+        lock(&self.health).delivered += notices as u64;
+    }
+
+    /// The receiver is there.
+    fn reached(&mut self) {
+        if self.retry.is_failing() {
+            let mut health = lock(&self.health);
+            health.failing = None;
+            tracing::info!(sink = %health.sink, instance = %health.instance, "the sink works again");
+        }
+        self.retry.succeeded();
+    }
+
+    fn refused(&self, why: &str) {
+        let mut health = lock(&self.health);
+        health.refused += 1;
+        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "an alert is refused");
+    }
+
+    fn failed(&mut self, why: String, asked: Option<Duration>) {
+        let mut health = lock(&self.health);
+        if health.failing.as_ref() != Some(&why) {
+            tracing::warn!(sink = %health.sink, instance = %health.instance, why, "the sink fails");
+        }
+        health.failing = Some(why);
+        self.retry.failed(now_ns(), fastrand::f64(), asked);
+    }
+}
+
+/// What was taken from the queue and has not arrived; counted if the task is ended over it.
+struct Owed {
+    health: Arc<Mutex<Health>>,
+    batches: Vec<Vec<Notice>>,
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        lock(&self.health).dropped += self.batches.iter().map(Vec::len).sum::<usize>() as u64;
+    }
+}
+
+fn lock(health: &Mutex<Health>) -> std::sync::MutexGuard<'_, Health> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The agent's own clock.
+#[allow(clippy::disallowed_methods, reason = "the driver of the sinks is where their time comes from")]
+fn now_ns() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+#[allow(clippy::disallowed_methods, reason = "receivers are told the time of day")]
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::alerts::labels::Labels;
+    use crate::alerts::notice::Alert;
+
+    /// An alert of a minute's length about a group of tasks.
+    pub(crate) fn notice(rule: &str, group: &str, transition: Transition) -> Notice {
+        let labels = Labels::default()
+            .with("alertname", rule)
+            .with("severity", "warning")
+            .with("service", "checkout")
+            .with("task_group", group);
+        let summary = format!("tasks of {group} are slow");
+        let alert = Alert {
+            fingerprint: labels.fingerprint(),
+            labels,
+            annotations: BTreeMap::from([("summary".to_owned(), summary)]),
+            value: 0.412,
+            threshold: 0.1,
+            starts_at_unix_ns: 1_795_225_779_822_000_000,
+            ends_at_unix_ns: (transition == Transition::Resolved).then_some(1_795_225_839_822_000_000),
+            state: transition,
+        };
+        Notice { transition, alert }
+    }
+}

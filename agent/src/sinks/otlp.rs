@@ -1,0 +1,155 @@
+//! Alerts as OpenTelemetry's log records, over HTTP: an event each, whose resource is the service that it is about.
+
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+
+use super::post::{Outcome, Receiver};
+use crate::alerts::notice::{Notice, rfc3339};
+
+const MOST_AT_ONCE: usize = 64;
+
+/// Labels that say whose alert it is, as OpenTelemetry calls them.
+const RESOURCE: [(&str, &str); 4] = [
+    ("service", "service.name"),
+    ("namespace", "k8s.namespace.name"),
+    ("pod", "k8s.pod.name"),
+    ("container", "k8s.container.name"),
+];
+
+/// Where logs are posted of an endpoint, unless it says so itself.
+pub(super) fn logs_url(endpoint: &Url) -> Url {
+    let mut url = endpoint.clone();
+    let path = url.path().trim_end_matches('/').to_owned();
+    if !path.ends_with("/v1/logs") {
+        url.set_path(&format!("{path}/v1/logs"));
+    }
+    url
+}
+
+pub(super) fn belongs(before: &[Notice], _: &Notice) -> bool {
+    before.len() < MOST_AT_ONCE
+}
+
+pub(super) async fn deliver(receiver: &Receiver, notices: &[Notice], unix_ns: u64) -> Outcome {
+    let body = request(notices, unix_ns).encode_to_vec();
+    let outcome = receiver.post("application/x-protobuf", HeaderMap::new(), body).await;
+    let Outcome::Delivered(answer) = &outcome else { return outcome };
+    // An answer that cannot be understood says nothing about what was refused.
+    let partly = ExportLogsServiceResponse::decode(answer.as_slice()).ok().and_then(|it| it.partial_success);
+    match partly {
+        Some(partly) if partly.rejected_log_records > 0 => Outcome::Refused(format!(
+            "it rejects {} of {} records: {}",
+            partly.rejected_log_records,
+            notices.len(),
+            taskscope_proto::words::printable(&partly.error_message)
+        )),
+        _ => outcome,
+    }
+}
+
+fn request(notices: &[Notice], unix_ns: u64) -> ExportLogsServiceRequest {
+    let mut resource_logs: Vec<ResourceLogs> = Vec::new();
+    for notice in notices {
+        let resource = resource(notice);
+        let record = record(notice, unix_ns);
+        let same = resource_logs.iter_mut().find(|logs| logs.resource.as_ref() == Some(&resource));
+        match same.and_then(|logs| logs.scope_logs.first_mut()) {
+            Some(scope) => scope.log_records.push(record),
+            None => resource_logs.push(ResourceLogs {
+                resource: Some(resource),
+                scope_logs: vec![ScopeLogs {
+                    scope: Some(InstrumentationScope {
+                        name: "taskscope".to_owned(),
+                        version: env!("CARGO_PKG_VERSION").to_owned(),
+                        ..Default::default()
+                    }),
+                    log_records: vec![record],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+        }
+    }
+    ExportLogsServiceRequest { resource_logs }
+}
+
+fn resource(notice: &Notice) -> Resource {
+    let attributes = RESOURCE
+        .iter()
+        .filter_map(|(label, name)| Some(text(name, notice.alert.labels.get(label)?)))
+        .collect();
+    Resource { attributes, ..Default::default() }
+}
+
+fn record(notice: &Notice, unix_ns: u64) -> LogRecord {
+    let alert = &notice.alert;
+    let (severity, severity_text) = match alert.labels.get("severity") {
+        Some("critical") => (SeverityNumber::Fatal, "critical"),
+        Some("warning") => (SeverityNumber::Warn, "warning"),
+        _ => (SeverityNumber::Info, "info"),
+    };
+    let mut attributes: Vec<KeyValue> =
+        alert.labels.iter().map(|(name, value)| text(&format!("alert.{name}"), value)).collect();
+    for (name, value) in &alert.annotations {
+        attributes.push(text(&format!("alert.annotation.{name}"), value));
+    }
+    attributes.push(text("alert.fingerprint", &alert.fingerprint.to_string()));
+    attributes.push(text("alert.starts_at", &rfc3339(alert.starts_at_unix_ns)));
+    attributes.push(keyed("alert.value", Value::DoubleValue(alert.value)));
+    attributes.push(keyed("alert.threshold", Value::DoubleValue(alert.threshold)));
+    LogRecord {
+        time_unix_nano: alert.ends_at_unix_ns.unwrap_or(alert.starts_at_unix_ns),
+        observed_time_unix_nano: unix_ns,
+        severity_number: severity as i32,
+        severity_text: severity_text.to_owned(),
+        body: Some(AnyValue { value: Some(Value::StringValue(alert.summary().to_owned())) }),
+        attributes,
+        event_name: format!("alert.{}", notice.transition.name()),
+        ..Default::default()
+    }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    keyed(key, Value::StringValue(value.to_owned()))
+}
+
+fn keyed(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::life::Transition;
+    use crate::sinks::fixture::notice;
+
+    #[test]
+    fn an_event_says_whose_it_is_and_how_bad() {
+        let notices = ["a", "b"].map(|group| notice("TaskSlowPoll", group, Transition::Firing));
+        let request = request(&notices, 9);
+        assert_eq!(request.resource_logs.len(), 1, "both are of one service");
+        let logs = &request.resource_logs[0];
+        let resource = logs.resource.as_ref().expect("it has one");
+        assert_eq!(resource.attributes, [text("service.name", "checkout")]);
+        let record = &logs.scope_logs[0].log_records[1];
+        assert_eq!((record.event_name.as_str(), record.severity_number), ("alert.firing", 13));
+        assert!(record.attributes.contains(&text("alert.task_group", "b")), "{record:?}");
+    }
+
+    #[test]
+    fn logs_go_below_the_endpoint() {
+        for (endpoint, url) in [
+            ("http://a:4318", "http://a:4318/v1/logs"),
+            ("http://a:4318/otlp/", "http://a:4318/otlp/v1/logs"),
+            ("http://a:4318/v1/logs", "http://a:4318/v1/logs"),
+        ] {
+            assert_eq!(logs_url(&Url::parse(endpoint).expect("a URL")).as_str(), url);
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Sinks against receivers that misbehave.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use prost::Message;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::fixture::notice;
+use super::*;
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+struct Request {
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+    at: Instant,
+}
+
+impl Request {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    /// The groups of tasks that it is about, in order.
+    fn groups(&self) -> Vec<String> {
+        let json = self.json();
+        let alerts = if json.is_array() { &json } else { &json["alerts"] };
+        let group =
+            |alert: &Value| alert["labels"]["task_group"].as_str().expect("it has a group").to_owned();
+        alerts.as_array().expect("a list").iter().map(group).collect()
+    }
+}
+
+/// A receiver on a port of its own. `answer` is given each request and says what is answered; `None`: nothing, ever.
+struct Fake {
+    port: u16,
+    requests: mpsc::UnboundedReceiver<Request>,
+}
+
+impl Fake {
+    async fn new(answer: impl Fn(&Request) -> Option<String> + Send + Clone + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it has one").port();
+        let (tell, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, tell.clone(), answer.clone()));
+            }
+        });
+        Self { port, requests }
+    }
+
+    async fn request(&mut self) -> Request {
+        tokio::time::timeout(WITHIN, self.requests.recv())
+            .await
+            .expect("a request in time")
+            .expect("it listens")
+    }
+
+    fn url(&self) -> Url {
+        Url::parse(&format!("http://127.0.0.1:{}/hook", self.port)).expect("a URL")
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the receiver notes when it was asked")]
+async fn serve(
+    mut stream: TcpStream,
+    tell: mpsc::UnboundedSender<Request>,
+    answer: impl Fn(&Request) -> Option<String>,
+) {
+    let mut read = Vec::new();
+    loop {
+        let request = loop {
+            if let Some(request) = parsed(&mut read) {
+                break request;
+            }
+            match stream.read_buf(&mut read).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        };
+        let answer = answer(&request);
+        let _ = tell.send(Request { at: Instant::now(), ..request });
+        match answer {
+            Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap_or_default(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the receiver notes when it was asked")]
+fn parsed(read: &mut Vec<u8>) -> Option<Request> {
+    let end = read.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&read[..end]).into_owned();
+    let mut lines = head.lines();
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    let length: usize = headers.get("content-length")?.parse().ok()?;
+    if read.len() < end + 4 + length {
+        return None;
+    }
+    let body = read[end + 4..end + 4 + length].to_vec();
+    read.drain(..end + 4 + length);
+    Some(Request { path, headers, body, at: Instant::now() })
+}
+
+fn answered(status: &str, more: &str, body: &str) -> Option<String> {
+    Some(format!("HTTP/1.1 {status}\r\n{more}content-length: {}\r\n\r\n{body}", body.len()))
+}
+
+fn sink(name: &str, kind: Kind) -> Sink {
+    Sink {
+        name: name.to_owned(),
+        kind,
+        min_severity: Severity::Info,
+        send_resolved: true,
+        send_pending: false,
+        queue: 100,
+        timeout: Duration::from_secs(5),
+    }
+}
+
+fn webhook(name: &str, url: Url) -> Sink {
+    sink(name, Kind::Webhook { url, secret_file: None })
+}
+
+fn started(sinks: &[Sink]) -> Sinks {
+    Sinks::start(sinks).expect("they start")
+}
+
+fn firing(group: &str) -> Notice {
+    notice("TaskSlowPoll", group, Transition::Firing)
+}
+
+/// Asks until it is so.
+async fn eventually(sinks: &Sinks, so: impl Fn(&[Health]) -> bool) -> Vec<Health> {
+    let asked = async {
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            again.tick().await;
+            let health = sinks.health();
+            if so(&health) {
+                return health;
+            }
+        }
+    };
+    match tokio::time::timeout(WITHIN, asked).await {
+        Ok(health) => health,
+        Err(_) => panic!("it is still {:?}", sinks.health()),
+    }
+}
+
+#[tokio::test]
+async fn garbage_with_a_200_is_an_answer() {
+    let mut fake = Fake::new(|_| answered("200 OK", "content-type: image/png\r\n", "\0\u{1f980}<x")).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    sinks.send(&firing("a"));
+    assert_eq!(fake.request().await.groups(), ["a"]);
+    let health = eventually(&sinks, |health| health[0].delivered == 1).await;
+    assert_eq!((health[0].failing.clone(), health[0].refused), (None, 0));
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_for_ever_delays_no_other() {
+    let down = Fake::new(|_| answered("500 Internal Server Error", "", "oh")).await;
+    let silent = Fake::new(|_| None).await;
+    let mut well = Fake::new(|_| answered("200 OK", "", "")).await;
+    let mut quick = webhook("silent", silent.url());
+    quick.timeout = Duration::from_millis(300);
+    let sinks = started(&[webhook("down", down.url()), quick, webhook("well", well.url())]);
+    for group in ["a", "b", "c"] {
+        sinks.send(&firing(group));
+    }
+    let mut groups = Vec::new();
+    while groups.len() < 3 {
+        groups.extend(well.request().await.groups());
+    }
+    assert_eq!(groups, ["a", "b", "c"]);
+    let failing = |health: &[Health]| health[0].failing.is_some() && health[1].failing.is_some();
+    let health = eventually(&sinks, failing).await;
+    assert_eq!(health[0].failing.as_deref(), Some("it answers 500 Internal Server Error: oh"));
+    assert_eq!(health[1].failing.as_deref(), Some("it does not answer in time"));
+    assert_eq!(health[2].failing, None);
+    let closed = sinks.close(Duration::from_millis(1)).await;
+    assert_eq!([closed[0].dropped, closed[1].dropped, closed[2].dropped], [3, 3, 0]);
+}
+
+#[tokio::test]
+async fn what_is_too_much_at_once_is_sent_in_parts() {
+    let few = |request: &Request| match request.groups().len() {
+        1 => answered("200 OK", "", ""),
+        _ => answered("413 Payload Too Large", "", ""),
+    };
+    let mut fake = Fake::new(few).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    // The first one goes alone or with others, whichever comes first.
+    for group in ["a", "b", "c", "d", "e"] {
+        sinks.send(&firing(group));
+    }
+    let mut alone = Vec::new();
+    while alone.len() < 5 {
+        let groups = fake.request().await.groups();
+        if groups.len() == 1 {
+            alone.extend(groups);
+        }
+    }
+    assert_eq!(alone, ["a", "b", "c", "d", "e"]);
+    eventually(&sinks, |health| health[0].delivered == 5 && health[0].refused == 0).await;
+}
+
+#[tokio::test]
+async fn one_alert_that_an_alertmanager_refuses_does_not_hold_back_the_others() {
+    let picky = |request: &Request| match request.groups().iter().any(|group| group == "bad") {
+        true => answered("400 Bad Request", "", "\"invalid label set\""),
+        false => answered("200 OK", "", ""),
+    };
+    let mut fake = Fake::new(picky).await;
+    let kind = Kind::Alertmanager { urls: vec![fake.url()], resend: Duration::from_millis(200) };
+    let sinks = started(&[sink("am", kind)]);
+    for group in ["a", "bad", "c"] {
+        sinks.send(&firing(group));
+    }
+    eventually(&sinks, |health| health[0].delivered >= 6 && health[0].refused == 1).await;
+    let first = fake.request().await;
+    assert_eq!(first.path, "/hook/api/v2/alerts");
+    // It is not sent again as it is, and its end is not sent without end either.
+    sinks.send(&notice("TaskSlowPoll", "bad", Transition::Resolved));
+    eventually(&sinks, |health| health[0].refused == 2 && health[0].delivered >= 12).await;
+    assert_eq!(sinks.health()[0].failing, None);
+}
+
+#[tokio::test]
+async fn an_alertmanager_is_told_again_until_after_the_end() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let kind = Kind::Alertmanager { urls: vec![fake.url()], resend: Duration::from_millis(100) };
+    let sinks = started(&[sink("am", kind)]);
+    sinks.send(&firing("a"));
+    for _ in 0..3 {
+        let json = fake.request().await.json();
+        assert_eq!(json[0]["startsAt"], "2026-11-21T01:49:39.822Z");
+        assert!(json[0]["endsAt"].as_str() > Some("2026-11-21T01:49:39.822Z"), "{json}");
+    }
+    sinks.send(&notice("TaskSlowPoll", "a", Transition::Resolved));
+    let mut ends = 0;
+    while ends < 3 {
+        let json = fake.request().await.json();
+        assert_eq!(json[0]["startsAt"], "2026-11-21T01:49:39.822Z");
+        ends += u32::from(json[0]["endsAt"] == "2026-11-21T01:50:39.822Z");
+    }
+}
+
+#[tokio::test]
+async fn each_instance_of_an_alertmanager_has_its_own_state() {
+    let down = Fake::new(|_| answered("503 Service Unavailable", "", "")).await;
+    let mut well = Fake::new(|_| answered("200 OK", "", "")).await;
+    let urls = vec![down.url(), well.url()];
+    let sinks = started(&[sink("am", Kind::Alertmanager { urls, resend: Duration::from_secs(60) })]);
+    sinks.send(&firing("a"));
+    assert_eq!(well.request().await.groups(), ["a"]);
+    let health = eventually(&sinks, |health| health[0].failing.is_some() && health[1].delivered == 1).await;
+    assert_eq!(health[0].instance, format!("127.0.0.1:{}", down.port));
+}
+
+#[tokio::test]
+async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
+    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let first_not = move |_: &Request| match seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => answered("429 Too Many Requests", "retry-after: 2\r\n", ""),
+        _ => answered("200 OK", "", ""),
+    };
+    let mut fake = Fake::new(first_not).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    sinks.send(&firing("a"));
+    let (first, second) = (fake.request().await, fake.request().await);
+    assert!(second.at - first.at >= Duration::from_secs(2), "{:?}", second.at - first.at);
+    eventually(&sinks, |health| health[0].delivered == 1 && health[0].failing.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_told_and_not_followed() {
+    let mut other = Fake::new(|_| answered("200 OK", "", "")).await;
+    let to = format!("location: http://localhost:{}/\r\n", other.port);
+    let fake = Fake::new(move |_| answered("307 Temporary Redirect", &to, "")).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    sinks.send(&firing("a"));
+    let health = eventually(&sinks, |health| health[0].failing.is_some()).await;
+    let why = health[0].failing.clone().unwrap_or_default();
+    assert!(why.starts_with("it redirects to another host, localhost, which is not followed"), "{why}");
+    assert!(other.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_the_oldest_goes_and_is_counted() {
+    let fake = Fake::new(|_| None).await;
+    let mut small = webhook("hook", fake.url());
+    small.queue = 2;
+    let sinks = started(&[small]);
+    // Nothing of the sink runs before this awaits something.
+    for group in ["a", "b", "c", "d", "e"] {
+        sinks.send(&firing(group));
+    }
+    assert_eq!(sinks.health()[0].dropped, 3);
+    let health = sinks.close(Duration::ZERO).await;
+    assert_eq!(health[0].dropped, 5);
+}
+
+#[tokio::test]
+async fn a_sink_gets_what_it_wants() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let mut critical = webhook("critical", fake.url());
+    critical.min_severity = Severity::Critical;
+    let mut begins = webhook("begins", fake.url());
+    begins.send_resolved = false;
+    let sinks = started(&[critical, begins]);
+    sinks.send(&notice("A", "a", Transition::Pending));
+    sinks.send(&notice("A", "a", Transition::Firing));
+    sinks.send(&notice("A", "a", Transition::Resolved));
+    sinks.send(&notice("A", "b", Transition::Firing));
+    let mut groups = Vec::new();
+    while groups.len() < 2 {
+        let request = fake.request().await;
+        assert_eq!(request.json()["receiver"], "begins");
+        groups.extend(request.groups());
+    }
+    assert_eq!(groups, ["a", "b"]);
+    let health = sinks.close(WITHIN).await;
+    assert_eq!((health[0].delivered, health[1].delivered), (0, 2));
+}
+
+#[tokio::test]
+async fn every_kind_of_text_arrives_unharmed_and_signed() {
+    let texts = [
+        "\u{0}\u{7f}",
+        "a\r\nb: c",
+        "\"\\",
+        "\u{1f980}e\u{301}",
+        "{{ .Labels }}",
+        "\u{202e}x",
+        &"z".repeat(4096),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file: PathBuf = folder.path().join("secret");
+    std::fs::write(&file, "s3cret\n").expect("it is written");
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let mut logs = Fake::new(|_| answered("200 OK", "", "")).await;
+    let signed = Kind::Webhook { url: fake.url(), secret_file: Some(file) };
+    let sinks = started(&[sink("hook", signed), sink("logs", Kind::Otlp { endpoint: logs.url() })]);
+    for text in texts {
+        sinks.send(&firing(text));
+    }
+    let mut groups = Vec::new();
+    while groups.len() < texts.len() {
+        let request = fake.request().await;
+        let (timestamp, signature) =
+            (&request.headers["x-taskscope-timestamp"], &request.headers["x-taskscope-signature"]);
+        assert_eq!(*signature, format!("sha256={}", webhook::signature(b"s3cret", timestamp, &request.body)));
+        for alert in request.json()["alerts"].as_array().expect("a list") {
+            let group = alert["labels"]["task_group"].as_str().expect("it has one").to_owned();
+            assert_eq!(alert["fingerprint"], firing(&group).alert.fingerprint.to_string());
+            groups.push(group);
+        }
+    }
+    assert_eq!(groups, texts);
+    let mut summaries = Vec::new();
+    while summaries.len() < texts.len() {
+        let request = logs.request().await;
+        assert_eq!(request.path, "/hook/v1/logs");
+        type Export = opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+        let export = Export::decode(request.body.as_slice()).expect("it is protobuf");
+        let records =
+            export.resource_logs.iter().flat_map(|logs| &logs.scope_logs).flat_map(|it| &it.log_records);
+        summaries.extend(records.map(|record| format!("{:?}", record.body)));
+    }
+    for (text, summary) in texts.iter().zip(&summaries) {
+        let said = format!("{:?}", format!("tasks of {text} are slow"));
+        assert!(summary.contains(&said), "{summary} does not say {said}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_secret_nothing_is_sent() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let kind = Kind::Webhook { url: fake.url(), secret_file: Some("/nowhere/secret".into()) };
+    let sinks = started(&[sink("hook", kind)]);
+    sinks.send(&firing("a"));
+    let health = eventually(&sinks, |health| health[0].failing.is_some()).await;
+    let why = health[0].failing.clone().unwrap_or_default();
+    assert!(why.contains("cannot read /nowhere/secret") && why.contains("\nhint: "), "{why}");
+    assert!(fake.requests.try_recv().is_err());
+}
