@@ -118,7 +118,7 @@ impl Alerts for Service {
         &self,
         _: Request<v1::WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
-        Err(no_rules())
+        Err(not_yet())
     }
 
     async fn silence(
@@ -151,12 +151,13 @@ impl Alerts for Service {
     }
 
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(no_rules())
+        Err(not_yet())
     }
 }
 
-fn no_rules() -> Status {
+fn not_yet() -> Status {
     Status::unimplemented(
-        "this agent evaluates no rules\nhint: `taskscope why TARGET` says what is wrong now",
+        "this agent tells its alerts to its sinks and to /metrics, and not to viewers yet\nhint: `taskscope alerts TARGET` and \
+         `taskscope rules explain NAME TARGET` evaluate the rules themselves",
     )
 }
