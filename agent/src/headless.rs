@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use taskscope_proto::v1::agent_target::Link;
-use taskscope_proto::v1::{self, AgentTarget, Description, GroupQuery, WatchRequest};
+use taskscope_proto::v1::{self, AgentTarget, Description, WatchRequest};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,8 +35,6 @@ const TICK: Duration = Duration::from_millis(250);
 const FOLDER_EVERY: Duration = Duration::from_secs(2);
 /// Another request makes the target look anew.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// More than any probe keeps apart: which groups are told is chosen here, for good.
-const GROUPS: u32 = 1_000;
 /// Questions and reports that wait for the loop.
 const WAITING: usize = 64;
 
@@ -137,7 +135,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             break Ok(());
         }
         agent.apply(input, now());
-        if let Some(store) = &store {
+        if let Some(store) = &store
+            && agent.desk.take_changed()
+        {
             store.keep(agent.kept());
         }
     };
@@ -202,9 +202,7 @@ struct Watched {
 impl Watched {
     /// What its rules and its metrics need.
     fn wanted(&self, histograms: bool) -> WatchRequest {
-        let request = self.watcher.request(&self.model);
-        let groups = Some(GroupQuery { limit: GROUPS, histograms: false });
-        WatchRequest { groups, histograms_total: histograms, ..request }
+        WatchRequest { histograms_total: histograms, ..self.watcher.request(&self.model) }
     }
 
     /// What was found makes the rules ask for more.

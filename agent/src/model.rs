@@ -28,6 +28,8 @@ pub(crate) struct Model {
     pub(crate) events: VecDeque<v1::Event>,
     /// The last groups and labels that were sent: not every frame has some.
     groups: v1::GroupWindow,
+    /// They came with the last frame.
+    pub(crate) groups_are_new: bool,
     rows: Window,
     /// What in the last frame's rows could not be read.
     fault: Option<Malformed>,
@@ -58,6 +60,7 @@ impl Model {
             frame: v1::Frame::default(),
             events: VecDeque::new(),
             groups: v1::GroupWindow::default(),
+            groups_are_new: false,
             rows: Window::default(),
             fault: None,
             found: None,
@@ -70,7 +73,9 @@ impl Model {
     pub(crate) fn apply(&mut self, mut frame: v1::Frame) {
         self.strings.extend(&frame.strings);
         self.stacks.extend(&frame);
-        if let Some(groups) = frame.groups.take() {
+        let groups = frame.groups.take();
+        self.groups_are_new = groups.is_some();
+        if let Some(groups) = groups {
             self.groups = groups;
         }
         self.fault = self.rows.take(&frame, &self.strings).err();

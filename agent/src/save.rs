@@ -56,7 +56,7 @@ fn request(request_id: u64) -> WatchRequest {
         request_id,
         interval_ns: Duration::from_millis(500).as_nanos() as u64,
         tasks: Some(tasks),
-        groups: Some(GroupQuery { limit: 200, histograms: true }),
+        groups: Some(GroupQuery { limit: 200, histograms: true, ..Default::default() }),
         history_seconds: 900,
         ..Default::default()
     }

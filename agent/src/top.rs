@@ -394,7 +394,7 @@ impl Dashboard {
 /// The sentences need the groups, also where the screen does not show them.
 fn for_rules(request: WatchRequest) -> WatchRequest {
     let limit = request.groups.map_or(GROUPS, |groups| groups.limit.max(GROUPS));
-    WatchRequest { groups: Some(GroupQuery { limit, histograms: false }), ..request }
+    WatchRequest { groups: Some(GroupQuery { limit, histograms: false, ..Default::default() }), ..request }
 }
 
 fn sentence(line: &Line) -> Sentence {

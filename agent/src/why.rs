@@ -37,7 +37,10 @@ impl Line {
 
 /// What to ask a target for, so that [`Why::of`] can answer.
 pub(crate) fn request() -> v1::WatchRequest {
-    v1::WatchRequest { groups: Some(v1::GroupQuery { limit: 200, histograms: false }), ..Default::default() }
+    v1::WatchRequest {
+        groups: Some(v1::GroupQuery { limit: 200, histograms: false, ..Default::default() }),
+        ..Default::default()
+    }
 }
 
 /// What to ask once more, having seen what is wrong: a full blocking pool is explained by what its jobs are doing, and

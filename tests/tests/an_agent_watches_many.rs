@@ -320,17 +320,22 @@ fn free_port() -> u16 {
 
 #[test]
 fn many_targets_cost_little() {
-    let (count, tasks) = match size() {
-        Size::Small => (5, "1000"),
-        Size::Full => (20, "100000"),
+    let (count, tasks, groups) = match size() {
+        Size::Small => (5, "1000", "50"),
+        Size::Full => (20, "100000", "1000"),
     };
     let (_guard, folder) = runtime_folder();
     let targets: Vec<Target> = (0..count)
         .map(|number| {
-            let target = Target::program("target-plain").args(["--idle", tasks, "--mark", "many"]);
+            // Each group is polled once a second.
+            let target = Target::program("target-scale");
+            let target = target.args(["--tasks", tasks, "--polled", groups, "--groups", groups]);
             target.env("TASKSCOPE_NAME", format!("many-{number:02}")).in_runtime_folder(&folder).start()
         })
         .collect();
+    for target in &targets {
+        target.said("ready");
+    }
     let agent = Headless::start(&folder, &[]);
     eventually(Duration::from_secs(60), || match agent.targets() {
         targets if targets.len() == count && targets.values().all(|row| row["link"] == "live") => Ok(()),
@@ -340,9 +345,11 @@ fn many_targets_cost_little() {
     let before = proc::cpu_time(pid).expect("the agent runs");
     let watch = Stopwatch::start();
     let mut scrapes = 0;
-    // A scrape every two seconds, which is more than anybody makes.
-    eventually(Duration::from_secs(60), || {
-        if watch.elapsed() >= Duration::from_secs(2 * scrapes) {
+    // As often as Prometheus is usually told to.
+    let (every, lasts) =
+        (Duration::from_secs(15), Duration::from_secs(if size() == Size::Full { 60 } else { 10 }));
+    eventually(lasts * 3, || {
+        if watch.elapsed() >= every * scrapes {
             scrapes += 1;
             let text = agent.scrape();
             assert_eq!(
@@ -352,13 +359,15 @@ fn many_targets_cost_little() {
                 targets.len()
             );
         }
-        if watch.elapsed() >= Duration::from_secs(10) { Ok(()) } else { Err("measuring".to_owned()) }
+        if watch.elapsed() >= lasts { Ok(()) } else { Err("measuring".to_owned()) }
     });
     let used = proc::cpu_time(pid).expect("the agent runs") - before;
     let share = used.as_secs_f64() / watch.elapsed().as_secs_f64();
     let rss = proc::rss(pid).expect("the agent runs");
     evidence(
-        &format!("an agent with {count} targets of {tasks} tasks each, scraped every 2 s"),
+        &format!(
+            "an agent with {count} targets of {tasks} tasks in {groups} groups each, scraped every 15 s"
+        ),
         format!("{:.1} % of a core, {} MiB", share * 100.0, rss >> 20),
     );
     assert!(rss <= 64 << 20, "{rss} bytes");

@@ -157,7 +157,7 @@ async fn a_standing_query_finds_what_has_matched_long_enough_and_says_it_once() 
 async fn what_was_before_the_watcher_came_is_in_its_first_frame_and_groups_have_histograms_when_asked() {
     let request = WatchRequest {
         interval_ns: 500_000_000,
-        groups: Some(GroupQuery { limit: 50, histograms: true }),
+        groups: Some(GroupQuery { limit: 50, histograms: true, ..Default::default() }),
         history_seconds: 900,
         ..Default::default()
     };
@@ -204,6 +204,30 @@ async fn what_was_before_the_watcher_came_is_in_its_first_frame_and_groups_have_
     let histogram = polls.histogram.as_ref().expect("it was asked for");
     assert_eq!(histogram.count.iter().sum::<u64>(), polls.polls_window);
     assert!(polls.polls_window > 1000, "{polls:?}");
+}
+
+#[tokio::test]
+async fn groups_come_with_the_first_frame_and_then_not_more_often_than_asked_for() {
+    let asked = |request_id, every_ns| WatchRequest {
+        request_id,
+        interval_ns: 100_000_000,
+        groups: Some(GroupQuery { every_ns, ..Default::default() }),
+        ..Default::default()
+    };
+    let mut watch = watch(asked(1, 1_500_000_000)).await;
+    let mut at_ns = Vec::new();
+    while at_ns.len() < 3 {
+        let frame = watch.next().await;
+        if frame.groups.is_some() {
+            assert_eq!(at_ns.is_empty(), frame.resync, "{frame:?}");
+            at_ns.push(frame.at_ns);
+        }
+    }
+    assert!(at_ns.windows(2).all(|two| two[1] - two[0] >= 1_500_000_000), "{at_ns:?}");
+    // Another request is answered with groups at once.
+    watch.requests.send(asked(2, u64::MAX)).await.expect("the stream is open");
+    let frame = watch.answer_to(2).await;
+    assert!(frame.groups.is_some(), "{frame:?}");
 }
 
 #[tokio::test]

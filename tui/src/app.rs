@@ -576,7 +576,11 @@ impl App {
             interval_ns: INTERVAL.as_nanos() as u64,
             tasks,
             keep_task_ids: if on_tasks { self.listing().keep() } else { Vec::new() },
-            groups: (!on_tasks).then_some(v1::GroupQuery { limit: GROUPS, histograms: false }),
+            groups: (!on_tasks).then_some(v1::GroupQuery {
+                limit: GROUPS,
+                histograms: false,
+                ..Default::default()
+            }),
             standing: Vec::new(),
             history_seconds: crate::model::history::SECONDS as u32,
             once: false,

@@ -21,6 +21,7 @@ pub(crate) struct Desk {
     made: u64,
     /// What fires, and nobody was told of.
     held: BTreeMap<Fingerprint, Notice>,
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +77,7 @@ impl Silence {
 impl Desk {
     /// Whether the sinks are told of it now. The end of what they were told of always is.
     pub(crate) fn hear(&mut self, notice: &Notice, unix_ns: u64) -> bool {
+        self.changed = true;
         let id = notice.alert.fingerprint;
         if notice.transition == Transition::Resolved {
             return self.held.remove(&id).is_none();
@@ -89,14 +91,22 @@ impl Desk {
 
     /// What is no longer silenced, and still fires.
     pub(crate) fn tick(&mut self, unix_ns: u64) -> Vec<Notice> {
+        let before = self.silences.len();
         self.silences.retain(|_, silence| unix_ns < silence.request.ends_at_unix_ns);
+        self.changed |= self.silences.len() != before;
         let free: Vec<Fingerprint> = self
             .held
             .iter()
             .filter(|(_, notice)| !self.is_silenced(&notice.alert.labels, unix_ns))
             .map(|(id, _)| *id)
             .collect();
+        self.changed |= !free.is_empty();
         free.iter().filter_map(|id| self.held.remove(id)).collect()
+    }
+
+    /// Whether what fires or is silenced may be another since this was last asked.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     fn is_silenced(&self, labels: &Labels, unix_ns: u64) -> bool {
@@ -123,6 +133,7 @@ impl Desk {
         if self.silences.len() >= MOST_SILENCES {
             return Err(format!("there are {MOST_SILENCES} silences already\nhint: end some of them"));
         }
+        self.changed = true;
         self.made += 1;
         let id = self.made.to_string();
         self.silences.insert(id.clone(), Silence { request, matchers });
@@ -141,6 +152,7 @@ impl Desk {
 
     /// Ends a silence before its time; whether there was one.
     pub(crate) fn unsilence(&mut self, id: &str) -> bool {
+        self.changed = true;
         self.silences.remove(id).is_some()
     }
 

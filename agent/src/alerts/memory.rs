@@ -1,6 +1,6 @@
 //! What is remembered of one run of a target, so that rules can say how it has changed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use taskscope_proto::v1::{self, loss::Reason, pool::Kind};
 
@@ -112,13 +112,18 @@ impl Memory {
                 queue.take(at_ns, ready);
             }
         }
-        self.groups.retain(|id, _| model.groups().iter().any(|group| group.id == *id));
-        for group in model.groups() {
-            let now = Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
-            self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, 600 * S)).take(at_ns, now);
+        if model.groups_are_new {
+            let known: BTreeSet<u32> = model.groups().iter().map(|group| group.id).collect();
+            self.groups.retain(|id, _| known.contains(id));
+            for group in model.groups() {
+                let now =
+                    Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
+                self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, 600 * S)).take(at_ns, now);
+            }
         }
         let rows = model.rows().unwrap_or_default();
-        self.tasks.retain(|id, _| rows.iter().any(|row| row.id.0 == *id));
+        let known: BTreeSet<u64> = rows.iter().map(|row| row.id.0).collect();
+        self.tasks.retain(|id, _| known.contains(id));
         for row in rows {
             let now = Work {
                 polls: row.polls,

@@ -16,7 +16,9 @@ use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence}
 use super::timeline::Timeline;
 use crate::config::pattern::Match;
 use crate::model::Model;
+use pace::Pace;
 
+mod pace;
 mod standing;
 
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
@@ -28,10 +30,15 @@ const FIRST_QUERY: u64 = 0x6172_7400;
 /// Standing queries in one watch, and ids that can be kept in sight: what a probe takes.
 const MOST_STANDING: usize = 64;
 const MOST_KEPT: usize = 256;
+/// More than any probe keeps apart: which are told is chosen here, for good.
+const GROUPS: u32 = 1_000;
 const NAMED: u32 = 20;
 /// Rows of the tasks that have used the most CPU, for rules about what they use it for.
 const BUSIEST: u32 = 64;
-const FRAME_EVERY_NS: u64 = 250_000_000;
+/// What rules read of groups changes over minutes; a thousand of them are most of what a target has to say.
+const GROUPS_EVERY_NS: u64 = 5_000_000_000;
+/// A poll that has run for this long may get stuck.
+const LONG_NS: u64 = 50_000_000;
 
 /// A rule with one of its settings.
 #[derive(Clone)]
@@ -49,6 +56,7 @@ pub(crate) struct Watcher {
     identity: Labels,
     instance: Option<String>,
     timeline: Timeline,
+    pace: Pace,
     memory: Memory,
     /// The target answers what is asked of it; a recording does not.
     asks: bool,
@@ -87,6 +95,7 @@ impl Watcher {
             identity: labels.clone().with("service", name),
             instance: None,
             timeline: Timeline::default(),
+            pace: Pace::default(),
             memory: Memory::default(),
             asks: true,
             looming: Vec::new(),
@@ -139,7 +148,7 @@ impl Watcher {
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
         let keep: BTreeSet<u64> = found.collect();
         v1::WatchRequest {
-            interval_ns: FRAME_EVERY_NS,
+            interval_ns: self.pace.interval_ns(),
             tasks: Some(v1::TaskQuery {
                 filter: "state!=ended".into(),
                 sort: v1::SortKey::SortBusy.into(),
@@ -147,7 +156,7 @@ impl Watcher {
                 ..Default::default()
             }),
             keep_task_ids: keep.into_iter().take(MOST_KEPT).collect(),
-            groups: Some(v1::GroupQuery { limit: 256, histograms: false }),
+            groups: Some(v1::GroupQuery { limit: GROUPS, every_ns: GROUPS_EVERY_NS, ..Default::default() }),
             standing,
             ..Default::default()
         }
@@ -166,7 +175,10 @@ impl Watcher {
         let frame = &model.frame;
         let now_ns = self.timeline.take(&description.instance, frame.at_ns, frame.unix_ns);
         self.memory.take(model);
-        self.evaluate(Clock::Target, model, None, now_ns, frame.unix_ns)
+        let notices = self.evaluate(Clock::Target, model, None, now_ns, frame.unix_ns);
+        let is_pending = |entry: &Entry| matches!(entry.life.phase(), Phase::Pending { .. });
+        self.pace.take(self.lives.values().any(is_pending) || runs_long(frame), now_ns);
+        notices
     }
 
     /// Time has passed. `now_ns` and `unix_ns` are the agent's; `silence`: nothing comes from the target.
@@ -440,6 +452,14 @@ impl Entry {
         };
         Notice { transition, alert }
     }
+}
+
+/// A poll may be about to be stuck; a job of the blocking pool may take its time.
+fn runs_long(frame: &v1::Frame) -> bool {
+    let on_workers =
+        frame.runtimes.iter().flat_map(|runtime| &runtime.workers).filter_map(|it| it.poll.as_ref());
+    let elsewhere = frame.threads.iter().filter_map(|thread| thread.poll.as_ref());
+    on_workers.chain(elsewhere).any(|poll| poll.kind() != v1::TaskKind::Blocking && poll.since_ns >= LONG_NS)
 }
 
 fn query(position: usize) -> u64 {

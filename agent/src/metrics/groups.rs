@@ -51,6 +51,9 @@ struct Sum {
 impl Shown {
     /// Gives groups that are new a series of their own, as long as there is room; the busiest come first.
     pub(crate) fn take(&mut self, model: &Model) {
+        if !model.groups_are_new {
+            return;
+        }
         for group in model.groups() {
             if self.names.len() == MOST {
                 return;

@@ -212,7 +212,8 @@ impl Watcher {
     /// The groups, unless it is too soon after the last ones.
     fn due_groups(&mut self, sampler: &mut Sampler, now_ns: u64, resync: bool) -> Option<v1::GroupWindow> {
         let query = self.ask.groups?;
-        let due = self.groups_at_ns.is_none_or(|at_ns| now_ns >= at_ns.saturating_add(groups::EVERY_NS));
+        let every_ns = query.every_ns.max(groups::EVERY_NS);
+        let due = self.groups_at_ns.is_none_or(|at_ns| now_ns >= at_ns.saturating_add(every_ns));
         if !due && !resync {
             return None;
         }

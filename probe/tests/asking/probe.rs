@@ -50,7 +50,7 @@ impl Asker {
     pub(crate) fn ask(&mut self) -> Answer {
         self.ask_for(WatchRequest {
             tasks: Some(TaskQuery { limit: 5_000, include_ended: true, ..Default::default() }),
-            groups: Some(GroupQuery { limit: 1_000, histograms: false }),
+            groups: Some(GroupQuery { limit: 1_000, histograms: false, ..Default::default() }),
             ..Default::default()
         })
     }

@@ -1264,6 +1264,9 @@ pub struct GroupQuery {
     /// Send the window's poll-duration histogram of each.
     #[prost(bool, tag = "2")]
     pub histograms: bool,
+    /// Rows of groups are not sent more often than this; they are not worked out more often than every 500 ms in any case.
+    #[prost(uint64, tag = "3")]
+    pub every_ns: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StandingQuery {

@@ -197,7 +197,7 @@ fn tasks_screen(sort: SortKey) -> WatchRequest {
             limit: ROWS,
             ..Default::default()
         }),
-        groups: Some(GroupQuery { limit: 200, histograms: false }),
+        groups: Some(GroupQuery { limit: 200, histograms: false, ..Default::default() }),
         history_seconds: 900,
         ..Default::default()
     }

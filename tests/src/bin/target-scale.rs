@@ -1,6 +1,7 @@
 //! A service with very many tasks and nothing else, for `cargo xtask bench scale`.
 //!
 //! `--tasks N --polled M`: N live tasks, M of which are polled once a second; prints `ready` once all were polled.
+//! `--groups G`: those M are in G groups.
 //! `--short N`: then, after a line on its standard input, N short tasks with one long-lived among each thousand; prints
 //! `spawned` once only those live, and after another line, once they have ended, `ended`.
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 const AT_ONCE: usize = 5_000;
 
 fn main() -> std::io::Result<()> {
-    let (mut tasks, mut polled, mut short) = (0usize, 0usize, 0usize);
+    let (mut tasks, mut polled, mut groups, mut short) = (0usize, 0usize, 0usize, 0usize);
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let value = args.next().unwrap_or_else(|| panic!("{flag} needs a value"));
@@ -22,6 +23,7 @@ fn main() -> std::io::Result<()> {
         match flag.as_str() {
             "--tasks" => tasks = value,
             "--polled" => polled = value,
+            "--groups" => groups = value,
             "--short" => short = value,
             _ => panic!("unknown flag {flag}"),
         }
@@ -49,7 +51,7 @@ fn main() -> std::io::Result<()> {
         }
         for number in 0..polled {
             let polled_once = polled_once.clone();
-            tokio::spawn(async move {
+            let work = async move {
                 drop(polled_once);
                 // Spread over the second, as work is that nothing keeps in step.
                 tokio::time::sleep(Duration::from_micros(number as u64 * 1_000_000 / polled as u64)).await;
@@ -57,7 +59,11 @@ fn main() -> std::io::Result<()> {
                 loop {
                     every.tick().await;
                 }
-            });
+            };
+            match number.checked_rem(groups) {
+                Some(group) => drop(taskscope_probe::spawn(&format!("group-{group}"), work)),
+                None => drop(tokio::spawn(work)),
+            }
         }
         drop(polled_once);
         let _ = count.recv().await;

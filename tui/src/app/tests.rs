@@ -39,7 +39,10 @@ fn the_first_request_asks_for_what_the_overview_shows_and_for_the_history() {
     let scene = Scene::new(false, true);
     let request = scene.app.watch_request();
     assert_eq!((request.interval_ns, request.history_seconds, request.once), (S / 4, 900, false));
-    assert_eq!(request.groups, Some(v1::GroupQuery { limit: GROUPS, histograms: false }));
+    assert_eq!(
+        request.groups,
+        Some(v1::GroupQuery { limit: GROUPS, histograms: false, ..Default::default() })
+    );
     assert_eq!((request.tasks, request.keep_task_ids), (None, vec![]));
 }
 

@@ -40,7 +40,9 @@ const fn keeps(mut setting: Setting) -> Setting {
 
 fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let groups = scene.model.groups().iter().filter(|group| group.queue_wait.is_none());
-    let readings = groups.filter_map(|group| {
+    // A group cannot have grown by more than it is.
+    let least = setting.threshold * setting.timing.clear_ratio;
+    let readings = groups.filter(|group| group.live as f64 >= least).filter_map(|group| {
         let (grown, summary) = steep(scene, setting, group).or_else(|| slow(scene, setting, group))?;
         Some(Reading::new(labels(scene.model, group), grown as f64, summary).with("live", group.live))
     });

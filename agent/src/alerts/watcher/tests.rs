@@ -130,6 +130,20 @@ fn a_stuck_poll_is_told_once_at_each_severity_and_is_over_half_a_minute_after_it
 }
 
 #[test]
+fn frames_are_asked_for_seldom_until_a_poll_runs_long() {
+    let mut played = Played::new(defaults());
+    played.frames(4, |_| Shown::default());
+    let asked = |played: &Played| played.watcher.request(&played.model).interval_ns;
+    assert_eq!(asked(&played), S);
+    played.frames(1, |_| Shown { stuck_ns: Some(150 * MS), ..Shown::default() });
+    assert_eq!(asked(&played), 250 * MS);
+    played.frames(39, |_| Shown::default());
+    assert_eq!(asked(&played), 250 * MS);
+    played.frames(1, |_| Shown::default());
+    assert_eq!(asked(&played), S);
+}
+
+#[test]
 fn an_alert_has_the_labels_of_its_target_and_none_that_is_a_number() {
     let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
     played.pass(S);

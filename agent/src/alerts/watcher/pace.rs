@@ -1,0 +1,52 @@
+//! How often a target is asked for frames: seldom while nothing looms, and often enough to tell in time once something does.
+//! An event of the target comes at once at either pace. A pure machine; times are ns on the target's clock.
+
+const CALM_NS: u64 = 1_000_000_000;
+const HURRIED_NS: u64 = 250_000_000;
+/// Another pace is another request, after which the target sends everything anew: not for what comes and goes.
+const HURRIED_FOR_NS: u64 = 10_000_000_000;
+
+#[derive(Default)]
+pub(super) struct Pace {
+    loomed_ns: Option<u64>,
+}
+
+impl Pace {
+    /// A frame came; `looms`: something in it may soon be told.
+    pub(super) fn take(&mut self, looms: bool, now_ns: u64) {
+        if looms {
+            self.loomed_ns = Some(now_ns);
+        } else if self.loomed_ns.is_some_and(|at_ns| now_ns >= at_ns.saturating_add(HURRIED_FOR_NS)) {
+            self.loomed_ns = None;
+        }
+    }
+
+    /// Time between frames.
+    pub(super) fn interval_ns(&self) -> u64 {
+        if self.loomed_ns.is_some() { HURRIED_NS } else { CALM_NS }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looms_is_looked_at_often_until_it_has_been_gone_for_a_while() {
+        const S: u64 = 1_000_000_000;
+        let mut pace = Pace::default();
+        pace.take(false, 0);
+        assert_eq!(pace.interval_ns(), CALM_NS);
+        pace.take(true, S);
+        assert_eq!(pace.interval_ns(), HURRIED_NS);
+        for second in 2..11 {
+            pace.take(false, second * S);
+            assert_eq!(pace.interval_ns(), HURRIED_NS, "{second} s");
+        }
+        pace.take(true, 11 * S);
+        pace.take(false, 20 * S);
+        assert_eq!(pace.interval_ns(), HURRIED_NS);
+        pace.take(false, 21 * S);
+        assert_eq!(pace.interval_ns(), CALM_NS);
+    }
+}
