@@ -50,7 +50,7 @@ pub(crate) struct Watched {
 }
 
 pub(crate) struct Watcher {
-    watched: Vec<Watched>,
+    watched: Vec<Arc<Watched>>,
     explained: Vec<Explained>,
     /// What every alert of the target has.
     identity: Labels,
@@ -90,7 +90,7 @@ impl Watcher {
     pub(crate) fn new(watched: Vec<Watched>, name: &str, labels: &Labels) -> Self {
         let explained = watched.iter().map(|_| Explained::default()).collect();
         Self {
-            watched,
+            watched: watched.into_iter().map(Arc::new).collect(),
             explained,
             identity: labels.clone().with("service", name),
             instance: None,
@@ -117,7 +117,7 @@ impl Watcher {
         for alert in alerts {
             let severity = alert.labels.get("severity").unwrap_or_default();
             let is_its =
-                |it: &Watched| it.rule.name == alert.name() && it.setting.severity.name() == severity;
+                |it: &Arc<Watched>| it.rule.name == alert.name() && it.setting.severity.name() == severity;
             let Some(position) = self.watched.iter().position(is_its) else {
                 unknown.push(alert);
                 continue;
@@ -194,7 +194,7 @@ impl Watcher {
 
     /// The last evaluations of a rule, by setting.
     pub(crate) fn explain(&self, rule: &str) -> Vec<(&Setting, Vec<&Evaluation>)> {
-        let of_rule = |(watched, _): &(&Watched, &Explained)| watched.rule.name == rule;
+        let of_rule = |(watched, _): &(&Arc<Watched>, &Explained)| watched.rule.name == rule;
         let all = self.watched.iter().zip(&self.explained).filter(of_rule);
         all.map(|(watched, explained)| (&watched.setting, explained.evaluations().collect())).collect()
     }
@@ -211,13 +211,14 @@ impl Watcher {
         let mut looming = Vec::new();
         let mut looked: Vec<(usize, Option<String>)> = Vec::new();
         for position in 0..self.watched.len() {
-            let Watched { rule, setting, .. } = self.watched[position].clone();
+            let watched = Arc::clone(&self.watched[position]);
+            let (rule, setting) = (watched.rule, &watched.setting);
             if rule.clock != clock {
                 continue;
             }
             let found = rule.standing.filter(|_| self.asks).and_then(|_| model.found(query(position)));
             let scene = Scene { model, memory: &self.memory, found, stuck_from, silence };
-            let missing = match (rule.read)(&scene, &setting) {
+            let missing = match (rule.read)(&scene, setting) {
                 Seen::Readings(readings) => {
                     looming.extend(self.apply(position, readings, now_ns, unix_ns));
                     None
@@ -248,7 +249,8 @@ impl Watcher {
 
     /// Readings of a setting. What is not among them reads zero. Gives what is about to be a cause.
     fn apply(&mut self, position: usize, readings: Vec<Reading>, now_ns: u64, unix_ns: u64) -> Vec<Cause> {
-        let Watched { rule, setting, about } = self.watched[position].clone();
+        let watched = Arc::clone(&self.watched[position]);
+        let Watched { rule, setting, about } = &*watched;
         let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
         for reading in readings {
             let mut labels = self.identity.clone();
@@ -290,12 +292,12 @@ impl Watcher {
         let room = MOST_ACTIVE.saturating_sub(self.active(rule));
         let past = fresh.len().saturating_sub(room);
         for (labels, reading) in fresh.into_iter().take(room) {
-            let mut entry = Entry::new(&labels, Some(position), &setting);
+            let mut entry = Entry::new(&labels, Some(position), setting);
             entry.read(Some(reading.value), &setting.timing, now_ns, unix_ns);
             entry.describe(reading);
             self.lives.insert(Arc::new(labels), entry);
         }
-        self.overflow(rule, &setting, past, now_ns, unix_ns);
+        self.overflow(rule, setting, past, now_ns, unix_ns);
         causes
     }
 
@@ -308,6 +310,9 @@ impl Watcher {
 
     /// One alert for all that have no room.
     fn overflow(&mut self, rule: &Rule, setting: &Setting, past: usize, now_ns: u64, unix_ns: u64) {
+        if past == 0 && self.lives.values().all(|entry| entry.watched.is_some()) {
+            return;
+        }
         let labels = self
             .identity
             .clone()

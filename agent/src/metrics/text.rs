@@ -13,7 +13,7 @@ pub(super) fn write(families: &[Family]) -> String {
             Kind::Gauge | Kind::Info => "gauge",
             Kind::Histogram => "histogram",
         };
-        // Writing into a text cannot fail.
+        // Writing into a text cannot fail, here and below.
         let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
         for series in &family.series {
             match &series.value {
@@ -21,11 +21,13 @@ pub(super) fn write(families: &[Family]) -> String {
                 Value::Number(number) => line(&mut out, &name, "", &series.labels, None, *number),
                 Value::Durations { sum, buckets } => {
                     let mut total = 0;
+                    let mut le = String::new();
                     for &(bound, count) in buckets {
                         total += count;
-                        let bound =
-                            if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
-                        line(&mut out, &name, "_bucket", &series.labels, Some(bound), total);
+                        le.clear();
+                        let _ =
+                            if bound.is_infinite() { le.write_str("+Inf") } else { write!(le, "{bound:?}") };
+                        line(&mut out, &name, "_bucket", &series.labels, Some(&le), total);
                     }
                     line(&mut out, &name, "_sum", &series.labels, None, *sum);
                     line(&mut out, &name, "_count", &series.labels, None, total);
@@ -52,16 +54,55 @@ fn line(
     name: &str,
     suffix: &str,
     labels: &[Label],
-    le: Option<String>,
+    le: Option<&str>,
     value: impl std::fmt::Display,
 ) {
-    let le = le.map(|bound| ("le", bound));
-    let labels: Vec<String> =
-        labels.iter().chain(&le).map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
-    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-    let _ = writeln!(out, "{name}{suffix}{labels} {value}");
+    out.push_str(name);
+    out.push_str(suffix);
+    let mut before = '{';
+    for (label, value) in
+        labels.iter().map(|(label, value)| (*label, value.as_str())).chain(le.map(|le| ("le", le)))
+    {
+        out.push(before);
+        out.push_str(label);
+        out.push_str("=\"");
+        escape(out, value);
+        out.push('"');
+        before = ',';
+    }
+    if before == ',' {
+        out.push('}');
+    }
+    let _ = writeln!(out, " {value}");
 }
 
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+fn escape(out: &mut String, value: &str) {
+    for part in value.split_inclusive(['\\', '"', '\n']) {
+        let plain = part.strip_suffix(['\\', '"', '\n']).unwrap_or(part);
+        out.push_str(plain);
+        match part.as_bytes().get(plain.len()) {
+            Some(b'\n') => out.push_str("\\n"),
+            Some(b'\\') => out.push_str("\\\\"),
+            Some(_) => out.push_str("\\\""),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_text_stays_within_its_quotes() {
+        let mut out = String::new();
+        let labels =
+            [("a", "say \"hi\"\\now\nthen".to_owned()), ("b", String::new()), ("c", "\\".to_owned())];
+        line(&mut out, "x", "_bucket", &labels, Some("+Inf"), 3);
+        line(&mut out, "y", "", &[], None, 0.5);
+        assert_eq!(
+            out,
+            "x_bucket{a=\"say \\\"hi\\\"\\\\now\\nthen\",b=\"\",c=\"\\\\\",le=\"+Inf\"} 3\ny 0.5\n"
+        );
+    }
 }

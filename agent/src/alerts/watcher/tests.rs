@@ -131,7 +131,7 @@ fn a_stuck_poll_is_told_once_at_each_severity_and_is_over_half_a_minute_after_it
 
 #[test]
 fn frames_are_asked_for_seldom_until_a_poll_runs_long() {
-    let mut played = Played::new(defaults());
+    let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
     played.frames(4, |_| Shown::default());
     let asked = |played: &Played| played.watcher.request(&played.model).interval_ns;
     assert_eq!(asked(&played), S);
