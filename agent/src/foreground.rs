@@ -257,7 +257,8 @@ impl Live<'_> {
 
     fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
         match happened {
-            Happened::Described { description, process } => {
+            Happened::Described { description, process, refused } => {
+                self.told.evaluated.watcher.refused(refused);
                 self.symbols = Some(Symbols::of(places(&description, process, self.debug_dirs)));
                 self.model = Model::new(*description);
             }
