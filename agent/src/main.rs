@@ -141,7 +141,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status { target, output, names } => {
             let render =
                 |model: &Model| if output.json { status::json(model) } else { Ok(status::text(model)) };
-            show(target, why::request(), output, render, Some(&debug_dirs(&names.debug_dir))).await?;
+            show(target, why::glance(), output, render, Some(&debug_dirs(&names.debug_dir))).await?;
         }
         Command::Pools { target, output } => {
             let render =
