@@ -205,7 +205,14 @@ async fn alerts(
         complain(&format!("taskscope: {health}"));
     }
     complain(&format!("taskscope: {}", evaluated.summary()));
-    Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+    let has_fired = evaluated.has_fired();
+    match evaluated.cut {
+        // That nothing has fired is not known.
+        Some(cut) if !has_fired => return Err(cut.into()),
+        Some(cut) => complain(&format!("taskscope: {cut}")),
+        None => {}
+    }
+    Ok(if has_fired { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
 }
 
 /// The configuration of the flag or of the environment, or the defaults.
