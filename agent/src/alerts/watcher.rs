@@ -464,4 +464,6 @@ fn name(labels: &Labels) -> &str {
 }
 
 #[cfg(test)]
+mod long_runs;
+#[cfg(test)]
 mod tests;
