@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(
             said(610, leak),
             [
-                "GROWING: session-watch (src/session.rs:71:9) 50 → 354 in 10m00s; 30 450 of the last 30 754 have ended. They \
+                "GROWING: session-watch (src/session.rs:71:9) 80 → 354 in 9m00s; 27 450 of the last 27 724 have ended. They \
                  live longer and longer. Do: find what is to tell them to end, and does not."
             ]
         );

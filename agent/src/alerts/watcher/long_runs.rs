@@ -20,6 +20,9 @@ impl Count {
     }
 }
 
+/// Nobody looked at the target from its very beginning.
+const BEFORE_NS: u64 = 7 * S;
+
 struct Service {
     watcher: Watcher,
     model: Model,
@@ -52,7 +55,7 @@ impl Service {
         self.model.apply(v1::Frame {
             seq: self.seq,
             resync: self.seq == 1,
-            at_ns: second * S,
+            at_ns: BEFORE_NS + second * S,
             unix_ns: (1_000_000 + second) * S,
             strings: if self.seq == 1 { strings.collect() } else { vec![] },
             ..frame
@@ -122,7 +125,7 @@ fn fired_at(told: &[String]) -> u64 {
 
 #[test]
 fn a_steep_leak_is_told_once_within_40_s_and_is_over_when_it_has_stopped_growing() {
-    let leak = |second: u64| Count { spawned: 40 + second.clamp(100, 300) * 39, ended: 0 };
+    let leak = |second: u64| Count { spawned: 40 + (second.clamp(100, 300) - 100) * 39, ended: 0 };
     let told = told(900, leak, |_| 0);
     let fired = fired_at(&told);
     assert!((100..=140).contains(&fired), "{told:?}");
@@ -232,7 +235,7 @@ fn night(second: u64, forever: bool) -> v1::Frame {
     // A log is rotated in the poll of whoever writes to it: slow, once an hour.
     let rotated = v1::Event {
         seq: second / HOUR + 1,
-        at_ns: second * S,
+        at_ns: BEFORE_NS + second * S,
         kind: event::Kind::PollSlow.into(),
         poll: Some(poll(130 * MS)),
         ..Default::default()
