@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -56,15 +56,18 @@ fn names_connection(firing: &Value) -> String {
     summary
 }
 
-/// The ids of the threads on which its runtime polls.
+/// The ids of the threads on which its runtime polls: there are two. A thread names itself, a moment after it has begun.
 fn workers(pid: u32) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let folders = tasks.map(|task| task.expect("a thread of it").path());
-    let is_worker = |folder: &std::path::PathBuf| {
-        std::fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.starts_with("tokio-r"))
-    };
-    let workers = folders.filter(is_worker);
-    workers.filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned())).collect()
+    eventually(Duration::from_secs(10), || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        let folders = tasks.filter_map(|task| Some(task.ok()?.path()));
+        let is_worker = |folder: &PathBuf| {
+            std::fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.starts_with("tokio-rt-worker"))
+        };
+        let ids = folders.filter(is_worker).filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned()));
+        let ids: Vec<String> = ids.collect();
+        if ids.len() == 2 { Ok(ids) } else { Err(format!("{ids:?}")) }
+    })
 }
 
 /// strace delays this system call of the target's workers, and of no other thread. `None`: nobody may trace here, which was
@@ -74,7 +77,6 @@ fn delayed(target: &Target, call: &str, by: Duration) -> Option<Process> {
     let inject = format!("inject={call}:delay_enter={}", by.as_micros());
     strace.args(["-q", "-e", &format!("trace={call}"), "-e", &inject]);
     let workers = workers(target.pid());
-    assert!(!workers.is_empty(), "its workers have the name that Tokio gives them");
     for worker in &workers {
         strace.args(["-p", worker]);
     }
@@ -130,7 +132,7 @@ fn a_system_call_that_does_not_return_is_named_while_it_lasts() {
 }
 
 /// Builds the library whose `send` sleeps.
-fn slow_send(folder: &Path) -> std::path::PathBuf {
+fn slow_send(folder: &Path) -> PathBuf {
     let library = folder.join("slow_send.so");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-g", "-o"]).arg(&library).arg(root().join("tests/foreign/slow_send.c"));
