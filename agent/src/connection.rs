@@ -1,5 +1,6 @@
 //! A connection to a target. The only file of this crate that knows tonic.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use taskscope_proto::v1::alerts_client::AlertsClient;
 use taskscope_proto::v1::introspect_client::IntrospectClient;
 use taskscope_proto::v1::{
-    AgentTarget, DescribeRequest, Description, Frame, ListTargetsRequest, WatchRequest,
+    AgentTarget, DescribeRequest, Description, Frame, ListTargetsRequest, StandingQuery, WatchRequest,
 };
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 use tokio::sync::mpsc;
@@ -118,9 +119,15 @@ impl Interceptor for Named {
     }
 }
 
+/// Standing queries that a target has refused, each with what it said: the filter language of an older probe does not know
+/// every word of a newer one. By the words of the filter; ids are given anew with each configuration.
+pub(crate) type Refused = BTreeMap<String, String>;
+
 /// Frames of one watch, and the way to change what is asked for.
 pub(crate) struct Watch {
     address: String,
+    /// What was left out of the request.
+    pub(crate) refused: Refused,
     requests: mpsc::Sender<WatchRequest>,
     frames: Streaming<Frame>,
 }
@@ -171,19 +178,44 @@ impl Connection {
         self.client.watch(requests).await.map(tonic::Response::into_inner)
     }
 
-    /// Begins a watch.
-    pub(crate) async fn watch(&mut self, request: WatchRequest) -> Result<Watch, ConnectError> {
+    /// Begins a watch. Standing queries that the target does not understand are left out: one of them would otherwise keep
+    /// all the others from being answered.
+    pub(crate) async fn watch(&mut self, mut request: WatchRequest) -> Result<Watch, ConnectError> {
+        let mut refused = Refused::new();
+        let mut begun = self.begin(request.clone()).await;
+        if is_misunderstood(&begun) {
+            refused = self.refused(&request.standing).await;
+            if !refused.is_empty() {
+                leave_out(&mut request, &refused);
+                begun = self.begin(request).await;
+            }
+        }
+        let (requests, frames) = begun.map_err(|status| broken(&self.address, &status))?;
+        Ok(Watch { address: self.address.clone(), refused, requests, frames })
+    }
+
+    async fn begin(&mut self, request: WatchRequest) -> Result<Begun, Status> {
         let (requests, queue) = mpsc::channel(8);
-        requests
-            .try_send(request)
-            .map_err(|error| ConnectError::Broken(self.address.clone(), error.to_string()))?;
-        let frames = self
-            .client
-            .watch(ReceiverStream::new(queue))
-            .await
-            .map_err(|status| broken(&self.address, &status))?
-            .into_inner();
-        Ok(Watch { address: self.address.clone(), requests, frames })
+        requests.try_send(request).map_err(|error| Status::internal(error.to_string()))?;
+        let frames = self.client.watch(ReceiverStream::new(queue)).await?.into_inner();
+        Ok((requests, frames))
+    }
+
+    /// Asks for each alone. Costs a target that refuses one as many requests as there are queries, and no walk: what is
+    /// understood is not waited for.
+    async fn refused(&mut self, standing: &[StandingQuery]) -> Refused {
+        let mut refused = Refused::new();
+        for query in standing {
+            let alone = WatchRequest { standing: vec![query.clone()], once: true, ..WatchRequest::default() };
+            let answer = self.begin(alone).await;
+            if is_misunderstood(&answer)
+                && let Err(status) = answer
+            {
+                let said = status.message().lines().next().unwrap_or_default();
+                refused.insert(query.filter.clone(), taskscope_proto::words::printable(said));
+            }
+        }
+        refused
     }
 
     /// One frame.
@@ -199,6 +231,18 @@ impl Connection {
             Err(_) => Err(ConnectError::NoAnswer(self.address.clone(), ANSWER_WITHIN.as_secs())),
         }
     }
+}
+
+/// The way to change a request, and the frames that answer it.
+type Begun = (mpsc::Sender<WatchRequest>, Streaming<Frame>);
+
+fn is_misunderstood(answer: &Result<Begun, Status>) -> bool {
+    answer.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument)
+}
+
+/// Asks for no more of what has been refused.
+pub(crate) fn leave_out(request: &mut WatchRequest, refused: &Refused) {
+    request.standing.retain(|query| !refused.contains_key(&query.filter));
 }
 
 impl Watch {

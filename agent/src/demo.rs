@@ -196,7 +196,7 @@ impl Plain {
 
     fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
         match happened {
-            Happened::Described { description, process } => {
+            Happened::Described { description, process, .. } => {
                 self.symbols = Some(Symbols::of(places(&description, process, &self.debug_dirs)));
                 self.model = Some(Model::new(*description));
             }

@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::discover;
 use crate::link::State;
 use crate::model::Model;
-use crate::recording::Recording;
+use crate::recording::{Recording, RecordingError};
 use crate::report::{json_line, print};
 use crate::session::{Happened, Session, address_of, places, settle};
 use crate::sinks::Sinks;
@@ -37,6 +37,8 @@ pub(crate) struct Evaluated {
     firings: usize,
     ends: usize,
     lasted: Duration,
+    /// Of a recording that was not whole.
+    pub(crate) cut: Option<RecordingError>,
 }
 
 impl Evaluated {
@@ -137,6 +139,7 @@ impl Evaluated {
             firings: 0,
             ends: 0,
             lasted: Duration::ZERO,
+            cut: None,
         }
     }
 }
@@ -186,6 +189,9 @@ async fn recorded(
     let mut told = Told { evaluated: Evaluated::new(watcher, &description), show, sinks };
     let symbols = Symbols::of(places(&description, None, debug_dirs));
     let mut model = Model::new(description);
+    if recording.is_cut {
+        told.evaluated.cut = Some(RecordingError::Cut(path.to_owned(), recording.frames.len()));
+    }
     let first_ns = recording.frames.first().map_or(0, |frame| frame.at_ns);
     for frame in recording.frames {
         let at = Duration::from_nanos(frame.at_ns.saturating_sub(first_ns));
@@ -257,7 +263,8 @@ impl Live<'_> {
 
     fn happened(&mut self, happened: Happened) -> anyhow::Result<()> {
         match happened {
-            Happened::Described { description, process } => {
+            Happened::Described { description, process, refused } => {
+                self.told.evaluated.watcher.refused(refused);
                 self.symbols = Some(Symbols::of(places(&description, process, self.debug_dirs)));
                 self.model = Model::new(*description);
             }

@@ -223,7 +223,8 @@ impl Watched {
     fn happened(&mut self, happened: Happened, now: Instant) -> Vec<Notice> {
         match happened {
             Happened::Link => return vec![],
-            Happened::Described { description, process } => {
+            Happened::Described { description, process, refused } => {
+                self.watcher.refused(refused);
                 self.known = true;
                 self.process = process;
                 self.symbols = None;

@@ -141,7 +141,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status { target, output, names } => {
             let render =
                 |model: &Model| if output.json { status::json(model) } else { Ok(status::text(model)) };
-            show(target, why::request(), output, render, Some(&debug_dirs(&names.debug_dir))).await?;
+            show(target, why::glance(), output, render, Some(&debug_dirs(&names.debug_dir))).await?;
         }
         Command::Pools { target, output } => {
             let render =
@@ -205,7 +205,14 @@ async fn alerts(
         complain(&format!("taskscope: {health}"));
     }
     complain(&format!("taskscope: {}", evaluated.summary()));
-    Ok(if evaluated.has_fired() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+    let has_fired = evaluated.has_fired();
+    match evaluated.cut {
+        // That nothing has fired is not known.
+        Some(cut) if !has_fired => return Err(cut.into()),
+        Some(cut) => complain(&format!("taskscope: {cut}")),
+        None => {}
+    }
+    Ok(if has_fired { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
 }
 
 /// The configuration of the flag or of the environment, or the defaults.

@@ -24,6 +24,10 @@ pub(crate) enum RecordingError {
         "{0} is damaged after {1} frames: {2}\nhint: the frames before it can be shown when the file is cut there"
     )]
     Damaged(PathBuf, usize, String),
+    #[error(
+        "{0} is cut off after {1} frames: what came later is not known\nhint: save it anew; `taskscope top FILE` shows what it has"
+    )]
+    Cut(PathBuf, usize),
 }
 
 /// Writes frames; a file that ends in the middle of one can be read up to there.
@@ -67,6 +71,8 @@ impl Writer {
 pub(crate) struct Recording {
     pub(crate) description: Description,
     pub(crate) frames: Vec<Frame>,
+    /// It ends in the middle of a frame, which is not among them.
+    pub(crate) is_cut: bool,
 }
 
 impl Recording {
@@ -86,7 +92,7 @@ impl Recording {
             match message::<Frame>(&mut rest) {
                 Ok(Some(frame)) => frames.push(frame),
                 // A writer that was killed leaves half a frame: what is before it is whole.
-                Ok(None) => return Ok(Self { description, frames }),
+                Ok(None) => return Ok(Self { description, frames, is_cut: !rest.is_empty() }),
                 Err(error) => return Err(damaged(frames.len(), error)),
             }
         }
@@ -142,7 +148,9 @@ mod tests {
         let bytes = written(3);
         let cut =
             Recording::parse(Path::new("r"), &bytes[..bytes.len() - 2]).expect("the first frames are whole");
-        assert_eq!(cut.frames.len(), 2);
+        assert_eq!((cut.frames.len(), cut.is_cut), (2, true));
+        let whole = Recording::parse(Path::new("r"), &bytes).expect("it is whole");
+        assert!(!whole.is_cut);
         let foreign = Recording::parse(Path::new("r"), b"#!/bin/sh").expect_err("it is no recording");
         assert!(foreign.to_string().contains("hint: "));
     }

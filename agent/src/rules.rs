@@ -1,11 +1,13 @@
 //! What can be wrong with a target, one rule a file: its condition in prose, its thresholds, `check`, its sentence for
 //! one and for many, its test. Adding a rule touches that file and [`RULES`].
 
+use taskscope_proto::row::TaskRow;
 use taskscope_proto::{activity, v1};
 
 use crate::model::Model;
 
 pub(crate) mod growing_group;
+pub(crate) mod ignored_cancel;
 mod past_stall;
 mod process_pause;
 pub(crate) mod saturated_pool;
@@ -32,12 +34,13 @@ pub(crate) struct Finding {
 pub(crate) type Rule = fn(&Model) -> Vec<Finding>;
 
 /// In the order in which findings of one severity are told.
-pub(crate) const RULES: [Rule; 7] = [
+pub(crate) const RULES: [Rule; 8] = [
     stuck_worker::check,
     saturated_pool::check,
     task_panic::check,
     slow_polls::check,
     growing_group::check,
+    ignored_cancel::check,
     past_stall::check,
     process_pause::check,
 ];
@@ -64,6 +67,16 @@ pub(crate) fn what(model: &Model, poll: &v1::LivePoll) -> String {
         (Some(name), None) => format!("task {name}"),
         (None, Some(site)) => format!("a task spawned at {site}; no label"),
         (None, None) => "a task that is not instrumented".to_owned(),
+    }
+}
+
+/// A task as it may be said: by its name, and where it was spawned.
+pub(crate) fn who(row: &TaskRow) -> String {
+    match (row.name.as_str(), row.spawned_at.as_str()) {
+        ("", "") => format!("task {}", row.id.0),
+        ("", site) => format!("a task spawned at {site}"),
+        (name, "") => format!("task {name}"),
+        (name, site) => format!("task {name} (spawned at {site})"),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::address::{Address, Target};
-use crate::connection::{ConnectError, Connection};
+use crate::connection::{ConnectError, Connection, Refused, leave_out};
 use crate::discover;
 use crate::link::{Effect, Input, Link, State};
 use crate::model::Model;
@@ -49,6 +49,7 @@ enum News {
         description: Box<Description>,
         process: Option<u32>,
         requests: Option<mpsc::Sender<WatchRequest>>,
+        refused: Refused,
     },
     Frame(Box<Frame>),
     Failed(String),
@@ -62,6 +63,8 @@ pub(crate) enum Happened {
         description: Box<Description>,
         /// As this machine numbers it; `None`: it is not known to be on this machine.
         process: Option<u32>,
+        /// Standing queries that it does not understand, and is not asked.
+        refused: Refused,
     },
     Frame(Box<Frame>),
     /// The link's state changed.
@@ -77,6 +80,8 @@ pub(crate) struct Session {
     attempt: u64,
     request: WatchRequest,
     requests: Option<mpsc::Sender<WatchRequest>>,
+    /// By the target of this connection; the next one may be newer.
+    refused: Refused,
     reports: mpsc::Sender<Report>,
     /// When it was last looked whether a lost local target is back.
     looked: Instant,
@@ -95,8 +100,18 @@ impl Session {
         // So that the attempts of many agents, and of many sessions of one, do not fall together.
         let seed = u64::from(std::process::id()) ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (link, id) = (Link::new(seed), SessionId(id));
-        let mut session =
-            Self { id, task: None, target, link, attempt: 0, request, requests: None, reports, looked: now };
+        let mut session = Self {
+            id,
+            task: None,
+            target,
+            link,
+            attempt: 0,
+            request,
+            requests: None,
+            refused: Refused::new(),
+            reports,
+            looked: now,
+        };
         session.connect();
         session
     }
@@ -118,7 +133,9 @@ impl Session {
         self.request = request;
         if let Some(requests) = &self.requests {
             // A full queue means that the target is not reading: the newest request is sent with the next connection.
-            let _ = requests.try_send(self.request.clone());
+            let mut request = self.request.clone();
+            leave_out(&mut request, &self.refused);
+            let _ = requests.try_send(request);
         }
     }
 
@@ -127,9 +144,10 @@ impl Session {
             return vec![];
         }
         let (input, happened) = match report.news {
-            News::Connected { description, process, requests } => {
+            News::Connected { description, process, requests, refused } => {
                 self.requests = requests;
-                (Input::Connected, Some(Happened::Described { description, process }))
+                self.refused.clone_from(&refused);
+                (Input::Connected, Some(Happened::Described { description, process, refused }))
             }
             News::Frame(frame) => (Input::Frame, Some(Happened::Frame(frame))),
             News::Failed(reason) => (Input::Failed { reason }, None),
@@ -222,8 +240,12 @@ impl Attempt {
         let mut watch = connection.watch(request).await?;
         let description = Box::new(connection.description.clone());
         let requests = Some(watch.requests());
-        let mut open =
-            self.tell(News::Connected { description, process: connection.process, requests }).await;
+        let refused = std::mem::take(&mut watch.refused);
+        for (filter, said) in &refused {
+            tracing::warn!(target = %address, filter, said, "the target's probe is too old for a standing query");
+        }
+        let process = connection.process;
+        let mut open = self.tell(News::Connected { description, process, requests, refused }).await;
         while open {
             match watch.next().await? {
                 Some(frame) => open = self.tell(News::Frame(Box::new(frame))).await,
@@ -236,7 +258,8 @@ impl Attempt {
     /// Frames at the pace at which they came.
     async fn replay(self, recording: Recording) {
         let description = Box::new(recording.description);
-        self.tell(News::Connected { description, process: None, requests: None }).await;
+        self.tell(News::Connected { description, process: None, requests: None, refused: Refused::new() })
+            .await;
         let mut last_ns = None;
         for mut frame in recording.frames {
             // Nobody asked for it: the dashboard filters and sorts its rows itself.

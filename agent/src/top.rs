@@ -302,7 +302,7 @@ impl Dashboard {
     fn happened(&mut self, happened: Happened, now: Instant) {
         match happened {
             Happened::Link => self.tell_link(now),
-            Happened::Described { description, process } => {
+            Happened::Described { description, process, .. } => {
                 let symbols = Symbols::of(places(&description, process, &self.debug_dirs));
                 self.answers = Some(symbols.answers());
                 self.symbols = Some(symbols);

@@ -44,7 +44,6 @@ fn marks(fault: Fault) -> (&'static str, &'static str) {
         Fault::PoolFull => ("FULL", "blocking pool"),
         Fault::Panic => ("DIED SILENTLY", "audit-writer panicked at "),
         Fault::Leak => ("GROWING", "session-watch"),
-        // An alert says it; no sentence of `why` does.
         Fault::IgnoresCancel => ("IGNORES CANCEL", "newsletter"),
     }
 }

@@ -11,6 +11,8 @@ use crate::rules::{self, Finding, Severity};
 
 /// Lines at most, the one about what could not be seen included.
 const LINES: usize = 8;
+/// Rows of tasks that were asked to stop.
+const MOST_DEAF: u32 = 20;
 
 /// The lines, and whether something is wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,12 +37,24 @@ impl Line {
     }
 }
 
-/// What to ask a target for, so that [`Why::of`] can answer.
-pub(crate) fn request() -> v1::WatchRequest {
+/// What can be told without a look at every task.
+pub(crate) fn glance() -> v1::WatchRequest {
     v1::WatchRequest {
-        groups: Some(v1::GroupQuery { limit: 200, histograms: false, ..Default::default() }),
+        groups: Some(v1::GroupQuery { limit: 200, ..Default::default() }),
         ..Default::default()
     }
+}
+
+/// What to ask a target for, so that [`Why::of`] can answer. The tasks are those that were asked to stop the longest ago: a
+/// filter would say so more narrowly, in words that an older probe may not know.
+pub(crate) fn request() -> v1::WatchRequest {
+    let tasks = v1::TaskQuery {
+        filter: "state!=ended".into(),
+        sort: v1::SortKey::SortCancel.into(),
+        limit: MOST_DEAF,
+        ..Default::default()
+    };
+    v1::WatchRequest { tasks: Some(tasks), ..glance() }
 }
 
 /// What to ask once more, having seen what is wrong: a full blocking pool is explained by what its jobs are doing, and

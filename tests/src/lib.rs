@@ -12,6 +12,7 @@ pub mod proc;
 pub mod process;
 pub mod report;
 pub mod screen;
+pub mod sockets;
 pub mod stopwatch;
 pub mod target;
 pub mod watcher;

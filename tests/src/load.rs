@@ -20,12 +20,19 @@ pub struct HttpLoad {
 impl HttpLoad {
     /// Every connection asks for the same path, with a pause between answer and next request.
     pub fn start(server: SocketAddr, path: &str, connections: usize, pause: Duration) -> Self {
+        Self::ramp(server, path, connections, pause, Duration::ZERO)
+    }
+
+    /// The same, the connections being opened one after the other, the last of them after this time.
+    pub fn ramp(server: SocketAddr, path: &str, connections: usize, pause: Duration, over: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let connections = (0..connections)
-            .map(|_| {
+            .map(|number| {
+                let begins = over.mul_f64(number as f64 / connections as f64);
                 let (stop, answered, path) = (Arc::clone(&stop), Arc::clone(&answered), path.to_owned());
                 std::thread::spawn(move || {
+                    std::thread::sleep(begins);
                     // A server that is killed by its test ends the load, not the test.
                     let Ok(mut connection) = HttpConnection::open(server) else { return };
                     while !stop.load(Ordering::Relaxed) && connection.get(&path).is_ok() {

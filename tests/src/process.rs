@@ -70,6 +70,18 @@ impl Process {
         self.child.try_wait().expect("a child can be waited for")
     }
 
+    /// Waits for its end, but not for longer than this; whether it has ended.
+    pub fn ends_within(&mut self, within: Duration) -> bool {
+        let watch = Stopwatch::start();
+        while self.ended().is_none() {
+            if watch.elapsed() >= within {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
     /// Waits for its end, and for all that it wrote.
     ///
     /// # Panics

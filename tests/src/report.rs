@@ -21,13 +21,22 @@ pub fn peer(program: &str) -> bool {
         return true;
     }
     let without = std::env::var("TASKSCOPE_TEST_WITHOUT").unwrap_or_default();
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let test = test();
     assert!(
         without.split(',').any(|name| name == program),
         "{test} needs {program}\nhint: run `cargo xtask test`; it installs what is missing"
     );
     tell(&format!("not run: {test}: needs {program}"));
     false
+}
+
+/// That this machine does not let the test do what it tests, as it said itself; the test then returns, and counts as not run.
+pub fn not_allowed(what: &str, said: &str) {
+    tell(&format!("not run: {}: {what}: {}", test(), said.lines().last().unwrap_or_default()));
+}
+
+fn test() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
 }
 
 fn tell(line: &str) {

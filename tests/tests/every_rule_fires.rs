@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use taskscope_tests::agent::Agent;
+use taskscope_tests::agent::{self, Agent};
 use taskscope_tests::json::{self, text};
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::Target;
@@ -171,11 +171,19 @@ fn a_task_of_the_demo_that_is_told_to_stop_and_goes_on_is_named() {
         let first = lines.first().and_then(|line| line.split_whitespace().next().map(str::to_owned));
         first.ok_or_else(|| service.outputs())
     });
-    let answer = Agent::with(["alerts", &address, "--for", "22s"]).within(Duration::from_secs(60)).run();
     let said = "task newsletter (spawned at demo/src/newsletter.rs:";
-    let named = answer.stdout.lines().find(|line| line.contains("FIRING") && line.contains(said));
-    let named = named.unwrap_or_else(|| panic!("it is not named:\n{answer}"));
+    let mut alerts = Agent::with(["alerts", &address, "--for", "22s"]).start();
+    let told = eventually(Duration::from_secs(22), || {
+        let (lines, code) = agent::why(&address);
+        let told = lines.iter().find(|line| line.starts_with("IGNORES CANCEL ") && line.contains(said));
+        told.filter(|_| code == 1).cloned().ok_or_else(|| format!("{lines:#?}, exit code {code}"))
+    });
+    assert!(told.contains("was asked to stop and goes on: it was woken"), "{told}");
+    let status = alerts.wait(Duration::from_secs(60));
+    let lines = alerts.stdout.lines();
+    let named = lines.iter().find(|line| line.contains("FIRING") && line.contains(said));
+    let named = named.unwrap_or_else(|| panic!("it is not named:\n{}", alerts.outputs()));
     assert!(named.contains("was asked to stop and goes on: it was woken"), "{named}");
-    println!("{named}");
-    answer.expect_code(1);
+    println!("{told}\n{named}");
+    assert_eq!(status.code(), Some(1), "{}", alerts.outputs());
 }

@@ -14,7 +14,7 @@ pub(crate) struct Peer {
 const VALGRIND: Peer = Peer { program: "valgrind", package: "valgrind" };
 
 /// All that the tests use.
-const PEERS: [Peer; 9] = [
+const PEERS: [Peer; 10] = [
     // A real terminal for the dashboard.
     Peer { program: "tmux", package: "tmux" },
     // A real client's load on mini-redis.
@@ -23,6 +23,8 @@ const PEERS: [Peer; 9] = [
     Peer { program: "readelf", package: "binutils" },
     Peer { program: "strip", package: "binutils" },
     Peer { program: "objcopy", package: "binutils" },
+    // Puts faults into servers from outside.
+    Peer { program: "strace", package: "strace" },
     // Scrapes the agent, and checks what it is served.
     Peer { program: "prometheus", package: "prometheus" },
     Peer { program: "promtool", package: "prometheus" },

@@ -11,7 +11,7 @@ use super::labels::Labels;
 use super::life::Timing;
 use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
 use crate::model::Model;
-use crate::rules::task_panic;
+use crate::rules::{task_panic, who};
 
 mod blocking_job_too_long;
 mod loop_lag;
@@ -158,16 +158,6 @@ fn about_row(row: &TaskRow, runtime: &str) -> Labels {
 fn runtime_of<'a>(model: &'a Model, row: &TaskRow) -> &'a str {
     let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == row.runtime.0);
     runtime.map_or("", runtime_name)
-}
-
-/// A task as it may be said: by its name, and where it was spawned.
-fn who(row: &TaskRow) -> String {
-    match (row.name.as_str(), row.spawned_at.as_str()) {
-        ("", "") => format!("task {}", row.id.0),
-        ("", site) => format!("a task spawned at {site}"),
-        (name, "") => format!("task {name}"),
-        (name, site) => format!("task {name} (spawned at {site})"),
-    }
 }
 
 /// Rows by what an alert about them is about, those with the greatest value first.

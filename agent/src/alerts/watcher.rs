@@ -60,6 +60,8 @@ pub(crate) struct Watcher {
     memory: Memory,
     /// The target answers what is asked of it; a recording does not.
     asks: bool,
+    /// Standing queries that it does not understand, by their filters, with what it says of each.
+    refused: BTreeMap<String, String>,
     /// Causes that may be about to fire, as of the last frame.
     looming: Vec<Cause>,
     /// Ordered, so that what is told in one frame is told in the same order each time.
@@ -98,6 +100,7 @@ impl Watcher {
             pace: Pace::default(),
             memory: Memory::default(),
             asks: true,
+            refused: BTreeMap::new(),
             looming: Vec::new(),
             lives: BTreeMap::new(),
         }
@@ -108,6 +111,12 @@ impl Watcher {
     pub(crate) fn of_recording(mut self) -> Self {
         self.asks = false;
         self
+    }
+
+    /// The target was asked, and does not understand these standing queries: its probe is older than the rules. Whatever they
+    /// would find is not known.
+    pub(crate) fn refused(&mut self, queries: BTreeMap<String, String>) {
+        self.refused = queries;
     }
 
     /// Alerts that fired when the agent was restarted, and of whose end nobody has been told. Those of rules that are no longer
@@ -216,7 +225,9 @@ impl Watcher {
             if rule.clock != clock {
                 continue;
             }
-            let found = rule.standing.filter(|_| self.asks).and_then(|_| model.found(query(position)));
+            let refused = rule.standing.and_then(|filter| self.refused.get(&filter(&setting))).cloned();
+            let looks = rule.standing.is_some() && self.asks && refused.is_none();
+            let found = if looks { model.found(query(position)) } else { None };
             let scene = Scene { model, memory: &self.memory, found, stuck_from, silence };
             let missing = match (rule.read)(&scene, setting) {
                 Seen::Readings(readings) => {
@@ -226,7 +237,9 @@ impl Watcher {
                 Seen::Missing(why) => {
                     let of_setting = self.lives.values_mut().filter(|it| it.watched == Some(position));
                     of_setting.for_each(|entry| entry.read(None, &setting.timing, now_ns, unix_ns));
-                    Some(why)
+                    Some(refused.map_or(why, |said| {
+                        format!("the target's probe is too old for what this rule asks it: {said}")
+                    }))
                 }
             };
             looked.push((position, missing));
@@ -475,5 +488,7 @@ fn name(labels: &Labels) -> &str {
     labels.get("alertname").unwrap_or_default()
 }
 
+#[cfg(test)]
+mod long_runs;
 #[cfg(test)]
 mod tests;

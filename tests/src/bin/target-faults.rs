@@ -46,7 +46,8 @@ fn main() -> std::io::Result<()> {
             }
             "panic" => drop(spawn_detached("panics", async { panic!("expected by the test") })),
             "error" => drop(spawn_try("fails", async { Err::<(), _>("connection refused") })),
-            "leak" => leak(&wrong),
+            "leak" => leak(&wrong, Duration::from_millis(5), 1),
+            "slow leak" => leak(&wrong, Duration::from_millis(40), 10),
             "pending" => aborted.push(spawn_detached("waits", async {
                 tokio::time::sleep(Duration::from_secs(3600)).await;
             })),
@@ -122,15 +123,24 @@ async fn hot_loop(wrong: Wrong) {
     .await;
 }
 
-/// 200 tasks a second that wait for an end that comes only at the end.
-fn leak(wrong: &Wrong) {
+/// A task at each beat; one of so many waits for an end that comes only at the end, the others live for a second.
+fn leak(wrong: &Wrong, beat: Duration, one_of: u64) {
     let wrong = wrong.clone();
     drop(spawn("leaks", async move {
         let (ended, end) = tokio::sync::watch::channel(());
-        while wrong.load(Relaxed) {
-            let mut end = end.clone();
-            drop(spawn("leaked", async move { while end.changed().await.is_ok() {} }));
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        for number in 0_u64.. {
+            if !wrong.load(Relaxed) {
+                break;
+            }
+            let (mut end, is_leaked) = (end.clone(), number % one_of == 0);
+            drop(spawn("leaked", async move {
+                if is_leaked {
+                    while end.changed().await.is_ok() {}
+                } else {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }));
+            tokio::time::sleep(beat).await;
         }
         drop(ended);
     }));

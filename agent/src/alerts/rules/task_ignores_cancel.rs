@@ -1,11 +1,10 @@
 //! A task was asked to stop, through its handle, and has not finished within the threshold.
 
-use taskscope_proto::row::TaskRow;
-use taskscope_proto::v1::{TaskState, capability::Kind};
-use taskscope_proto::words;
+use taskscope_proto::v1::capability::Kind;
 
-use super::{by_labels, filter_of, from, not_looked, noted, seconds, who};
+use super::{by_labels, filter_of, from, not_looked, noted, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
+use crate::rules::ignored_cancel::sentence;
 
 pub(crate) static RULE: Rule = Rule {
     name: "TaskIgnoresCancel",
@@ -24,40 +23,15 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let asked = rows.filter_map(|row| Some((row, row.cancel?.since_ns)));
     let readings = by_labels(scene.model, asked).into_iter().map(|(labels, rows)| {
         let (row, since_ns) = rows[0];
-        let others = match rows.len() {
-            1 => String::new(),
-            n => format!(" {} more of them do the same.", n - 1),
-        };
-        let summary = format!(
-            "IGNORES CANCEL {}: {} was asked to stop and goes on: {}.{others} Do: let it await what the request cancels, or \
-             end its loop when it is asked to stop.",
-            words::duration(since_ns),
-            who(row),
-            verdict(row)
-        );
-        noted(Reading::new(labels, seconds(since_ns), summary), row)
-            .with("tasks", rows.len())
+        let summary = sentence(&rows);
+        noted(Reading::new(labels, seconds(since_ns), summary), row).with("tasks", rows.len())
     });
     Seen::Readings(readings.collect())
 }
 
-/// What it did since it was asked.
-fn verdict(row: &TaskRow) -> String {
-    let Some(asked) = row.cancel else { return String::new() };
-    let times = |n: u64| if n == 1 { "once".to_owned() } else { format!("{} times", words::count(n)) };
-    let in_poll = row.state == TaskState::Running && row.since_ns >= asked.since_ns;
-    match (asked.polls, asked.wakes) {
-        _ if in_poll => "it has been in one poll since before".to_owned(),
-        (0, 0) => "it was neither woken nor polled since".to_owned(),
-        (0, wakes) => format!("it was woken {} and not polled since", times(wakes)),
-        (polls, 0) => format!("it was polled {} since", times(polls)),
-        (polls, wakes) => format!("it was woken {} and polled {} since", times(wakes), times(polls)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use taskscope_proto::v1;
+    use taskscope_proto::v1::{self, TaskState};
 
     use super::*;
     use crate::alerts::rules::fixture::{S, found_in, rows};

@@ -1,6 +1,6 @@
 //! Tasks of a group are spawned and do not end. Steep: since its lowest within the last minute, for [`STEEP_NS`] or longer and in
-//! most of those seconds, the group has grown by the threshold and to twice what it was, and hardly any of the new ones has
-//! ended. Slow: the same growth through the whole window, in both of its halves, while tasks live longer and longer.
+//! most of those seconds, the group has grown by the threshold and to twice what it was, hardly any of the new ones has ended,
+//! and it is not steady since [`STEADY_NS`]: a service that spawns at its start what it keeps is no leak. Slow: the same growth through the whole window, in both of its halves, while tasks live longer and longer.
 //!
 //! Traffic that rises has more tasks that live as long as before, and is no leak; connections that stay open each have a file
 //! descriptor, and what grows no faster than those is no leak of tasks (see ResourceNearLimit).
@@ -14,6 +14,8 @@ use crate::model::Model;
 use crate::rules::growing_group::sentence;
 
 const STEEP_NS: u64 = 30 * S;
+/// What has not grown for so long has done growing; of groups, not more is remembered than a sample in ten seconds.
+const STEADY_NS: u64 = 10 * S;
 /// Of the seconds of a steep leak, in which it must have grown.
 const MOST: f64 = 0.6;
 /// Ended ones among the new of a steep leak, at most.
@@ -26,7 +28,8 @@ pub(crate) static RULE: Rule = Rule {
     about: "a group has grown by the threshold and to twice its size, for 30 s with hardly an end, or through the window while its \
             tasks live longer and longer; more than file descriptors have",
     unit: Unit::Count,
-    defaults: &[keeps(from(Severity::Warning, 100.0).within(600 * S, 1))],
+    // The samples of a window of nine minutes are complete, and the leak told, within ten.
+    defaults: &[keeps(from(Severity::Warning, 100.0).within(540 * S, 1))],
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -60,8 +63,15 @@ fn steep(scene: &Scene<'_>, setting: &Setting, group: &v1::Group) -> Option<(u64
         && group.live >= trend.live_before.saturating_mul(2)
         && f64::from(trend.growing_seconds) >= trend.window_ns as f64 / 1e9 * MOST
         && trend.ended as f64 <= trend.spawned as f64 * HARDLY;
-    (grows && !is_connections(scene, trend.window_ns, grown))
+    (grows && !is_steady(scene, group) && !is_connections(scene, trend.window_ns, grown))
         .then(|| (grown, format!("{} Do: {REMEDY}.", sentence(scene.model, group, trend))))
+}
+
+/// False also where it was not looked at so long ago.
+fn is_steady(scene: &Scene<'_>, group: &v1::Group) -> bool {
+    let known = scene.memory.groups.get(&group.id);
+    let before = known.and_then(|known| known.before(scene.model.frame.at_ns.saturating_sub(STEADY_NS)));
+    before.is_some_and(|before| group.live <= before.live)
 }
 
 const REMEDY: &str = "find what is to tell them to end, and does not";
@@ -190,7 +200,7 @@ mod tests {
         assert_eq!(
             said(610, leak),
             [
-                "GROWING: session-watch (src/session.rs:71:9) 50 → 354 in 10m00s; 30 450 of the last 30 754 have ended. They \
+                "GROWING: session-watch (src/session.rs:71:9) 80 → 354 in 9m00s; 27 450 of the last 27 724 have ended. They \
                  live longer and longer. Do: find what is to tell them to end, and does not."
             ]
         );

@@ -212,6 +212,38 @@ fn what_fired_before_the_agent_was_restarted_is_resolved_and_not_told_twice() {
     assert_eq!((first.fingerprint, first.starts_at_unix_ns), (last.fingerprint, last.starts_at_unix_ns));
 }
 
+#[test]
+fn what_the_probe_is_too_old_for_is_not_known_and_the_other_rules_watch_on() {
+    let mut played = Played::new(of_rules(&["LostWaker", "TaskStuckInPoll"]));
+    let asked = played.watcher.request(&played.model).standing;
+    let [query] = &asked[..] else { panic!("one rule has a standing query: {asked:?}") };
+    let lost = |played: &Played| {
+        let (_, evaluations) = &played.watcher.explain("LostWaker")[0];
+        evaluations.last().and_then(|it| it.missing.clone())
+    };
+    let mut told = Vec::new();
+    let mut frame = |played: &mut Played, stuck_ns: u64| {
+        played.pass(S);
+        let worker = v1::Worker { poll: Some(poll(stuck_ns)), ..Default::default() };
+        let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker], ..Default::default() }];
+        let (at_ns, unix_ns, tasks) = (played.at_ns, played.unix_ns, Some(v1::TaskWindow::default()));
+        played.model.apply(v1::Frame { at_ns, unix_ns, runtimes, tasks, ..Default::default() });
+        told.extend(played.watcher.frame(&played.model).iter().map(short));
+    };
+    let said = "no field is called `wakers`".to_owned();
+    played.watcher.refused(BTreeMap::from([(query.filter.clone(), said)]));
+    frame(&mut played, 100 * MS);
+    assert_eq!(
+        lost(&played).as_deref(),
+        Some("the target's probe is too old for what this rule asks it: no field is called `wakers`")
+    );
+    // It was restarted with a newer one.
+    played.watcher.refused(BTreeMap::new());
+    frame(&mut played, 2 * S);
+    assert_eq!(lost(&played), None);
+    assert_eq!(told, ["firing TaskStuckInPoll warning"]);
+}
+
 /// Reads as many tasks as the frame has alive.
 static CROWDED: Rule = Rule {
     name: "RuntimeBusy",
