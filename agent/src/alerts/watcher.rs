@@ -14,9 +14,11 @@ use super::memory::Memory;
 use super::notice::{Alert, Notice};
 use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence};
 use super::timeline::Timeline;
+use super::vitals::Vitals;
 use crate::config::pattern::Match;
 use crate::model::Model;
 
+mod settled;
 mod standing;
 
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
@@ -45,6 +47,8 @@ pub(crate) struct Watched {
 pub(crate) struct Watcher {
     watched: Vec<Watched>,
     explained: Vec<Explained>,
+    /// How many times the settings were replaced; the target echoes it in what it answers.
+    settled: u64,
     /// What every alert of the target has.
     identity: Labels,
     instance: Option<String>,
@@ -84,6 +88,7 @@ impl Watcher {
         Self {
             watched,
             explained,
+            settled: 0,
             identity: labels.clone().with("service", name),
             instance: None,
             timeline: Timeline::default(),
@@ -139,6 +144,7 @@ impl Watcher {
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
         let keep: BTreeSet<u64> = found.collect();
         v1::WatchRequest {
+            request_id: self.settled,
             interval_ns: FRAME_EVERY_NS,
             tasks: Some(v1::TaskQuery {
                 filter: "state!=ended".into(),
@@ -166,7 +172,7 @@ impl Watcher {
         let frame = &model.frame;
         let now_ns = self.timeline.take(&description.instance, frame.at_ns, frame.unix_ns);
         self.memory.take(model);
-        self.evaluate(Clock::Target, model, None, now_ns, frame.unix_ns)
+        self.evaluate(Clock::Target, model, (None, None), now_ns, frame.unix_ns)
     }
 
     /// Time has passed. `now_ns` and `unix_ns` are the agent's; `silence`: nothing comes from the target.
@@ -177,7 +183,13 @@ impl Watcher {
         now_ns: u64,
         unix_ns: u64,
     ) -> Vec<Notice> {
-        self.evaluate(Clock::Agent, model, silence, now_ns, unix_ns)
+        self.evaluate(Clock::Agent, model, (silence, None), now_ns, unix_ns)
+    }
+
+    /// Time has passed for the agent, of which this is known; the watcher is of no target. `now_ns` and `unix_ns` are its own.
+    pub(crate) fn own(&mut self, vitals: &Vitals, now_ns: u64, unix_ns: u64) -> Vec<Notice> {
+        let nothing = Model::new(v1::Description::default());
+        self.evaluate(Clock::Own, &nothing, (None, Some(vitals)), now_ns, unix_ns)
     }
 
     /// The last evaluations of a rule, by setting.
@@ -191,7 +203,7 @@ impl Watcher {
         &mut self,
         clock: Clock,
         model: &Model,
-        silence: Option<&Silence>,
+        (silence, vitals): (Option<&Silence>, Option<&Vitals>),
         now_ns: u64,
         unix_ns: u64,
     ) -> Vec<Notice> {
@@ -203,8 +215,9 @@ impl Watcher {
             if rule.clock != clock {
                 continue;
             }
-            let found = rule.standing.filter(|_| self.asks).and_then(|_| model.found(query(position)));
-            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence };
+            let is_answer = self.asks && model.frame.request_id == self.settled;
+            let found = rule.standing.filter(|_| is_answer).and_then(|_| model.found(query(position)));
+            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence, vitals };
             let missing = match (rule.read)(&scene, &setting) {
                 Seen::Readings(readings) => {
                     looming.extend(self.apply(position, readings, now_ns, unix_ns));
