@@ -58,10 +58,12 @@ impl Running {
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{answer}"))
     }
 
-    /// The names of its targets.
+    /// The addresses of its targets.
     fn targets(&self) -> Vec<String> {
         let rows = Agent::with(["ls", &self.address, "--json"]).run().expect_code(0).json_lines();
-        rows.iter().filter_map(|row| row["address"].as_str().map(str::to_owned)).collect()
+        // What `ls` shows is how a viewer reaches them: AGENT#TARGET.
+        let own = |row: &serde_json::Value| row["address"].as_str()?.rsplit('#').next().map(str::to_owned);
+        rows.iter().filter_map(own).collect()
     }
 }
 
