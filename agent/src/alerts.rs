@@ -15,4 +15,5 @@ pub(crate) mod notice;
 pub(crate) mod rule;
 pub(crate) mod rules;
 mod timeline;
+pub(crate) mod vitals;
 pub(crate) mod watcher;

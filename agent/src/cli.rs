@@ -126,6 +126,9 @@ pub(crate) enum Command {
         /// Plain text instead of the dashboard, as without a terminal
         #[arg(long)]
         plain: bool,
+        /// Only print rules with windows of seconds, for `taskscope alerts --config`: each of these faults fires one
+        #[arg(long, conflicts_with_all = ["serve", "faults", "run_for", "plain"])]
+        rules: bool,
         /// For the dashboard's own child: announcements as JSON, until standard input closes
         #[arg(long, hide = true, requires = "serve")]
         child: bool,
@@ -223,7 +226,7 @@ fn metrics(text: &str) -> Result<Metrics, String> {
 
 impl Headless {
     /// A flag is before the configuration.
-    pub(crate) fn over(self, mut config: config::Config) -> anyhow::Result<config::Config> {
+    pub(crate) fn over(&self, mut config: config::Config) -> anyhow::Result<config::Config> {
         if let Some(Target::Recording(path)) =
             self.targets.iter().find(|it| matches!(it, Target::Recording(_)))
         {
@@ -234,12 +237,17 @@ impl Headless {
         }
         if self.folder || !self.targets.is_empty() || !self.dns.is_empty() {
             let folder = if self.folder { config::Folder::Usual } else { config::Folder::None };
-            config.targets = config::Targets { fixed: self.targets, folder, dns: self.dns, ..config.targets };
+            config.targets = config::Targets {
+                fixed: self.targets.clone(),
+                folder,
+                dns: self.dns.clone(),
+                ..config.targets
+            };
         }
         if let Some(Metrics(address)) = self.metrics {
             config.metrics = address;
         }
-        if let Some(text) = self.listen {
+        if let Some(text) = &self.listen {
             config.listen = text.parse::<Listen>()?.address();
         }
         Ok(config)

@@ -14,13 +14,14 @@ use toml::de::{DeTable, DeValue};
 
 use crate::address::{Address, Target};
 use crate::alerts::labels::Labels;
-use crate::alerts::rule::Rule;
+use crate::alerts::rule::{Clock, Rule};
 use crate::alerts::rules::RULES;
 use crate::alerts::watcher::Watched;
 use crate::discover;
 
 pub(crate) mod pattern;
 mod printed;
+pub(crate) mod reload;
 pub(crate) mod rules;
 mod section;
 pub(crate) mod sinks;
@@ -53,7 +54,7 @@ pub(crate) struct Config {
     origins: BTreeMap<String, Origin>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Targets {
     pub(crate) fixed: Vec<Target>,
     pub(crate) folder: Folder,
@@ -180,8 +181,17 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    /// Each rule with each of its settings that is not switched off.
+    /// Each rule about targets with each of its settings that is not switched off.
     pub(crate) fn watched(&self) -> Vec<Watched> {
+        self.watched_if(|rule| rule.clock != Clock::Own)
+    }
+
+    /// And those about the agent itself.
+    pub(crate) fn watched_of_agent(&self) -> Vec<Watched> {
+        self.watched_if(|rule| rule.clock == Clock::Own)
+    }
+
+    fn watched_if(&self, is_wanted: impl Fn(&Rule) -> bool) -> Vec<Watched> {
         let of = |rule: &'static Rule| {
             let rulings = self.rules.get(rule.name).map_or(&[][..], |ruled| &ruled.rulings);
             rulings.iter().map(move |it| Watched {
@@ -190,7 +200,7 @@ impl Config {
                 about: it.about.clone(),
             })
         };
-        RULES.into_iter().flat_map(of).collect()
+        RULES.into_iter().filter(|rule| is_wanted(rule)).flat_map(of).collect()
     }
 
     /// What every alert has beside its own.

@@ -21,6 +21,9 @@ use crate::symbols::Symbols;
 use crate::tour::{self, News, Tour};
 use crate::why::{self, Why};
 
+/// A configuration with which each of the demo's faults is an alert within seconds.
+pub(crate) const RULES: &str = include_str!("demo.toml");
+
 /// The service has printed its address by then.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 /// After this long a service whose fault has ended is itself again.

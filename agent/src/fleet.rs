@@ -26,8 +26,8 @@ pub(crate) struct MemberId(u64);
 pub(crate) enum Source {
     /// Named by the user: they are there whether they run or not.
     Fixed,
-    /// The folders of sockets.
-    Folder,
+    /// A folder of sockets; `None`: the usual ones.
+    Folder(Option<PathBuf>),
     /// A host name with a port, which may stand for many addresses.
     Dns(String),
 }
@@ -47,6 +47,8 @@ pub(crate) enum Listed {
 pub(crate) enum Input {
     /// All that the source knows now.
     Listed { source: Source, targets: Vec<Listed> },
+    /// These are the sources now, and what the user names: whatever else is watched is not to be, and nobody misses it.
+    Configured { sources: BTreeSet<Source>, fixed: Vec<Listed> },
     /// Time has passed.
     Tick,
 }
@@ -64,6 +66,7 @@ pub(crate) enum Effect {
 /// ```text
 /// Listed --gone from its source--> Lost --LOST_FOR is over--> (forgotten)
 ///    ^  \---- a younger one of its service is there ----------> (forgotten)
+///    |   \--- its source is not asked any more ----------------> (forgotten)
 ///    +----- the same, or its service anew ---+
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,8 +127,29 @@ impl Fleet {
     pub(crate) fn apply(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         match input {
             Input::Listed { source, targets } => self.take(source, targets, now),
+            Input::Configured { sources, fixed } => {
+                let mut effects = self.keep(&sources, &fixed);
+                effects.extend(self.take(Source::Fixed, fixed, now));
+                effects
+            }
             Input::Tick => self.forget_old(now),
         }
+    }
+
+    /// Forgets what no source has any more that is asked.
+    fn keep(&mut self, sources: &BTreeSet<Source>, fixed: &[Listed]) -> Vec<Effect> {
+        self.heard.retain(|source| sources.contains(source));
+        self.turned_away.retain(|source, _| sources.contains(source));
+        let is_wanted = |member: &Member| match &member.source {
+            Source::Fixed => fixed.contains(&member.listed),
+            source => sources.contains(source),
+        };
+        let unwanted: Vec<MemberId> =
+            self.members().filter(|(_, member)| !is_wanted(member)).map(|(id, _)| id).collect();
+        for id in &unwanted {
+            self.members.remove(id);
+        }
+        unwanted.into_iter().map(Effect::Forget).collect()
     }
 
     fn take(&mut self, source: Source, targets: Vec<Listed>, now: Instant) -> Vec<Effect> {

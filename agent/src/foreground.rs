@@ -300,6 +300,8 @@ impl Live<'_> {
         let now_ns = u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
         let unix_ns = unix_ns();
         let notices = self.told.evaluated.watcher.tick(&self.model, Some(&silence), now_ns, unix_ns);
+        let fires = |alert| Notice { transition: Transition::Firing, alert };
+        self.told.sinks.repeat(|| self.told.evaluated.watcher.fired().map(fires).collect());
         self.told.tell(&notices, unix_ns)
     }
 }

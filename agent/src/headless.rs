@@ -17,17 +17,23 @@ use crate::alerts::life::Transition;
 use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::rule::Silence;
 use crate::alerts::watcher::Watcher;
-use crate::config::{Config, Folder, Targets};
-use crate::fleet::{self, Effect, Fleet, Listed, MemberId, Source, lookup};
+use crate::config::Config;
+use crate::fleet::{self, Effect, Fleet, MemberId, Source, lookup};
 use crate::link::State;
 use crate::listen::Listener;
-use crate::metrics::{self, Form, Seen, Shown};
+use crate::metrics::{self, Form, Itself, Seen, Shown};
 use crate::model::Model;
+use crate::own::Own;
 use crate::session::{Happened, Report, Session, SessionId, places};
+use crate::settings::{Reloaded, Settings};
 use crate::sinks::Sinks;
 use crate::store::{Fired, Kept, Silenced, Store};
 use crate::symbols::{Symbols, debug_dirs};
 use crate::{alerts, complain, exposer, server};
+
+mod settled;
+
+pub(crate) use settled::LastReload;
 
 /// What is due is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -49,6 +55,7 @@ enum Input {
     Report(Report),
     Listed(Source, Result<fleet::Input, String>),
     Question(Question),
+    Reloaded(Reloaded),
     Tick,
     Stop,
 }
@@ -91,7 +98,7 @@ pub(crate) enum Question {
 }
 
 /// Runs until it is told to stop.
-pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -118,6 +125,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             (None, Kept::default())
         }
     };
+    let (reloads, mut reloaded) = mpsc::channel(1);
+    let settings = tokio::spawn(settings.follow(config.clone(), reloads));
     let mut agent = Agent::new(config, sinks, reports, listings, kept, now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,6 +137,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             Some(report) = inbox.recv() => Input::Report(report),
             Some((source, listing)) = listed.recv() => Input::Listed(source, listing),
             Some(question) = asked.recv() => Input::Question(question),
+            Some(news) = reloaded.recv() => Input::Reloaded(news),
             served = &mut server => break served?.map_err(anyhow::Error::msg),
             _ = tick.tick() => Input::Tick,
         };
@@ -149,6 +159,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
         store.close(CLOSE_WITHIN).await;
     }
     server.abort();
+    settings.abort();
     if let Some(exposer) = exposer {
         exposer.abort();
     }
@@ -276,13 +287,13 @@ struct Agent {
     watched: BTreeMap<MemberId, Watched>,
     by_session: BTreeMap<SessionId, MemberId>,
     sources: Vec<Asked>,
-    /// In which sockets are looked for; none: in the usual ones.
-    folder: Option<PathBuf>,
     watched_rules: Vec<alerts::watcher::Watched>,
     labels: Labels,
     histograms: bool,
     desk: Desk,
     sinks: Sinks,
+    own: Own,
+    reload: LastReload,
     /// Alerts that fired before this start, of targets that have not been seen since.
     missed: BTreeMap<String, Vec<Fired>>,
     began: Instant,
@@ -299,29 +310,23 @@ impl Agent {
         kept: Kept,
         now: Instant,
     ) -> Self {
-        let ask = |source, every| Asked { source, every, due: now, waiting: false, trouble: None };
-        let Targets { fixed, folder, dns, refresh } = &config.targets;
-        let mut sources: Vec<Asked> =
-            dns.iter().map(|host| ask(Source::Dns(host.clone()), *refresh)).collect();
-        let folder = match folder {
-            Folder::None => None,
-            Folder::Usual => Some(None),
-            Folder::At(path) => Some(Some(path.clone())),
-        };
-        if folder.is_some() {
-            sources.push(ask(Source::Folder, FOLDER_EVERY.min(*refresh)));
+        let own = kept.own.into_iter().map(Alert::from);
+        for alert in own.clone() {
+            sinks.resume(&Notice { transition: Transition::Firing, alert });
         }
+        let (own, unknown) = Own::new(config.watched_of_agent(), &config.labels(), own.collect(), now);
         let mut agent = Self {
             fleet: Fleet::default(),
             watched: BTreeMap::new(),
             by_session: BTreeMap::new(),
-            sources,
-            folder: folder.flatten(),
+            sources: Vec::new(),
             watched_rules: config.watched(),
             labels: config.labels(),
             histograms: config.metrics.is_some(),
             desk: Desk::default(),
             sinks,
+            own,
+            reload: LastReload { is_good: true, good_unix_ns: unix_ns() },
             missed: kept.targets,
             began: now,
             reports,
@@ -337,8 +342,8 @@ impl Agent {
             let alert = Alert::from(fired.clone());
             agent.sinks.resume(&Notice { transition: Transition::Firing, alert });
         }
-        let targets = fixed.iter().cloned().map(Listed::Named).collect();
-        agent.list(fleet::Input::Listed { source: Source::Fixed, targets }, now);
+        agent.resolve(unknown.into_iter());
+        agent.aim(&config.targets, now);
         agent
     }
 
@@ -347,6 +352,7 @@ impl Agent {
             Input::Report(report) => self.report(report, now),
             Input::Listed(source, listing) => self.listed(&source, listing, now),
             Input::Question(question) => self.answer(question),
+            Input::Reloaded(reloaded) => self.reloaded(reloaded, now),
             Input::Tick => self.tick(now),
             Input::Stop => {}
         }
@@ -370,6 +376,7 @@ impl Agent {
         for notice in self.desk.tick(unix_ns) {
             self.sinks.send(&notice);
         }
+        self.turn(now);
         if !self.missed.is_empty() && now >= self.began + COMES_BACK_WITHIN {
             let missed = std::mem::take(&mut self.missed);
             self.resolve(missed.into_values().flatten().map(Alert::from));
@@ -381,9 +388,8 @@ impl Agent {
                 asked.waiting = true;
                 let (source, linked, listings) =
                     (asked.source.clone(), linked.clone(), self.listings.clone());
-                let folder = self.folder.clone();
                 tokio::spawn(async move {
-                    let listing = lookup::ask(source.clone(), folder, linked).await;
+                    let listing = lookup::ask(source.clone(), linked).await;
                     // The loop has ended if nobody takes it.
                     let _ = listings.send((source, listing)).await;
                 });
@@ -489,7 +495,9 @@ impl Agent {
                 targets.insert(member.name.clone(), fired);
             }
         }
-        Kept::new(targets, self.desk.requests().map(Silenced::from).collect())
+        let own = self.own.watcher().fired().filter(|alert| !self.desk.holds(alert.fingerprint));
+        let own = own.map(|alert| Fired::from(&alert)).collect();
+        Kept::new(targets, own, self.desk.requests().map(Silenced::from).collect())
     }
 
     fn end_session(&mut self, id: MemberId) {
@@ -518,7 +526,7 @@ impl Agent {
         if broke {
             self.sources
                 .iter_mut()
-                .filter(|asked| asked.source == Source::Folder)
+                .filter(|asked| matches!(asked.source, Source::Folder(_)))
                 .for_each(|asked| asked.due = now);
         }
     }
@@ -600,7 +608,8 @@ impl Agent {
             let (shown, watcher) = (watched.map(|it| &it.shown), watched.map(|it| &it.watcher));
             Seen { name: &member.name, model, shown, watcher }
         });
-        form.write(metrics::families(seen, self.fleet.turned_away(), &self.sinks.health()))
+        let itself = Itself { watcher: self.own.watcher(), reload: self.reload };
+        form.write(metrics::families(seen, self.fleet.turned_away(), &self.sinks.health(), &itself))
     }
 }
 

@@ -28,12 +28,14 @@ mod link;
 mod listen;
 mod metrics;
 mod model;
+mod own;
 mod recording;
 mod report;
 mod rules;
 mod save;
 mod server;
 mod session;
+mod settings;
 mod sinks;
 mod stack;
 mod store;
@@ -154,8 +156,8 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stacks(options) => stacks(&options, &debug_dirs(&options.names.debug_dir)).await?,
         Command::Agent(options) => {
             log_to_standard_error();
-            let config = configured(options.config.clone())?;
-            headless::run(&options.over(config)?).await?;
+            let (settings, config) = settings::Settings::load(options)?;
+            headless::run(settings, &config).await?;
         }
         Command::Alerts { target, run_for, json, config, names } => {
             return alerts(target, run_for, json, config, &debug_dirs(&names.debug_dir)).await;
@@ -171,6 +173,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             print(&configured(config)?.printed())?;
         }
         Command::Save { target, file, run_for } => save::run(&target, &file, run_for).await?,
+        Command::Demo { rules: true, .. } => print(demo::RULES)?,
         Command::Demo { faults, run_for, plain, .. } => {
             demo::run(faults, run_for, plain, &debug_dirs(&[])).await?;
         }
@@ -230,6 +233,13 @@ async fn explain(
     config: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let rule = alerts::rules::named(name)?;
+    if rule.clock == alerts::rule::Clock::Own {
+        anyhow::bail!(
+            "{} is about the agent itself, and not about a target\nhint: `taskscope agent` evaluates it; its /metrics tell \
+             what fires",
+            rule.name
+        );
+    }
     // All rules are evaluated: another one may hold it back.
     let config = configured(config)?;
     let (silent, nobody) = (foreground::not_at_all, sinks::Sinks::default());

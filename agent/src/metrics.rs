@@ -9,6 +9,7 @@ use taskscope_proto::v1::pool::Kind as PoolKind;
 use taskscope_proto::v1::{self, Pool};
 
 use crate::alerts::watcher::Watcher;
+use crate::headless::LastReload;
 use crate::model::Model;
 use crate::sinks::Health;
 
@@ -20,8 +21,19 @@ pub(crate) use groups::Shown;
 
 const SECOND: f64 = 1e9;
 /// Of an alert, in a metric. A series is one alert: they are all that rules set.
-const ALERT_LABELS: [&str; 8] =
-    ["alertname", "severity", "service", "runtime", "task_group", "label", "pool", "rule"];
+const ALERT_LABELS: [&str; 11] = [
+    "alertname",
+    "severity",
+    "service",
+    "runtime",
+    "task_group",
+    "label",
+    "pool",
+    "rule",
+    "sink",
+    "instance_address",
+    "resource",
+];
 /// Pools and runtimes of one target; more are left out.
 const MOST_POOLS: usize = 100;
 const MOST_RUNTIMES: usize = 32;
@@ -33,6 +45,12 @@ pub(crate) struct Seen<'a> {
     pub(crate) model: Option<&'a Model>,
     pub(crate) shown: Option<&'a Shown>,
     pub(crate) watcher: Option<&'a Watcher>,
+}
+
+/// The agent, for a scrape.
+pub(crate) struct Itself<'a> {
+    pub(crate) watcher: &'a Watcher,
+    pub(crate) reload: LastReload,
 }
 
 /// Which of the two formats a client reads.
@@ -125,8 +143,10 @@ pub(crate) fn families<'a>(
     seen: impl Iterator<Item = Seen<'a>>,
     turned_away: usize,
     sinks: &[Health],
+    itself: &Itself<'_>,
 ) -> Vec<Family> {
     let mut all = All::new();
+    all.itself(itself);
     sinks.iter().for_each(|sink| all.sink(sink));
     all.turned_away.add(vec![], Value::Count(turned_away as u64));
     for seen in seen {
@@ -140,6 +160,8 @@ pub(crate) fn families<'a>(
 struct All {
     build: Family,
     turned_away: Family,
+    reload_good: Family,
+    reload_time: Family,
     up: Family,
     alerts: Family,
     sink_notices: Family,
@@ -181,6 +203,18 @@ impl All {
                 "taskscope_agent_targets_turned_away",
                 None,
                 "Targets that are not watched, because there are too many",
+            ),
+            reload_good: Family::new(
+                Gauge,
+                "taskscope_config_last_reload_successful",
+                None,
+                "Whether the configuration was right when it was last read",
+            ),
+            reload_time: Family::new(
+                Gauge,
+                "taskscope_config_last_reload_success_timestamp",
+                seconds,
+                "When the configuration was last read and was right",
             ),
             up: Family::new(Gauge, "taskscope_target_up", None, "Whether the target says something"),
             alerts: Family::new(Gauge, "taskscope_alerts", None, "Alerts that are pending or fire"),
@@ -284,6 +318,8 @@ impl All {
         vec![
             self.build,
             self.turned_away,
+            self.reload_good,
+            self.reload_time,
             self.up,
             self.alerts,
             self.sink_notices,
@@ -310,6 +346,13 @@ impl All {
             self.probe_cpu,
             self.watchers,
         ]
+    }
+
+    fn itself(&mut self, itself: &Itself<'_>) {
+        let LastReload { is_good, good_unix_ns } = itself.reload;
+        self.reload_good.add(vec![], Value::Count(u64::from(is_good)));
+        self.reload_time.add(vec![], Value::Number(good_unix_ns as f64 / SECOND));
+        self.standing(itself.watcher, &|labels| labels.to_vec());
     }
 
     fn sink(&mut self, health: &Health) {
@@ -356,7 +399,13 @@ impl All {
 
     /// Labels of the target's own may not stand in for ours.
     fn alerts(&mut self, seen: &Seen<'_>, of: &impl Fn(&[Label]) -> Vec<Label>) {
-        for alert in seen.watcher.into_iter().flat_map(Watcher::standing) {
+        if let Some(watcher) = seen.watcher {
+            self.standing(watcher, of);
+        }
+    }
+
+    fn standing(&mut self, watcher: &Watcher, of: &impl Fn(&[Label]) -> Vec<Label>) {
+        for alert in watcher.standing() {
             let state = if alert.fires { "firing" } else { "pending" };
             let mut labels = of(&[("alertstate", state.to_owned())]);
             for name in ALERT_LABELS {

@@ -2,7 +2,7 @@
 //! that one that is down delays no other. Sending never waits.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::Url;
@@ -10,10 +10,13 @@ use reqwest::header::HeaderMap;
 use tokio::task::JoinHandle;
 
 mod alertmanager;
+mod bucket;
 mod otlp;
 mod post;
 mod queue;
+mod repeat;
 mod retry;
+mod settled;
 mod stdout;
 mod webhook;
 
@@ -23,20 +26,31 @@ use crate::alerts::notice::Notice;
 use crate::alerts::rule::Severity;
 use crate::config::sinks::{Kind, Sink};
 use alertmanager::Active;
+use bucket::Bucket;
 use post::{Outcome, Receiver};
 use queue::Queue;
+use repeat::Repeat;
 use retry::Retry;
+pub(crate) use settled::can_be_made;
 use webhook::Webhook;
 
 /// All sinks of a configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Sinks(Vec<Running>);
+pub(crate) struct Sinks {
+    running: Vec<Running>,
+    /// Those that are configured away, and deliver what waits.
+    leaving: Vec<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Running {
+    /// Of an Alertmanager, with this instance alone.
+    configured: Sink,
     wants: Wants,
     /// It is told again and again what fires.
     resends: bool,
+    /// What it was told to fire; `None`: it is told once.
+    repeat: Option<Mutex<Repeat>>,
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
     task: JoinHandle<()>,
@@ -82,75 +96,93 @@ impl fmt::Display for Health {
 impl Sinks {
     /// Starts a task for each, on the runtime at hand. Nothing is connected to yet.
     pub(crate) fn start<'a>(configured: impl IntoIterator<Item = &'a Sink>) -> anyhow::Result<Self> {
-        let mut all = Vec::new();
+        let mut running = Vec::new();
         for sink in configured {
-            for (instance, worker) in workers(sink)? {
-                let queue = Arc::new(Queue::new(sink.queue));
-                let health = Health {
-                    sink: sink.name.clone(),
-                    instance,
-                    delivered: 0,
-                    dropped: 0,
-                    refused: 0,
-                    failing: None,
-                };
-                let health = Arc::new(Mutex::new(health));
-                let delivery =
-                    Delivery { queue: queue.clone(), health: health.clone(), retry: Retry::default() };
-                let wants = Wants {
-                    min_severity: sink.min_severity,
-                    pending: sink.send_pending,
-                    resolved: sink.send_resolved,
-                };
-                let resends = matches!(worker, Worker::Alertmanager { .. });
-                let task = tokio::spawn(delivery.run(worker, sink.queue));
-                all.push(Running { wants, resends, queue, health, task });
-            }
+            running.extend(workers(sink)?.into_iter().map(|fresh| fresh.start(None)));
         }
-        Ok(Self(all))
+        Ok(Self { running, leaving: Vec::new() })
     }
 
     /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
     pub(crate) fn resume(&self, notice: &Notice) {
-        for sink in self.0.iter().filter(|sink| sink.resends && sink.wants.it(notice)) {
-            if sink.queue.push(notice.clone()) {
-                lock(&sink.health).dropped += 1;
+        for sink in self.running.iter().filter(|sink| sink.wants.it(notice)) {
+            sink.note(notice);
+            if sink.resends {
+                sink.push(notice);
             }
         }
     }
 
     /// To each sink that wants it. Never waits.
     pub(crate) fn send(&self, notice: &Notice) {
-        for sink in self.0.iter().filter(|sink| sink.wants.it(notice)) {
-            if sink.queue.push(notice.clone()) {
-                lock(&sink.health).dropped += 1;
+        for sink in &self.running {
+            sink.note(notice);
+            if sink.wants.it(notice) {
+                sink.push(notice);
             }
+        }
+    }
+
+    /// Tells those again that want it what still fires. `firing` is asked only where something is due.
+    pub(crate) fn repeat(&self, firing: impl Fn() -> Vec<Notice>) {
+        let now_ns = now_ns();
+        let is_due = |repeat: &Mutex<Repeat>| held(repeat).is_due(now_ns);
+        if !self.running.iter().filter_map(|sink| sink.repeat.as_ref()).any(is_due) {
+            return;
+        }
+        let firing = firing();
+        for sink in &self.running {
+            let due = sink.repeat.as_ref().map(|repeat| held(repeat).take(&firing, now_ns));
+            due.iter().flatten().for_each(|notice| sink.push(notice));
         }
     }
 
     pub(crate) fn health(&self) -> Vec<Health> {
-        self.0.iter().map(|sink| lock(&sink.health).clone()).collect()
+        self.running.iter().map(|sink| held(&sink.health).clone()).collect()
     }
 
     /// Gives what waits the time to arrive; what does not is counted as dropped.
     pub(crate) async fn close(self, within: Duration) -> Vec<Health> {
-        for sink in &self.0 {
-            sink.queue.close();
-        }
+        self.running.iter().for_each(|sink| sink.queue.close());
         let deadline = tokio::time::Instant::now() + within;
         let mut healths = Vec::new();
-        for sink in self.0 {
-            let mut task = sink.task;
-            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
-                task.abort();
-                // What was under way counts its loss as it ends.
-                let _ = task.await;
-            }
-            let mut health = lock(&sink.health);
+        for mut sink in self.running {
+            sink.end(deadline).await;
+            let mut health = held(&sink.health);
             health.dropped += sink.queue.len() as u64;
             healths.push(health.clone());
         }
+        for leaving in self.leaving {
+            // It has a limit of its own; what it does not deliver by then it counts and tells itself.
+            let _ = tokio::time::timeout_at(deadline, leaving).await;
+        }
         healths
+    }
+}
+
+impl Running {
+    fn push(&self, notice: &Notice) {
+        if self.queue.push(notice.clone()) {
+            held(&self.health).dropped += 1;
+        }
+    }
+
+    /// That it is told this, for when it is to be told again.
+    fn note(&self, notice: &Notice) {
+        if let Some(repeat) = &self.repeat
+            && (notice.transition == Transition::Resolved || self.wants.it(notice))
+        {
+            held(repeat).told(notice, now_ns());
+        }
+    }
+
+    /// Awaits the end of its task, whose queue is closed; what has not arrived by then is left in the queue.
+    async fn end(&mut self, deadline: tokio::time::Instant) {
+        if tokio::time::timeout_at(deadline, &mut self.task).await.is_err() {
+            self.task.abort();
+            // What was under way goes back to the queue as it ends.
+            let _ = (&mut self.task).await;
+        }
     }
 }
 
@@ -170,6 +202,15 @@ impl Wants {
     }
 }
 
+/// A sink that is not started yet.
+#[derive(Debug)]
+struct Fresh {
+    /// Of an Alertmanager, with this instance alone.
+    sink: Sink,
+    instance: String,
+    worker: Worker,
+}
+
 /// What a sink's task does with a notice.
 #[derive(Debug)]
 enum Worker {
@@ -179,15 +220,15 @@ enum Worker {
     Alertmanager { receiver: Receiver, active: Active },
 }
 
-/// One for each receiver of a sink, with what tells it from the others.
-fn workers(sink: &Sink) -> anyhow::Result<Vec<(String, Worker)>> {
+/// One for each receiver of a sink.
+fn workers(sink: &Sink) -> anyhow::Result<Vec<Fresh>> {
     let receiver = |url: Url| {
         Receiver::new(url, sink.timeout).map_err(|why| anyhow::anyhow!("the sink \"{}\": {why}", sink.name))
     };
-    let alone = |worker| Ok(vec![(String::new(), worker)]);
+    let alone = |worker| Ok(vec![Fresh { sink: sink.clone(), instance: String::new(), worker }]);
     match &sink.kind {
         Kind::Stdout => alone(Worker::Stdout),
-        Kind::Webhook { url, secret_file } => alone(Worker::Webhook(Webhook {
+        Kind::Webhook { url, secret_file, .. } => alone(Worker::Webhook(Webhook {
             receiver: receiver(url.clone())?,
             secret_file: secret_file.clone(),
             name: sink.name.clone(),
@@ -198,14 +239,53 @@ fn workers(sink: &Sink) -> anyhow::Result<Vec<(String, Worker)>> {
             .map(|url| {
                 let port = url.port_or_known_default().unwrap_or_default();
                 let instance = format!("{}:{port}", url.host_str().unwrap_or_default());
+                let kind = Kind::Alertmanager { urls: vec![url.clone()], resend: *resend };
                 let mut url = url.clone();
                 url.set_path(&format!("{}/api/v2/alerts", url.path().trim_end_matches('/')));
-                Ok((
-                    instance,
-                    Worker::Alertmanager { receiver: receiver(url)?, active: Active::new(*resend) },
-                ))
+                let worker = Worker::Alertmanager { receiver: receiver(url)?, active: Active::new(*resend) };
+                Ok(Fresh { sink: Sink { kind, ..sink.clone() }, instance, worker })
             })
             .collect(),
+    }
+}
+
+impl Fresh {
+    /// Where it takes the place of another one, it begins when that has ended, and takes on what that has not delivered.
+    fn start(self, before: Option<Running>) -> Running {
+        let Self { sink, instance, worker } = self;
+        let health =
+            Health { sink: sink.name.clone(), instance, delivered: 0, dropped: 0, refused: 0, failing: None };
+        let wants = Wants {
+            min_severity: sink.min_severity,
+            pending: sink.send_pending,
+            resolved: sink.send_resolved,
+        };
+        let known = before.as_ref().and_then(|before| Some(held(before.repeat.as_ref()?).clone()));
+        let repeat = match &sink.kind {
+            Kind::Webhook { repeat: Some(every), .. } => {
+                let repeat = known.map_or_else(|| Repeat::new(*every), |known| known.every(*every));
+                Some(Mutex::new(repeat))
+            }
+            _ => None,
+        };
+        let queue = Arc::new(Queue::new(sink.queue));
+        let health = before.as_ref().map_or_else(|| Arc::new(Mutex::new(health)), |it| it.health.clone());
+        let resends = matches!(worker, Worker::Alertmanager { .. });
+        let delivery = Delivery {
+            queue: queue.clone(),
+            health: health.clone(),
+            retry: Retry::default(),
+            // An Alertmanager ends what it is not told of in time.
+            bucket: matches!(worker, Worker::Webhook(_)).then(Bucket::default),
+        };
+        let most = sink.queue;
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                before.hand_over(&delivery.queue).await;
+            }
+            delivery.run(worker, most).await;
+        });
+        Running { configured: sink, wants, resends, repeat, queue, health, task }
     }
 }
 
@@ -215,6 +295,8 @@ struct Delivery {
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
     retry: Retry,
+    /// Of those that tell people at once; `None`: it is never held back.
+    bucket: Option<Bucket>,
 }
 
 impl Delivery {
@@ -228,6 +310,7 @@ impl Delivery {
     /// Everything once, in order.
     async fn forward(mut self, worker: Worker) {
         loop {
+            self.spare().await;
             let batch = match &worker {
                 Worker::Webhook(_) => self.queue.take_while(Webhook::belongs),
                 Worker::Otlp(_) => self.queue.take_while(otlp::belongs),
@@ -240,7 +323,7 @@ impl Delivery {
                 self.queue.news().await;
                 continue;
             }
-            let mut owed = Owed { health: self.health.clone(), batches: vec![batch] };
+            let mut owed = Owed { queue: self.queue.clone(), batches: vec![batch] };
             while let Some(batch) = owed.batches.last() {
                 let outcome = match &worker {
                     Worker::Webhook(webhook) => webhook.deliver(batch, unix_ns()).await,
@@ -272,6 +355,15 @@ impl Delivery {
         }
     }
 
+    /// Waits while something waits that would be one message too many. At the end nothing is held back: it would be lost.
+    async fn spare(&mut self) {
+        let Some(bucket) = &mut self.bucket else { return };
+        while self.queue.len() > 0 && !self.queue.is_closed() {
+            let Err(wait_ns) = bucket.take(now_ns()) else { return };
+            let _ = tokio::time::timeout(Duration::from_nanos(wait_ns), self.queue.closed()).await;
+        }
+    }
+
     /// Everything that fires, over and over.
     async fn keep(mut self, receiver: Receiver, mut active: Active, most: usize) {
         loop {
@@ -296,7 +388,7 @@ impl Delivery {
     fn take_in(&self, active: &mut Active, most: usize) {
         for notice in self.queue.take_while(|_, _| true) {
             if active.len() >= most && notice.transition == Transition::Firing {
-                lock(&self.health).dropped += 1;
+                held(&self.health).dropped += 1;
             } else {
                 active.apply(&notice, now_ns());
             }
@@ -330,13 +422,13 @@ impl Delivery {
 
     fn succeeded(&mut self, notices: usize) {
         self.reached();
-        lock(&self.health).delivered += notices as u64;
+        held(&self.health).delivered += notices as u64;
     }
 
     /// The receiver is there.
     fn reached(&mut self) {
         if self.retry.is_failing() {
-            let mut health = lock(&self.health);
+            let mut health = held(&self.health);
             health.failing = None;
             tracing::info!(sink = %health.sink, instance = %health.instance, "the sink works again");
         }
@@ -344,13 +436,13 @@ impl Delivery {
     }
 
     fn refused(&self, why: &str) {
-        let mut health = lock(&self.health);
+        let mut health = held(&self.health);
         health.refused += 1;
         tracing::warn!(sink = %health.sink, instance = %health.instance, why, "an alert is refused");
     }
 
     fn failed(&mut self, why: String, asked: Option<Duration>) {
-        let mut health = lock(&self.health);
+        let mut health = held(&self.health);
         if health.failing.as_ref() != Some(&why) {
             tracing::warn!(sink = %health.sink, instance = %health.instance, why, "the sink fails");
         }
@@ -359,20 +451,23 @@ impl Delivery {
     }
 }
 
-/// What was taken from the queue and has not arrived; counted if the task is ended over it.
+/// What was taken from the queue and has not arrived; it goes back if the task is ended over it.
 struct Owed {
-    health: Arc<Mutex<Health>>,
+    queue: Arc<Queue>,
     batches: Vec<Vec<Notice>>,
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        lock(&self.health).dropped += self.batches.iter().map(Vec::len).sum::<usize>() as u64;
+        // The last one is the next.
+        for batch in self.batches.drain(..) {
+            self.queue.put_back(batch);
+        }
     }
 }
 
-fn lock(health: &Mutex<Health>) -> std::sync::MutexGuard<'_, Health> {
-    health.lock().unwrap_or_else(PoisonError::into_inner)
+fn held<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
+    it.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The agent's own clock.

@@ -21,6 +21,8 @@ use crate::alerts::notice::Alert;
 const FILE: &str = "alerts.json";
 const LOCK: &str = "alerts.lock";
 const VERSION: u32 = 1;
+/// What could not be written is tried again after this long.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// What is kept of all targets.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub(crate) struct Kept {
     version: u32,
     /// What people were told that it fires, by the target's name.
     pub(crate) targets: BTreeMap<String, Vec<Fired>>,
+    /// The same of the agent itself.
+    #[serde(default)]
+    pub(crate) own: Vec<Fired>,
     pub(crate) silences: Vec<Silenced>,
 }
 
@@ -57,22 +62,24 @@ struct Matched {
 }
 
 impl Kept {
-    pub(crate) fn new(targets: BTreeMap<String, Vec<Fired>>, silences: Vec<Silenced>) -> Self {
-        Self { version: VERSION, targets, silences }
+    pub(crate) fn new(
+        targets: BTreeMap<String, Vec<Fired>>,
+        own: Vec<Fired>,
+        silences: Vec<Silenced>,
+    ) -> Self {
+        Self { version: VERSION, targets, own, silences }
     }
 
     /// The values of what fires move all the time; nothing is written for that.
     fn names_the_same(&self, other: &Self) -> bool {
         let same =
             |(a, b): (&Fired, &Fired)| a.labels == b.labels && a.starts_at_unix_ns == b.starts_at_unix_ns;
+        let all_same = |(a, b): (&Vec<Fired>, &Vec<Fired>)| a.len() == b.len() && a.iter().zip(b).all(same);
         self.version == other.version
             && self.silences == other.silences
+            && all_same((&self.own, &other.own))
             && self.targets.keys().eq(other.targets.keys())
-            && self
-                .targets
-                .values()
-                .zip(other.targets.values())
-                .all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(same))
+            && self.targets.values().zip(other.targets.values()).all(all_same)
     }
 }
 
@@ -176,7 +183,7 @@ impl Store {
             }
         };
         let (news, changed) = watch::channel(kept.clone());
-        let writer = tokio::spawn(write_all(file, changed));
+        let writer = tokio::spawn(write_all(file, changed, AGAIN_AFTER));
         Ok((Self { news, writer, _lock: lock }, kept))
     }
 
@@ -209,25 +216,47 @@ fn read(file: &Path) -> Result<Kept, String> {
     if kept.version == VERSION { Ok(kept) } else { Err(format!("it is of version {}", kept.version)) }
 }
 
-async fn write_all(file: PathBuf, mut changed: watch::Receiver<Kept>) {
-    let mut trouble = None;
-    while changed.changed().await.is_ok() {
+/// At each change; and what could not be written is tried again with time, until it is.
+async fn write_all(file: PathBuf, mut changed: watch::Receiver<Kept>, again_after: Duration) {
+    let mut trouble: Option<String> = None;
+    let path = file.display().to_string();
+    loop {
+        let has_failed = trouble.is_some();
+        let is_over = tokio::select! {
+            news = changed.changed() => news.is_err(),
+            () = tokio::time::sleep(again_after), if has_failed => false,
+        };
+        // At the end once more, where the last attempt failed.
+        if is_over && !has_failed {
+            return;
+        }
         let kept = changed.borrow_and_update().clone();
-        let file = file.clone();
-        let path = file.display().to_string();
+        let to = file.clone();
         // A disk may hang: the agent does not.
-        let written = tokio::task::spawn_blocking(move || write(&file, &kept)).await;
+        let written = tokio::task::spawn_blocking(move || write(&to, &kept)).await;
         let outcome =
             written.map_err(|error| error.to_string()).and_then(|it| it.map_err(|error| error.to_string()));
-        if let Err(error) = &outcome
-            && trouble.as_ref() != Some(error)
-        {
-            crate::complain(&format!(
-                "taskscope: cannot write {path}: {error}: what fires now is not kept over a restart\nhint: make room on that disk, or \
-                 name another folder as `state` in [agent] of the configuration"
-            ));
+        if let Some(line) = told(&path, trouble.as_deref(), outcome.as_ref().err().map(String::as_str)) {
+            crate::complain(&line);
         }
         trouble = outcome.err();
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// What is said of an attempt, after what the one before came to; each trouble is told once, and its end.
+fn told(path: &str, before: Option<&str>, now: Option<&str>) -> Option<String> {
+    match (before, now) {
+        (before, Some(error)) if before != Some(error) => Some(format!(
+            "taskscope: cannot write {path}: {error}: what fires now is not kept over a restart, until that works again\nhint: \
+             make room on that disk, or name another folder as `state` in [agent] of the configuration"
+        )),
+        (Some(_), None) => {
+            Some(format!("taskscope: {path} can be written again: what fires is kept over a restart"))
+        }
+        _ => None,
     }
 }
 
@@ -255,7 +284,11 @@ mod tests {
             comment: "known".into(),
             created_by: "ops".into(),
         };
-        Kept::new(BTreeMap::from([("checkout".to_owned(), vec![Fired::from(&alert)])]), vec![silence])
+        Kept::new(
+            BTreeMap::from([("checkout".to_owned(), vec![Fired::from(&alert)])]),
+            vec![Fired::from(&alert)],
+            vec![silence],
+        )
     }
 
     #[tokio::test]
@@ -281,5 +314,43 @@ mod tests {
         assert!(folder.path().join("alerts.json.damaged").exists());
         let why = Store::open(folder.path()).expect_err("the first one holds it");
         assert!(why.contains("another agent") && why.contains("\nhint: "), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_did_not_take_is_written_when_there_is_room() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let (file, beside) = (folder.path().join(FILE), folder.path().join("alerts.json.new"));
+        // As a disk without room: what is written there fails with ENOSPC.
+        std::os::unix::fs::symlink("/dev/full", &beside).expect("a link can be made");
+        assert!(write(&file, &kept()).is_err_and(|error| error.kind() == io::ErrorKind::StorageFull));
+        let (news, changed) = watch::channel(Kept::default());
+        let writer = tokio::spawn(write_all(file.clone(), changed, Duration::from_millis(20)));
+        news.send(kept()).expect("it is written by somebody");
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        for _ in 0..10 {
+            again.tick().await;
+            assert!(!file.exists());
+        }
+        std::fs::remove_file(&beside).expect("it is there");
+        // Nothing changes any more; it is written all the same.
+        let written = async {
+            while read(&file) != Ok(kept()) {
+                again.tick().await;
+            }
+        };
+        tokio::time::timeout(SOON, written).await.expect("it is tried again");
+        drop(news);
+        tokio::time::timeout(SOON, writer).await.expect("it ends").expect("it does not panic");
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_and_so_is_its_end() {
+        let full = Some("no space left on device");
+        let said = told("/x", None, full).expect("it is told");
+        assert!(said.starts_with("taskscope: cannot write /x: no space left") && said.contains("\nhint: "));
+        assert_eq!(told("/x", full, full), None);
+        assert!(told("/x", full, Some("input/output error")).is_some());
+        assert!(told("/x", full, None).is_some_and(|line| line.contains("can be written again")));
+        assert_eq!(told("/x", None, None), None);
     }
 }

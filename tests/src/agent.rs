@@ -35,7 +35,17 @@ impl Agent {
     }
 
     pub fn of<'a>(build: Build, args: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut command = Command::new(build.program("taskscope"));
+        Self::command(Command::new(build.program("taskscope")), args)
+    }
+
+    /// Started by a shell: in the script, `exec "$0" "$@"` begins it.
+    pub fn in_shell<'a>(script: &str, args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(Build::Hooks.program("taskscope"));
+        Self::command(command, args)
+    }
+
+    fn command<'a>(mut command: Command, args: impl IntoIterator<Item = &'a str>) -> Self {
         command
             .args(args)
             .env("NO_COLOR", "1")

@@ -10,6 +10,7 @@ pub mod json;
 pub mod load;
 pub mod proc;
 pub mod process;
+pub mod receiver;
 pub mod report;
 pub mod screen;
 pub mod sockets;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use taskscope_tests::agent::{self, Agent};
+use taskscope_tests::eventually::always;
 use taskscope_tests::json::{self, text};
+use taskscope_tests::process::Process;
+use taskscope_tests::receiver::Receiver;
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::Target;
 use taskscope_tests::{Size, eventually, evidence, size};
@@ -60,6 +63,9 @@ const CASES: [Case; 19] = [
     case("TargetLost", "threshold = '3s'", STOPPED, 3.0, "nothing comes from the target"),
     case("ProbeDropping", "window = '4s'", "tasks", 0.0, "past the memory budget"),
 ];
+
+/// Those about the agent itself have no target, and a fault of the agent's own.
+const OF_THE_AGENT: [&str; 2] = ["SinkFailing", "AgentDegraded"];
 
 /// After its condition is met.
 fn fires_within() -> Duration {
@@ -152,7 +158,8 @@ fn fires(rules: &[Value], case: &Case) {
 fn each_rule_fires_once_and_is_resolved() {
     let rules = Agent::with(["rules", "list", "--json"]).run().expect_code(0).json_lines();
     let listed: Vec<&str> = rules.iter().map(|rule| text(rule, "name")).collect();
-    assert_eq!(listed, CASES.map(|case| case.rule), "each rule has its fault");
+    let cases: Vec<&str> = CASES.iter().map(|case| case.rule).chain(OF_THE_AGENT).collect();
+    assert_eq!(listed, cases, "each rule has its fault");
     for some in CASES.chunks(4) {
         std::thread::scope(|scope| {
             let all: Vec<_> = some.iter().map(|case| (case, scope.spawn(|| fires(&rules, case)))).collect();
@@ -161,6 +168,90 @@ fn each_rule_fires_once_and_is_resolved() {
             }
         });
     }
+}
+
+/// `taskscope agent` without targets, with these rules and sinks beside standard output.
+fn watches_itself(folder: &std::path::Path, configuration: &str) -> Process {
+    let file = folder.join("agent.toml");
+    let all = format!("[[sinks]]\ntype = 'stdout'\n[agent]\nmetrics = 'off'\n{configuration}");
+    std::fs::write(&file, all).expect("it can be written");
+    std::fs::write(folder.join("memory.max"), "67108864\n").expect("it can be written");
+    let agent = Agent::with(["agent", "--config", &file.to_string_lossy()]).in_runtime_folder(folder);
+    let agent = agent.env("TASKSCOPE_CGROUP_DIR", folder).start();
+    agent.stderr.wait_for(SOON, 0, |line| line.contains("listening on").then_some(()));
+    agent
+}
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What its standard output said of a rule.
+fn notices(agent: &Process, rule: &str) -> Vec<Value> {
+    let all = json::lines(&agent.stdout.text());
+    all.into_iter().filter(|notice| text(notice, "alertname") == rule).collect()
+}
+
+fn becomes(agent: &Process, rule: &str, events: &[&str]) -> Vec<Value> {
+    eventually(SOON, || {
+        let told = notices(agent, rule);
+        let seen: Vec<&str> = told.iter().map(|notice| text(notice, "event")).collect();
+        if seen == events { Ok(told) } else { Err(format!("{seen:?}\n{}", agent.outputs())) }
+    })
+}
+
+#[test]
+fn the_sinks_that_work_tell_of_one_that_does_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (down, well) = (Receiver::open(), Receiver::open());
+    down.answers(500);
+    let sink =
+        |name: &str, url: &str| format!("[[sinks]]\ntype = 'webhook'\nname = '{name}'\nurl = '{url}'\n");
+    let rules = "[rules.SinkFailing]\nthreshold = '2s'\nkeep_firing_for = '0s'\n[rules.AgentDegraded]\nthreshold = 0.01\nwindow = '1s'\n";
+    let configuration = [rules, &sink("down", &down.url), &sink("well", &well.url)].concat();
+    // Its memory is past a hundredth of what it may have: something to tell, which does not arrive.
+    let agent = watches_itself(folder.path(), &configuration);
+    let firing = becomes(&agent, "SinkFailing", &["firing"]);
+    let summary = text(&firing[0]["annotations"], "summary");
+    assert!(summary.contains("sink down fails: it answers 500"), "{summary}");
+    assert_eq!(firing[0]["labels"]["service"], "taskscope-agent");
+    eventually(SOON, || match well.told("SinkFailing") {
+        told if told == ["firing"] => Ok(()),
+        told => Err(format!("{told:?}\n{}", agent.outputs())),
+    });
+    assert_eq!(down.told("SinkFailing"), Vec::<String>::new());
+    println!("{summary}");
+    down.answers(200);
+    let over = becomes(&agent, "SinkFailing", &["firing", "resolved"]);
+    assert_eq!(over[1]["starts_at"], firing[0]["starts_at"]);
+    eventually(SOON, || match (well.told("SinkFailing"), down.told("SinkFailing")) {
+        (well, down) if well == ["firing", "resolved"] && down == well => Ok(()),
+        told => Err(format!("{told:?}")),
+    });
+    agent.signal(Signal::TERM);
+}
+
+#[test]
+fn an_agent_that_does_not_come_to_its_work_says_so_afterwards() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let rules = "[rules.AgentDegraded]\nthreshold = 0.5\nwindow = '3s'\nkeep_firing_for = '0s'\n";
+    let agent = watches_itself(folder.path(), rules);
+    always(Duration::from_secs(4), || match notices(&agent, "AgentDegraded") {
+        told if told.is_empty() => Ok(()),
+        told => Err(format!("{told:?}")),
+    });
+    agent.signal(Signal::STOP);
+    let begun = Stopwatch::start();
+    eventually(SOON, || match begun.elapsed() {
+        stopped if stopped >= Duration::from_secs(4) => Ok(()),
+        stopped => Err(format!("stopped for {stopped:?}")),
+    });
+    agent.signal(Signal::CONT);
+    let firing = becomes(&agent, "AgentDegraded", &["firing"]);
+    let summary = text(&firing[0]["annotations"], "summary");
+    assert!(summary.starts_with("DEGRADED: the agent's loop was late for "), "{summary}");
+    assert_eq!(firing[0]["labels"]["resource"], "loop");
+    println!("{summary}");
+    becomes(&agent, "AgentDegraded", &["firing", "resolved"]);
+    agent.signal(Signal::TERM);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Desk {
         std::mem::take(&mut self.changed)
     }
 
-    fn is_silenced(&self, labels: &Labels, unix_ns: u64) -> bool {
+    pub(crate) fn is_silenced(&self, labels: &Labels, unix_ns: u64) -> bool {
         self.silences.values().any(|silence| silence.holds(labels, unix_ns))
     }
 

@@ -19,11 +19,11 @@ pub(crate) struct Series<T> {
 }
 
 impl<T: Copy> Series<T> {
-    fn new(every_ns: u64, keep_ns: u64) -> Self {
+    pub(super) fn new(every_ns: u64, keep_ns: u64) -> Self {
         Self { samples: VecDeque::new(), every_ns, keep_ns }
     }
 
-    fn take(&mut self, at_ns: u64, value: T) {
+    pub(super) fn take(&mut self, at_ns: u64, value: T) {
         if self.samples.back().is_some_and(|(last, _)| at_ns < last + self.every_ns) {
             return;
         }

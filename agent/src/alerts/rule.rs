@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::labels::Labels;
 use super::life::Timing;
 use super::memory::Memory;
+use super::vitals::Vitals;
 use crate::model::Model;
 
 pub(crate) struct Rule {
@@ -31,6 +32,8 @@ pub(crate) enum Clock {
     Target,
     /// About the link to the target, which may say nothing.
     Agent,
+    /// About the agent itself, and no target.
+    Own,
 }
 
 /// What is known of one target.
@@ -42,6 +45,8 @@ pub(crate) struct Scene<'a> {
     /// What the other settings say from when on a running poll is told, in seconds; `None`: it is not.
     pub(crate) stuck_from: Option<f64>,
     pub(crate) silence: Option<&'a Silence>,
+    /// Of the agent itself; `None`: this is about a target.
+    pub(crate) vitals: Option<&'a Vitals>,
 }
 
 /// The target has said nothing for a while, by the agent's clock.

@@ -13,6 +13,7 @@ use super::rule::{Reading, Rule, Scene, Seen, Setting, Severity};
 use crate::model::Model;
 use crate::rules::{task_panic, who};
 
+mod agent_degraded;
 mod blocking_job_too_long;
 mod loop_lag;
 mod lost_waker;
@@ -23,6 +24,7 @@ mod ready_queue_growing;
 mod resource_near_limit;
 mod runtime_busy;
 mod self_waking_loop;
+mod sink_failing;
 mod target_lost;
 mod task_failed;
 mod task_ignores_cancel;
@@ -34,7 +36,7 @@ mod task_slow_poll;
 mod task_stuck_in_poll;
 
 /// In the order in which they are listed.
-pub(crate) const RULES: [&Rule; 19] = [
+pub(crate) const RULES: [&Rule; 21] = [
     &task_stuck_in_poll::RULE,
     &task_slow_poll::RULE,
     &task_ignores_cancel::RULE,
@@ -54,6 +56,8 @@ pub(crate) const RULES: [&Rule; 19] = [
     &loop_lag::RULE,
     &target_lost::RULE,
     &probe_dropping::RULE,
+    &sink_failing::RULE,
+    &agent_degraded::RULE,
 ];
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -203,6 +207,11 @@ fn not_looked(scene: &Scene<'_>, needs: capability::Kind) -> Seen {
     })
 }
 
+/// Of a rule about the agent itself.
+fn not_the_agent() -> Seen {
+    Seen::Missing("it is about the agent itself, and not about a target".to_owned())
+}
+
 /// Deaths of one kind, by group.
 fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
     let mut died: BTreeMap<Labels, Vec<&v1::Event>> = BTreeMap::new();
@@ -234,6 +243,7 @@ mod fixture {
 
     use super::*;
     use crate::alerts::memory::Memory;
+    use crate::alerts::vitals::Vitals;
     pub(super) use crate::rules::fixture::S;
 
     pub(super) fn scene_of(frame: v1::Frame) -> Model {
@@ -249,7 +259,7 @@ mod fixture {
         readings_in(
             rule,
             setting,
-            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None },
+            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None, vitals: None },
         )
     }
 
@@ -261,7 +271,14 @@ mod fixture {
             model.apply(frame);
             memory.take(&model);
         }
-        let scene = Scene { model: &model, memory: &memory, found: None, stuck_from: None, silence: None };
+        let scene = Scene {
+            model: &model,
+            memory: &memory,
+            found: None,
+            stuck_from: None,
+            silence: None,
+            vitals: None,
+        };
         readings_in(rule, &rule.defaults[0], &scene)
     }
 
@@ -274,7 +291,8 @@ mod fixture {
     /// What a rule with a standing query reads that has found these tasks.
     pub(super) fn found_in(rule: &Rule, model: &Model, ids: &[u64]) -> Vec<Reading> {
         let memory = Memory::default();
-        let scene = Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None };
+        let scene =
+            Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None, vitals: None };
         readings_in(rule, &rule.defaults[0], &scene)
     }
 
@@ -290,6 +308,14 @@ mod fixture {
             let window = v1::TaskWindow { order: vec![7, 8], rows: Some(rows), ..Default::default() };
             v1::Frame { at_ns: second * S, tasks: Some(window), ..Default::default() }
         })
+    }
+
+    /// What the first setting of a rule about the agent itself reads.
+    pub(super) fn of_the_agent(rule: &Rule, vitals: &Vitals) -> Vec<Reading> {
+        let (model, memory) = (scene_of(v1::Frame::default()), Memory::default());
+        let (model, memory, vitals) = (&model, &memory, Some(vitals));
+        let scene = Scene { model, memory, found: None, stuck_from: None, silence: None, vitals };
+        readings_in(rule, &rule.defaults[0], &scene)
     }
 
     pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {

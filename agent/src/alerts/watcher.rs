@@ -14,11 +14,13 @@ use super::memory::Memory;
 use super::notice::{Alert, Notice};
 use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence};
 use super::timeline::Timeline;
+use super::vitals::Vitals;
 use crate::config::pattern::Match;
 use crate::model::Model;
 use pace::Pace;
 
 mod pace;
+mod settled;
 mod standing;
 
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
@@ -52,6 +54,8 @@ pub(crate) struct Watched {
 pub(crate) struct Watcher {
     watched: Vec<Arc<Watched>>,
     explained: Vec<Explained>,
+    /// How many times the settings were replaced; the target echoes it in what it answers.
+    settled: u64,
     /// What every alert of the target has.
     identity: Labels,
     instance: Option<String>,
@@ -94,6 +98,7 @@ impl Watcher {
         Self {
             watched: watched.into_iter().map(Arc::new).collect(),
             explained,
+            settled: 0,
             identity: labels.clone().with("service", name),
             instance: None,
             timeline: Timeline::default(),
@@ -157,6 +162,7 @@ impl Watcher {
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
         let keep: BTreeSet<u64> = found.collect();
         v1::WatchRequest {
+            request_id: self.settled,
             interval_ns: self.pace.interval_ns(),
             tasks: Some(v1::TaskQuery {
                 filter: "state!=ended".into(),
@@ -184,7 +190,7 @@ impl Watcher {
         let frame = &model.frame;
         let now_ns = self.timeline.take(&description.instance, frame.at_ns, frame.unix_ns);
         self.memory.take(model);
-        let notices = self.evaluate(Clock::Target, model, None, now_ns, frame.unix_ns);
+        let notices = self.evaluate(Clock::Target, model, (None, None), now_ns, frame.unix_ns);
         let is_pending = |entry: &Entry| matches!(entry.life.phase(), Phase::Pending { .. });
         self.pace.take(self.lives.values().any(is_pending) || runs_long(frame), now_ns);
         notices
@@ -198,7 +204,13 @@ impl Watcher {
         now_ns: u64,
         unix_ns: u64,
     ) -> Vec<Notice> {
-        self.evaluate(Clock::Agent, model, silence, now_ns, unix_ns)
+        self.evaluate(Clock::Agent, model, (silence, None), now_ns, unix_ns)
+    }
+
+    /// Time has passed for the agent, of which this is known; the watcher is of no target. `now_ns` and `unix_ns` are its own.
+    pub(crate) fn own(&mut self, vitals: &Vitals, now_ns: u64, unix_ns: u64) -> Vec<Notice> {
+        let nothing = Model::new(v1::Description::default());
+        self.evaluate(Clock::Own, &nothing, (None, Some(vitals)), now_ns, unix_ns)
     }
 
     /// The last evaluations of a rule, by setting.
@@ -212,7 +224,7 @@ impl Watcher {
         &mut self,
         clock: Clock,
         model: &Model,
-        silence: Option<&Silence>,
+        (silence, vitals): (Option<&Silence>, Option<&Vitals>),
         now_ns: u64,
         unix_ns: u64,
     ) -> Vec<Notice> {
@@ -226,9 +238,10 @@ impl Watcher {
                 continue;
             }
             let refused = rule.standing.and_then(|filter| self.refused.get(&filter(&setting))).cloned();
-            let looks = rule.standing.is_some() && self.asks && refused.is_none();
+            let is_answer = self.asks && model.frame.request_id == self.settled;
+            let looks = rule.standing.is_some() && is_answer && refused.is_none();
             let found = if looks { model.found(query(position)) } else { None };
-            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence };
+            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence, vitals };
             let missing = match (rule.read)(&scene, setting) {
                 Seen::Readings(readings) => {
                     looming.extend(self.apply(position, readings, now_ns, unix_ns));

@@ -39,6 +39,12 @@ impl Pattern {
     }
 }
 
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -62,7 +68,7 @@ fn compiled(text: &str) -> Result<Regex, String> {
 }
 
 /// What a setting is about; all that is given must match. Nothing given: everything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Match {
     pub(crate) service: Option<Pattern>,
     pub(crate) task_group: Option<Pattern>,

@@ -141,11 +141,12 @@ fn sink(page: &mut Page<'_>, index: usize, sink: &Sink) {
     page.line("name", &text(&sink.name), &paths("name"));
     match &sink.kind {
         Kind::Stdout => {}
-        Kind::Webhook { url, secret_file } => {
+        Kind::Webhook { url, secret_file, repeat } => {
             page.line("url", &text(url.as_str()), &paths("url"));
             if let Some(file) = secret_file {
                 page.line("secret_file", &text(file.display().to_string()), &paths("secret_file"));
             }
+            page.line("repeat", &repeat.map_or_else(|| text("off"), period), &paths("repeat"));
         }
         Kind::Alertmanager { urls, resend } => {
             page.line("urls", &texts(urls), &paths("urls"));

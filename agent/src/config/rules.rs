@@ -34,14 +34,14 @@ pub(crate) fn untouched() -> Vec<Untouched> {
 }
 
 /// A setting of a rule, and what it is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Ruling {
     pub(crate) setting: Setting,
     pub(crate) about: Match,
 }
 
 /// The settings of one rule; none when it is switched off.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Ruled {
     pub(crate) unit: Unit,
     pub(crate) rulings: Vec<Ruling>,

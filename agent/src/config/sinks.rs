@@ -12,7 +12,7 @@ use super::value;
 use crate::alerts::rule::Severity;
 
 /// One sink, its defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Sink {
     /// Unique in the configuration; its type unless it was given a name.
     pub(crate) name: String,
@@ -27,12 +27,12 @@ pub(crate) struct Sink {
     pub(crate) timeout: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// A JSON line each.
     Stdout,
-    /// Alertmanager's webhook of version 4.
-    Webhook { url: Url, secret_file: Option<PathBuf> },
+    /// Alertmanager's webhook of version 4. `repeat`: what still fires is told again after that long; `None`: never.
+    Webhook { url: Url, secret_file: Option<PathBuf>, repeat: Option<Duration> },
     /// All instances of one Alertmanager.
     Alertmanager { urls: Vec<Url>, resend: Duration },
     /// OTLP over HTTP: logs are posted to `/v1/logs` below it.
@@ -55,13 +55,15 @@ const COMMON: [&str; 7] =
 /// Each type with the keys that only it has.
 const TYPES: [(&str, &[&str]); 4] = [
     ("stdout", &[]),
-    ("webhook", &["url", "secret_file"]),
+    ("webhook", &["url", "secret_file", "repeat"]),
     ("alertmanager", &["urls", "resend"]),
     ("otlp", &["endpoint"]),
 ];
 const MOST_QUEUED: u64 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_TIMEOUT: Duration = Duration::from_secs(120);
+const REPEAT: Duration = Duration::from_secs(4 * 3600);
+const LEAST_REPEAT: Duration = Duration::from_secs(1);
 const RESEND: Duration = Duration::from_secs(60);
 /// Alertmanager resolves what was not sent again for its `resolve_timeout`, 5 minutes by default.
 const MOST_RESEND: Duration = Duration::from_secs(240);
@@ -146,7 +148,8 @@ fn sink(document: &mut Document<'_>, section: &Section<'_>) -> Option<Sink> {
         "stdout" => Some(Kind::Stdout),
         "webhook" => {
             let secret_file = section.take(document, "secret_file", |it| value::text(it).map(PathBuf::from));
-            required(document, section, "url", url).map(|url| Kind::Webhook { url, secret_file })
+            let repeat = section.take(document, "repeat", repeat).unwrap_or(Some(REPEAT));
+            required(document, section, "url", url).map(|url| Kind::Webhook { url, secret_file, repeat })
         }
         "alertmanager" => {
             let resend = section.take(document, "resend", |it| limited(it, MOST_RESEND)).unwrap_or(RESEND);
@@ -159,11 +162,9 @@ fn sink(document: &mut Document<'_>, section: &Section<'_>) -> Option<Sink> {
                     end, its own configuration says";
         document.tell(&section.span_of("send_resolved"), text);
     }
-    if matches!(kind_name, "alertmanager" | "webhook") && send_pending == Some(true) {
-        let text = format!(
-            "what a sink of type \"{kind_name}\" sends cannot say that an alert is pending\nhint: leave \
-                            `send_pending` out, or use a sink of type \"stdout\" or \"otlp\""
-        );
+    if kind_name == "alertmanager" && send_pending == Some(true) {
+        let text = "what an Alertmanager is sent cannot say that an alert is pending\nhint: leave `send_pending` out, or use a \
+                    sink of another type";
         document.tell(&section.span_of("send_pending"), text);
     }
     Some(Sink {
@@ -208,6 +209,19 @@ fn limited(it: &toml::de::DeValue<'_>, most: Duration) -> Result<Duration, Strin
         ));
     }
     Ok(period)
+}
+
+fn repeat(it: &toml::de::DeValue<'_>) -> Result<Option<Duration>, String> {
+    if value::text(it).is_ok_and(|text| text == "off") {
+        return Ok(None);
+    }
+    match value::period(it)? {
+        period if period < LEAST_REPEAT => Err(format!(
+            "it is at least {}\nhint: write more, or \"off\"",
+            value::duration_text(LEAST_REPEAT.as_nanos() as u64)
+        )),
+        period => Ok(Some(period)),
+    }
 }
 
 fn urls(it: &toml::de::DeValue<'_>) -> Result<Vec<Url>, String> {

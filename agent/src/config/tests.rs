@@ -93,7 +93,7 @@ fn everything_wrong_with_a_file_is_told_with_its_place() {
         match = { task_group = \"a(b\", label = \"(x{0,1000}){0,1000}\", lable = \"x\" }\n\
         [rules.TaskSlowPoll.critical]\nthreshold = \"0s\"\n[rules.TaskPanicked.warnin]\n\
         [rules.RuntimeBusy]\nwindow = \"1m\"\nmin_count = 3\nthreshold = 80\n\
-        [[sinks]]\n[[sinks]]\ntype = \"webhok\"\n[[sinks]]\ntype = \"webhook\"\nurl = \"ftp://x\"\nresend = \"60s\"\n\
+        [[sinks]]\n[[sinks]]\ntype = \"webhok\"\n[[sinks]]\ntype = \"webhook\"\nurl = \"ftp://x\"\nresend = \"60s\"\nrepeat = \"4\"\n\
         [[sinks]]\ntype = \"alertmanager\"\nurls = []\nsend_resolved = false\nsend_pending = true\nresend = \"1h\"\n\
         [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://u:p@x\"\nmin_severity = \"warn\"\nqueue = 0\nname = \"a b\"\n";
     insta::assert_snapshot!(wrong(source));
@@ -141,6 +141,45 @@ fn without_sockets(printed: &str) -> String {
 }
 
 #[test]
+fn the_rules_of_the_demo_are_right_and_each_fault_has_one() {
+    let rules = crate::config::rules::untouched();
+    let config = Config::read("demo.toml", crate::demo::RULES, &nothing, &rules).map_err(|all| listed(&all));
+    let config = config.expect("nothing is wrong with it");
+    for fault in taskscope_demo::Fault::ALL {
+        assert!(crate::demo::RULES.contains(&format!("{fault}")), "{fault} has no rule");
+    }
+    // What it changes ends soon: nobody waits for the demo.
+    for name in
+        ["TaskStuckInPoll", "TaskSlowPoll", "PoolSaturated", "TaskPanicked", "TaskLeak", "TaskIgnoresCancel"]
+    {
+        let rulings = &config.rules[name].rulings;
+        assert!(!rulings.is_empty(), "{name}");
+        for ruling in rulings {
+            let setting = &ruling.setting;
+            let seconds = (setting.window_ns + setting.timing.for_ns + setting.timing.keep_firing_ns) / S;
+            assert!(seconds <= 12, "{name} takes {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn how_often_a_webhook_is_told_again_is_said_and_off_is_never() {
+    let repeat = |said: &str| {
+        let source = format!("[[sinks]]\ntype = \"webhook\"\nurl = \"http://x\"\n{said}");
+        read(&source).map_err(|all| listed(&all)).map(|config| match &config.sinks[0].kind {
+            sinks::Kind::Webhook { repeat, .. } => repeat.map(|it| it.as_secs()),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(repeat(""), Ok(Some(4 * 3600)));
+    assert_eq!(repeat("repeat = \"30m\""), Ok(Some(1800)));
+    assert_eq!(repeat("repeat = \"off\""), Ok(None));
+    for wrong in ["repeat = \"0s\"", "repeat = \"10ms\"", "repeat = 4", "repeat = \"often\""] {
+        assert!(repeat(wrong).is_err_and(|error| error.contains("\nhint: ")), "{wrong}");
+    }
+}
+
+#[test]
 fn a_pattern_is_for_the_whole_of_a_text() {
     let pattern = |text: &str| Pattern::new(text).expect(text);
     assert!(pattern("a|b").holds("a") && !pattern("a|b").holds("ab"));
@@ -156,6 +195,19 @@ fn a_pattern_is_for_the_whole_of_a_text() {
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_label_may_say_anything(text in "\\PC{0,40}|[\u{0}-\u{1f}\u{7f}\u{85}\u{2028}\u{202e}\u{feff}\"\\\\'\u{1f980}]{1,20}") {
+        let table = toml::Table::from_iter([("cluster".to_owned(), toml::Value::String(text.clone()))]);
+        let source = format!("[agent.labels]\n{table}");
+        let config = read(&source).map_err(|all| listed(&all)).expect("any text is a label");
+        proptest::prop_assert_eq!(&config.labels["cluster"], &text);
+        let again = read(&config.printed()).map_err(|all| listed(&all)).expect("it reads what it prints");
+        proptest::prop_assert_eq!(&again.labels["cluster"], &text);
+        // None at all where it says nothing, as everywhere.
+        let labels = config.labels();
+        proptest::prop_assert_eq!(labels.get("cluster"), Some(text.as_str()).filter(|text| !text.is_empty()));
+    }
 
     #[test]
     fn any_text_is_answered(source in "(\\[[a-z.]{0,12}\\]\n|[a-z_]{1,8} = [0-9\"a-z{}\\[\\]%]{0,9}\n|.){0,12}") {

@@ -12,15 +12,12 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a source lists; an error says why it cannot be asked, and nothing is known then. Sockets in `linked` are not tried: one
 /// whose process stands still would take no more connections some day.
-pub(crate) async fn ask(
-    source: Source,
-    folder: Option<PathBuf>,
-    linked: BTreeSet<PathBuf>,
-) -> Result<Input, String> {
+pub(crate) async fn ask(source: Source, linked: BTreeSet<PathBuf>) -> Result<Input, String> {
     let targets = match &source {
         // They were listed once, at the start.
         Source::Fixed => return Ok(Input::Tick),
-        Source::Folder => {
+        Source::Folder(folder) => {
+            let folder = folder.clone();
             let found = tokio::task::spawn_blocking(move || {
                 let folders = folder.map_or_else(discover::folders, |folder| vec![folder]);
                 discover::targets_in(&folders, &linked)

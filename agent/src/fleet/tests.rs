@@ -15,7 +15,7 @@ fn start() -> Instant {
 }
 
 fn folder(fleet: &mut Fleet, targets: &[Listed], now: Instant) -> Vec<Effect> {
-    fleet.apply(Input::Listed { source: Source::Folder, targets: targets.to_vec() }, now)
+    fleet.apply(Input::Listed { source: Source::Folder(None), targets: targets.to_vec() }, now)
 }
 
 #[test]
@@ -139,7 +139,7 @@ mod any_order {
                 let input = match source {
                     0 => Input::Tick,
                     1 => Input::Listed {
-                        source: Source::Folder,
+                        source: Source::Folder(None),
                         targets: sockets.iter().map(|(s, i)| socket(&format!("s{s}"), &i.to_string())).collect(),
                     },
                     _ => Input::Listed {
@@ -165,4 +165,28 @@ mod any_order {
             }
         }
     }
+}
+
+#[test]
+fn what_is_configured_away_is_forgotten_and_not_lost() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let named = |name: &str| Listed::Named(Target::Named(name.into()));
+    let here = Source::Folder(None);
+    let configured = |fleet: &mut Fleet, sources: &[&Source], fixed: &[Listed]| {
+        let sources = sources.iter().map(|&source| source.clone()).collect();
+        fleet.apply(Input::Configured { sources, fixed: fixed.to_vec() }, t0)
+    };
+    configured(&mut fleet, &[&Source::Fixed, &here], &[named("a"), named("b")]);
+    folder(&mut fleet, &[socket("api", "1")], t0);
+    assert_eq!(names(&fleet), [("a", false), ("b", false), ("api", false)]);
+    let effects = configured(&mut fleet, &[&Source::Fixed, &here], &[named("b"), named("c")]);
+    assert!(matches!(effects.as_slice(), [Effect::Forget(_), Effect::Begin { .. }]), "{effects:?}");
+    assert_eq!(names(&fleet), [("b", false), ("api", false), ("c", false)]);
+    // Another folder is another source: what the first one listed goes with it, and it has not been asked yet.
+    let there = Source::Folder(Some("/run/other".into()));
+    assert!(fleet.has_heard(&here));
+    let effects = configured(&mut fleet, &[&Source::Fixed, &there], &[named("b"), named("c")]);
+    assert!(matches!(effects.as_slice(), [Effect::Forget(_)]), "{effects:?}");
+    assert_eq!(names(&fleet), [("b", false), ("c", false)]);
+    assert!(!fleet.has_heard(&here) && !fleet.has_heard(&there));
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::alerts::labels::Labels;
 use taskscope_proto::histogram::{Sparse, index};
 
 fn polls(each: &[(u64, u64)]) -> Option<v1::PollStats> {
@@ -45,7 +46,9 @@ fn exposition(form: Form, name: &str, model: &Model) -> String {
         refused: 0,
         failing: Some("it is down".into()),
     };
-    form.write(families([live, gone].into_iter(), 0, &[sink]))
+    let own = Watcher::new(vec![], "taskscope-agent", &Labels::default());
+    let reload = LastReload { is_good: false, good_unix_ns: 1_795_225_779_500_000_000 };
+    form.write(families([live, gone].into_iter(), 0, &[sink], &Itself { watcher: &own, reload }))
 }
 
 fn shop() -> Model {

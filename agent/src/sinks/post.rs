@@ -2,9 +2,9 @@
 //! configuration names and to nobody else.
 
 use std::error::Error as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use taskscope_proto::words::printable;
 
@@ -64,7 +64,8 @@ impl Receiver {
         };
         let status = answer.status();
         let location = answer.headers().get(LOCATION).cloned();
-        let asked = answer.headers().get(RETRY_AFTER).and_then(retry_after);
+        let at = answer.headers().get(DATE).and_then(date).unwrap_or_else(now);
+        let asked = answer.headers().get(RETRY_AFTER).and_then(|asked| retry_after(asked, at));
         let mut body = Vec::new();
         // A body that breaks off changes nothing: the answer is its status.
         while let Ok(Some(chunk)) = answer.chunk().await {
@@ -119,9 +120,22 @@ fn redirected(url: &Url, status: StatusCode, to: Option<&Url>) -> String {
     )
 }
 
-/// Seconds; a date, which needs two clocks to agree, is not understood.
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+/// Seconds, or a date. `at` is the receiver's own time where it says that, so that its clock and ours need not agree.
+fn retry_after(value: &HeaderValue, at: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.to_str().ok()?.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // A time that has passed asks for nothing.
+    date(value)?.duration_since(at).ok()
+}
+
+fn date(value: &HeaderValue) -> Option<SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?.trim()).ok()
+}
+
+#[allow(clippy::disallowed_methods, reason = "only where a receiver names a date and not what time it has")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 fn is_here(url: &Url) -> bool {
@@ -201,9 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn only_seconds_are_understood_of_what_is_asked() {
-        let asked = |text| retry_after(&HeaderValue::from_static(text));
+    fn seconds_and_dates_are_understood_of_what_is_asked() {
+        let at = date(&HeaderValue::from_static("Wed, 21 Oct 2015 07:27:30 GMT")).expect("it is a date");
+        let asked = |text| retry_after(&HeaderValue::from_static(text), at);
         assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!((asked("-1"), asked("Wed, 21 Oct 2015 07:28:00 GMT")), (None, None));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(asked("Wednesday, 21-Oct-15 07:28:00 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), None);
+        assert_eq!((asked("-1"), asked("soon"), asked("")), (None, None, None));
     }
 }

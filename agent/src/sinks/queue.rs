@@ -12,6 +12,7 @@ use crate::alerts::notice::Notice;
 pub(super) struct Queue {
     held: Mutex<Held>,
     news: Notify,
+    end: Notify,
     most: usize,
 }
 
@@ -23,7 +24,7 @@ struct Held {
 
 impl Queue {
     pub(super) fn new(most: usize) -> Self {
-        Self { held: Mutex::default(), news: Notify::new(), most }
+        Self { held: Mutex::default(), news: Notify::new(), end: Notify::new(), most }
     }
 
     /// Whether another one had to go for it.
@@ -42,6 +43,15 @@ impl Queue {
     /// Nothing comes any more.
     pub(super) fn close(&self) {
         self.held().is_closed = true;
+        self.news.notify_one();
+        self.end.notify_one();
+    }
+
+    /// What was taken, and did not arrive, before all others. There is room for it: nobody else knows of it.
+    pub(super) fn put_back(&self, notices: Vec<Notice>) {
+        let mut held = self.held();
+        notices.into_iter().rev().for_each(|notice| held.notices.push_front(notice));
+        drop(held);
         self.news.notify_one();
     }
 
@@ -62,6 +72,11 @@ impl Queue {
     /// Until one was put in, or it was closed, since this was last awaited.
     pub(super) async fn news(&self) {
         self.news.notified().await;
+    }
+
+    /// Until it is closed.
+    pub(super) async fn closed(&self) {
+        self.end.notified().await;
     }
 
     pub(super) fn len(&self) -> usize {

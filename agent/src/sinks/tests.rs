@@ -129,7 +129,7 @@ fn sink(name: &str, kind: Kind) -> Sink {
 }
 
 fn webhook(name: &str, url: Url) -> Sink {
-    sink(name, Kind::Webhook { url, secret_file: None })
+    sink(name, Kind::Webhook { url, secret_file: None, repeat: None })
 }
 
 fn started(sinks: &[Sink]) -> Sinks {
@@ -351,7 +351,7 @@ async fn every_kind_of_text_arrives_unharmed_and_signed() {
     std::fs::write(&file, "s3cret\n").expect("it is written");
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
     let mut logs = Fake::new(|_| answered("200 OK", "", "")).await;
-    let signed = Kind::Webhook { url: fake.url(), secret_file: Some(file) };
+    let signed = Kind::Webhook { url: fake.url(), secret_file: Some(file), repeat: None };
     let sinks = started(&[sink("hook", signed), sink("logs", Kind::Otlp { endpoint: logs.url() })]);
     for text in texts {
         sinks.send(&firing(text));
@@ -388,11 +388,204 @@ async fn every_kind_of_text_arrives_unharmed_and_signed() {
 #[tokio::test]
 async fn without_its_secret_nothing_is_sent() {
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
-    let kind = Kind::Webhook { url: fake.url(), secret_file: Some("/nowhere/secret".into()) };
+    let kind = Kind::Webhook { url: fake.url(), secret_file: Some("/nowhere/secret".into()), repeat: None };
     let sinks = started(&[sink("hook", kind)]);
     sinks.send(&firing("a"));
     let health = eventually(&sinks, |health| health[0].failing.is_some()).await;
     let why = health[0].failing.clone().unwrap_or_default();
     assert!(why.contains("cannot read /nowhere/secret") && why.contains("\nhint: "), "{why}");
     assert!(fake.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_webhook_is_refused_one_alert_and_told_the_others() {
+    let picky = |request: &Request| match request.groups().iter().any(|group| group == "bad") {
+        true => answered("400 Bad Request", "", "no"),
+        false => answered("200 OK", "", ""),
+    };
+    let fake = Fake::new(picky).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    for group in ["a", "bad", "c"] {
+        sinks.send(&firing(group));
+    }
+    let health = eventually(&sinks, |health| health[0].delivered == 2 && health[0].refused == 1).await;
+    assert_eq!((health[0].failing.clone(), health[0].dropped), (None, 0));
+}
+
+#[tokio::test]
+async fn a_receiver_may_ask_with_a_date_by_its_own_clock() {
+    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    // Its clock is years behind ours.
+    let headers = "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:02 GMT\r\n";
+    let first_not = move |_: &Request| match seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => answered("429 Too Many Requests", headers, ""),
+        _ => answered("200 OK", "", ""),
+    };
+    let mut fake = Fake::new(first_not).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    sinks.send(&firing("a"));
+    let (first, second) = (fake.request().await, fake.request().await);
+    assert!(second.at - first.at >= Duration::from_secs(2), "{:?}", second.at - first.at);
+    eventually(&sinks, |health| health[0].delivered == 1).await;
+}
+
+#[tokio::test]
+async fn pending_is_told_to_who_asks_for_it() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let mut asks = webhook("asks", fake.url());
+    asks.send_pending = true;
+    let sinks = started(&[asks, webhook("does not", fake.url())]);
+    sinks.send(&notice("A", "a", Transition::Pending));
+    let json = fake.request().await.json();
+    assert_eq!((&json["receiver"], &json["status"]), (&"asks".into(), &"pending".into()));
+    let health = sinks.close(WITHIN).await;
+    assert_eq!((health[0].delivered, health[1].delivered), (1, 0));
+}
+
+/// Each about a rule of its own, so that each is a message of its own.
+fn storm(count: usize) -> impl Iterator<Item = Notice> {
+    (0..count).map(|number| notice(&format!("Rule{number}"), "a", Transition::Firing))
+}
+
+#[tokio::test]
+async fn a_storm_of_alerts_is_thirty_messages_and_then_one_in_two_seconds() {
+    let fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let sinks = started(&[webhook("hook", fake.url())]);
+    let begun = tokio::time::Instant::now();
+    storm(32).for_each(|notice| sinks.send(&notice));
+    eventually(&sinks, |health| health[0].delivered == 30).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "thirty go at once");
+    eventually(&sinks, |health| health[0].delivered == 31).await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    // What waits is not lost at the end.
+    let health = sinks.close(WITHIN).await;
+    assert_eq!((health[0].delivered, health[0].dropped), (32, 0));
+}
+
+#[tokio::test]
+async fn an_alertmanager_is_never_held_back() {
+    let fake = Fake::new(|request| {
+        // One at a time, so that each is a request of its own.
+        match request.groups().len() {
+            1 => answered("200 OK", "", ""),
+            _ => answered("413 Payload Too Large", "", ""),
+        }
+    });
+    let fake = fake.await;
+    let kind = Kind::Alertmanager { urls: vec![fake.url()], resend: Duration::from_secs(60) };
+    let sinks = started(&[sink("am", kind)]);
+    let begun = tokio::time::Instant::now();
+    storm(60).for_each(|notice| sinks.send(&notice));
+    eventually(&sinks, |health| health[0].delivered == 60).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_still_fires_is_told_again() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let every = Some(Duration::from_millis(300));
+    let kind = Kind::Webhook { url: fake.url(), secret_file: None, repeat: every };
+    let sinks = started(&[sink("again", kind), webhook("once", fake.url())]);
+    let (a, b) = (firing("a"), firing("b"));
+    sinks.send(&a);
+    sinks.send(&b);
+    sinks.send(&notice("TaskSlowPoll", "b", Transition::Resolved));
+    let still = || vec![a.clone()];
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    // Both receive what fires and what is over; three times more only the one, and only what still fires.
+    let told = async {
+        loop {
+            tick.tick().await;
+            sinks.repeat(still);
+            let health = sinks.health();
+            if health[0].delivered >= 6 {
+                return health;
+            }
+        }
+    };
+    let health = tokio::time::timeout(WITHIN, told).await.expect("it is told again");
+    assert_eq!(health[1].delivered, 3);
+    let mut again = Vec::new();
+    while again.len() < 9 {
+        let request = fake.request().await;
+        let json = request.json();
+        for alert in json["alerts"].as_array().expect("a list") {
+            again.push(format!("{} {} {}", json["receiver"], alert["labels"]["task_group"], alert["status"]));
+        }
+    }
+    let count = |what: &str| again.iter().filter(|it| it.as_str() == what).count();
+    assert_eq!(count("\"again\" \"a\" \"firing\""), 4, "{again:?}");
+    assert_eq!(count("\"once\" \"a\" \"firing\""), 1, "{again:?}");
+}
+
+#[tokio::test]
+async fn a_sink_that_stays_keeps_its_queue_one_that_goes_delivers_it_and_one_that_comes_begins_with_what_fires()
+ {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let (stays, goes) = (webhook("stays", fake.url()), webhook("goes", fake.url()));
+    let mut sinks = started(&[stays.clone(), goes]);
+    let (a, b) = (firing("a"), firing("b"));
+    sinks.send(&a);
+    sinks.send(&b);
+    // Nothing of them has run yet: both have two in their queues.
+    let comes = webhook("comes", fake.url());
+    sinks.settle(&[comes, stays], &[a, b]).expect("they can be made");
+    let mut told = Vec::new();
+    while told.len() < 6 {
+        let request = fake.request().await;
+        let receiver = request.json()["receiver"].as_str().unwrap_or_default().to_owned();
+        told.extend(request.groups().into_iter().map(|group| format!("{receiver} {group}")));
+    }
+    told.sort();
+    assert_eq!(told, ["comes a", "comes b", "goes a", "goes b", "stays a", "stays b"]);
+    let health = sinks.close(WITHIN).await;
+    assert_eq!(health.iter().map(|it| it.sink.as_str()).collect::<Vec<_>>(), ["comes", "stays"]);
+    assert_eq!(health.iter().map(|it| it.delivered).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[tokio::test]
+async fn a_sink_with_other_settings_takes_on_what_was_not_delivered_and_tells_nothing_twice() {
+    let is_well = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let well = is_well.clone();
+    let mut fake = Fake::new(move |request| {
+        match request.groups()[0] == "a" || well.load(std::sync::atomic::Ordering::Relaxed) {
+            true => answered("200 OK", "", ""),
+            false => answered("500 Internal Server Error", "", ""),
+        }
+    })
+    .await;
+    let before = webhook("hook", fake.url());
+    let mut sinks = started(std::slice::from_ref(&before));
+    sinks.send(&firing("a"));
+    assert_eq!(fake.request().await.groups(), ["a"]);
+    sinks.send(&firing("b"));
+    eventually(&sinks, |health| health[0].failing.is_some()).await;
+    let after = Sink { timeout: Duration::from_secs(7), ..before };
+    sinks.settle(&[after], &[firing("a"), firing("b")]).expect("it can be made");
+    sinks.send(&firing("c"));
+    is_well.store(true, std::sync::atomic::Ordering::Relaxed);
+    let health = eventually(&sinks, |health| health[0].delivered == 3).await;
+    assert_eq!((health[0].failing.clone(), health[0].dropped), (None, 0));
+    sinks.close(WITHIN).await;
+    let mut told = Vec::new();
+    while let Ok(request) = fake.requests.try_recv() {
+        told.extend(request.groups());
+    }
+    told.dedup();
+    assert_eq!(told, ["b", "c"], "in their order, and the first one not again");
+}
+
+#[tokio::test]
+async fn an_instance_that_stays_is_not_touched_by_one_that_comes() {
+    let mut first = Fake::new(|_| answered("200 OK", "", "")).await;
+    let mut second = Fake::new(|_| answered("200 OK", "", "")).await;
+    let resend = Duration::from_secs(60);
+    let of = |urls: Vec<Url>| sink("am", Kind::Alertmanager { urls, resend });
+    let mut sinks = started(&[of(vec![first.url()])]);
+    sinks.send(&firing("a"));
+    assert_eq!(first.request().await.groups(), ["a"]);
+    sinks.settle(&[of(vec![first.url(), second.url()])], &[firing("a")]).expect("they can be made");
+    assert_eq!(second.request().await.groups(), ["a"]);
+    eventually(&sinks, |health| health[0].delivered == 1 && health[1].delivered == 1).await;
+    assert!(first.requests.try_recv().is_err(), "it knows, and it is not a minute later");
 }

@@ -101,19 +101,26 @@ struct One<'a> {
     fingerprint: String,
 }
 
+/// Alertmanager itself never says `pending`: whoever switches `send_pending` on has a receiver that understands it.
 fn status(notice: &Notice) -> &'static str {
-    if notice.transition == Transition::Resolved { "resolved" } else { "firing" }
+    notice.transition.name()
+}
+
+/// Of a message: what the loudest of its alerts says.
+fn status_of_all(notices: &[Notice]) -> &'static str {
+    let say = |transition| notices.iter().any(|notice| notice.transition == transition);
+    let loudest = [Transition::Firing, Transition::Pending].into_iter().find(|&transition| say(transition));
+    loudest.unwrap_or(Transition::Resolved).name()
 }
 
 fn body(receiver: &str, notices: &[Notice]) -> Vec<u8> {
     let one = |notice: &'_ Notice| notice.alert.ends_at_unix_ns.map_or_else(|| NO_END.to_owned(), rfc3339);
     let name = notices.first().map_or("", |notice| notice.alert.name());
-    let firing = notices.iter().any(|notice| status(notice) == "firing");
     let message = Message {
         version: "4",
         group_key: format!("{{}}:{{alertname={name:?}}}"),
         truncated_alerts: 0,
-        status: if firing { "firing" } else { "resolved" },
+        status: status_of_all(notices),
         receiver,
         group_labels: BTreeMap::from([("alertname", name)]),
         common_labels: common(notices.iter().map(|notice| notice.alert.labels.iter())),
@@ -163,6 +170,17 @@ mod tests {
         let body = body("hook", &[firing, ended]);
         let json: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
         insta::assert_snapshot!(serde_json::to_string_pretty(&json).expect("it is JSON"));
+    }
+
+    #[test]
+    fn a_message_says_what_the_loudest_of_its_alerts_does() {
+        let of = |transition: Transition| notice("A", transition.name(), transition);
+        let all = [of(Transition::Resolved), of(Transition::Pending), of(Transition::Firing)];
+        let said: Vec<&str> = (1..=3).map(|count| status_of_all(&all[..count])).collect();
+        assert_eq!(said, ["resolved", "pending", "firing"]);
+        let json: serde_json::Value = serde_json::from_slice(&body("hook", &all[..2])).expect("it is JSON");
+        assert_eq!((&json["status"], &json["alerts"][1]["status"]), (&"pending".into(), &"pending".into()));
+        assert_eq!(json["alerts"][1]["endsAt"], NO_END);
     }
 
     #[test]

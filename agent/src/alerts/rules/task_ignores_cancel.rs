@@ -79,7 +79,14 @@ mod tests {
     fn where_the_target_has_not_looked_nothing_is_said() {
         let model = rows(v1::TaskRows::default());
         let memory = crate::alerts::memory::Memory::default();
-        let scene = Scene { model: &model, memory: &memory, found: None, stuck_from: None, silence: None };
+        let scene = Scene {
+            model: &model,
+            memory: &memory,
+            found: None,
+            stuck_from: None,
+            silence: None,
+            vitals: None,
+        };
         assert!(matches!(read(&scene, &RULE.defaults[0]), Seen::Missing(_)));
     }
 }

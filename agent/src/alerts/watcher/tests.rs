@@ -9,27 +9,27 @@ use crate::config::rules::untouched;
 use crate::rules::fixture::{MS, S, poll};
 
 /// A target as tests let it live: frames of it, restarts, and what the watcher tells.
-struct Played {
-    watcher: Watcher,
-    model: Model,
+pub(super) struct Played {
+    pub(super) watcher: Watcher,
+    pub(super) model: Model,
     run: u64,
     at_ns: u64,
-    unix_ns: u64,
+    pub(super) unix_ns: u64,
     seq: u64,
     events: u64,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Shown {
+pub(super) struct Shown {
     /// How long both polls of the runtime have run; none: its workers are parked.
-    stuck_ns: Option<u64>,
+    pub(super) stuck_ns: Option<u64>,
     /// A poll of this length has ended.
-    slow_ns: Option<u64>,
-    panics: u64,
+    pub(super) slow_ns: Option<u64>,
+    pub(super) panics: u64,
 }
 
 impl Played {
-    fn new(watched: Vec<Watched>) -> Self {
+    pub(super) fn new(watched: Vec<Watched>) -> Self {
         let watcher = Watcher::new(watched, "shop", &Labels::default().with("cluster", "eu-1"));
         let mut played = Self {
             watcher,
@@ -51,7 +51,7 @@ impl Played {
         self.model = Model::new(v1::Description { name: "shop".into(), instance, ..Default::default() });
     }
 
-    fn pass(&mut self, ns: u64) {
+    pub(super) fn pass(&mut self, ns: u64) {
         self.at_ns += ns;
         self.unix_ns += ns;
     }
@@ -67,7 +67,7 @@ impl Played {
         }
     }
 
-    fn frame(&mut self, shown: &Shown) -> Vec<Notice> {
+    pub(super) fn frame(&mut self, shown: &Shown) -> Vec<Notice> {
         let worker =
             || v1::Worker { poll: shown.stuck_ns.map(poll), busy_ratio: Some(1.0), ..Default::default() };
         let runtimes = vec![v1::Runtime { id: 1, workers: vec![worker(), worker()], ..Default::default() }];
@@ -95,7 +95,7 @@ impl Played {
     }
 
     /// So many frames, a quarter of a second apart; what was told, in short.
-    fn frames(&mut self, count: u64, mut shown: impl FnMut(u64) -> Shown) -> Vec<String> {
+    pub(super) fn frames(&mut self, count: u64, mut shown: impl FnMut(u64) -> Shown) -> Vec<String> {
         let mut told = Vec::new();
         for number in 0..count {
             self.pass(250 * MS);
@@ -105,7 +105,7 @@ impl Played {
     }
 }
 
-fn short(notice: &Notice) -> String {
+pub(super) fn short(notice: &Notice) -> String {
     let severity = notice.alert.labels.get("severity").unwrap_or_default();
     format!("{} {} {severity}", notice.transition.name(), notice.alert.name())
 }
@@ -115,7 +115,7 @@ fn defaults() -> Vec<Watched> {
     config.watched()
 }
 
-fn of_rules(names: &[&str]) -> Vec<Watched> {
+pub(super) fn of_rules(names: &[&str]) -> Vec<Watched> {
     defaults().into_iter().filter(|it| names.contains(&it.rule.name)).collect()
 }
 

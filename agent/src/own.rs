@@ -1,0 +1,81 @@
+//! The agent's watch over itself: its sinks, its loop, what it uses. Its alerts are of the service `taskscope-agent` and go where
+//! all others go, so that the sinks that work tell of one that does not.
+
+use std::time::{Duration, Instant};
+
+use crate::alerts::labels::Labels;
+use crate::alerts::notice::{Alert, Notice};
+use crate::alerts::vitals::{Told, Vitals};
+use crate::alerts::watcher::{Watched, Watcher};
+use crate::sinks::Health;
+
+mod usage;
+
+use usage::Usage;
+
+/// The label `service` of its alerts.
+const SERVICE: &str = "taskscope-agent";
+/// What it uses is measured this often.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Own {
+    watcher: Watcher,
+    vitals: Vitals,
+    usage: Usage,
+    began: Instant,
+    last_turn: Instant,
+    next_measure: Instant,
+}
+
+impl Own {
+    /// Gives what it knows of before and does not watch any more.
+    pub(crate) fn new(
+        watched: Vec<Watched>,
+        labels: &Labels,
+        fired: Vec<Alert>,
+        now: Instant,
+    ) -> (Self, Vec<Alert>) {
+        let mut watcher = Watcher::new(watched, SERVICE, labels);
+        let unknown = watcher.restore(fired, 0);
+        let (vitals, usage) = (Vitals::default(), Usage::default());
+        (Self { watcher, vitals, usage, began: now, last_turn: now, next_measure: now }, unknown)
+    }
+
+    pub(crate) fn watcher(&self) -> &Watcher {
+        &self.watcher
+    }
+
+    pub(crate) fn watcher_mut(&mut self) -> &mut Watcher {
+        &mut self.watcher
+    }
+
+    /// A turn of the loop that comes each `every`, if it comes in time.
+    pub(crate) fn turn(
+        &mut self,
+        sinks: Vec<Health>,
+        every: Duration,
+        now: Instant,
+        unix_ns: u64,
+    ) -> Vec<Notice> {
+        let late = now.saturating_duration_since(self.last_turn).saturating_sub(every);
+        self.last_turn = now;
+        let now_ns = nanoseconds(now.saturating_duration_since(self.began));
+        self.vitals.turn(nanoseconds(late), now_ns);
+        if now >= self.next_measure {
+            self.next_measure = now + MEASURE_EVERY;
+            self.vitals.uses(usage::cpu_ns(), self.usage.memory());
+        }
+        self.vitals.sinks(sinks.into_iter().map(|health| Told {
+            sink: health.sink,
+            instance: health.instance,
+            delivered: health.delivered,
+            dropped: health.dropped,
+            failing: health.failing,
+        }));
+        self.watcher.own(&self.vitals, now_ns, unix_ns)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
