@@ -1,5 +1,5 @@
-//! What the targets say, as metrics for Prometheus. Built when somebody asks, from the last frames: what is not known of a
-//! target, or of one that is not live, is absent. docs/metrics.md lists the names.
+//! What the targets say, as metrics for Prometheus, and by [`otlp`] for OpenTelemetry. Built when somebody asks, from the last
+//! frames: what is not known of a target, or of one that is not live, is absent. docs/metrics.md lists the names.
 //!
 //! Names are written out here and translated from nothing: Prometheus' own checker rejects those that OpenTelemetry's would
 //! become. No label holds a task id or a process id, and [`groups`] bounds how many there are.
@@ -14,6 +14,8 @@ use crate::sinks::Health;
 
 pub(crate) mod groups;
 mod openmetrics;
+pub(crate) mod otlp;
+pub(crate) mod resource;
 mod text;
 
 pub(crate) use groups::Shown;
@@ -29,6 +31,8 @@ const MOST_RUNTIMES: usize = 32;
 /// One target, for a scrape.
 pub(crate) struct Seen<'a> {
     pub(crate) name: &'a str,
+    /// What it said of itself, live or not; `None`: it never did.
+    pub(crate) description: Option<&'a v1::Description>,
     /// `None`: it is not live.
     pub(crate) model: Option<&'a Model>,
     pub(crate) shown: Option<&'a Shown>,

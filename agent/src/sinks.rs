@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::Url;
 use reqwest::header::HeaderMap;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 mod alertmanager;
@@ -22,7 +23,9 @@ use crate::alerts::life::Transition;
 use crate::alerts::notice::Notice;
 use crate::alerts::rule::Severity;
 use crate::config::sinks::{Kind, Sink};
+use crate::headless::Question;
 use alertmanager::Active;
+use otlp::metrics::Exporter;
 use post::{Outcome, Receiver};
 use queue::Queue;
 use retry::Retry;
@@ -47,6 +50,8 @@ struct Wants {
     min_severity: Severity,
     pending: bool,
     resolved: bool,
+    /// It is about figures and is told of no alert.
+    nothing: bool,
 }
 
 /// How a sink is, for metrics and for whoever asks.
@@ -55,9 +60,9 @@ pub(crate) struct Health {
     pub(crate) sink: String,
     /// `HOST:PORT` of an instance of an Alertmanager; empty for others.
     pub(crate) instance: String,
-    /// Notices that have arrived; of an Alertmanager each time that an alert did.
+    /// Notices that have arrived; of an Alertmanager each time that an alert did; of a sink of metrics, exports.
     pub(crate) delivered: u64,
-    /// There was no room for them, or no time.
+    /// There was no room for them, or no time; of a sink of metrics those that failed, for figures are not kept.
     pub(crate) dropped: u64,
     /// The receiver would not have them.
     pub(crate) refused: u64,
@@ -80,14 +85,20 @@ impl fmt::Display for Health {
 }
 
 impl Sinks {
-    /// Starts a task for each, on the runtime at hand. Nothing is connected to yet.
-    pub(crate) fn start<'a>(configured: impl IntoIterator<Item = &'a Sink>) -> anyhow::Result<Self> {
+    /// Starts a task for each, on the runtime at hand. Nothing is connected to yet. `questions` go to an agent's loop, from
+    /// which metrics come; without one there are none.
+    pub(crate) fn start<'a>(
+        configured: impl IntoIterator<Item = &'a Sink>,
+        questions: Option<&mpsc::Sender<Question>>,
+    ) -> anyhow::Result<Self> {
         let mut all = Vec::new();
         for sink in configured {
-            for (instance, worker) in workers(sink)? {
+            for (instance, worker) in workers(sink, questions)? {
                 let queue = Arc::new(Queue::new(sink.queue));
+                let exports = matches!(worker, Worker::Metrics(_));
                 let health = Health {
-                    sink: sink.name.clone(),
+                    // No name that is given has a `/`.
+                    sink: if exports { format!("{}/metrics", sink.name) } else { sink.name.clone() },
                     instance,
                     delivered: 0,
                     dropped: 0,
@@ -101,6 +112,7 @@ impl Sinks {
                     min_severity: sink.min_severity,
                     pending: sink.send_pending,
                     resolved: sink.send_resolved,
+                    nothing: exports,
                 };
                 let resends = matches!(worker, Worker::Alertmanager { .. });
                 let task = tokio::spawn(delivery.run(worker, sink.queue));
@@ -161,7 +173,8 @@ impl Wants {
             Some("warning") => Severity::Warning,
             _ => Severity::Info,
         };
-        severity >= self.min_severity
+        !self.nothing
+            && severity >= self.min_severity
             && match notice.transition {
                 Transition::Pending => self.pending,
                 Transition::Firing => true,
@@ -176,11 +189,12 @@ enum Worker {
     Stdout,
     Webhook(Webhook),
     Otlp(Receiver),
+    Metrics(Exporter),
     Alertmanager { receiver: Receiver, active: Active },
 }
 
 /// One for each receiver of a sink, with what tells it from the others.
-fn workers(sink: &Sink) -> anyhow::Result<Vec<(String, Worker)>> {
+fn workers(sink: &Sink, questions: Option<&mpsc::Sender<Question>>) -> anyhow::Result<Vec<(String, Worker)>> {
     let receiver = |url: Url| {
         Receiver::new(url, sink.timeout).map_err(|why| anyhow::anyhow!("the sink \"{}\": {why}", sink.name))
     };
@@ -192,7 +206,18 @@ fn workers(sink: &Sink) -> anyhow::Result<Vec<(String, Worker)>> {
             secret_file: secret_file.clone(),
             name: sink.name.clone(),
         })),
-        Kind::Otlp { endpoint } => alone(Worker::Otlp(receiver(otlp::logs_url(endpoint))?)),
+        Kind::Otlp { endpoint, alerts, metrics } => {
+            let mut workers = Vec::new();
+            if *alerts {
+                workers.push((String::new(), Worker::Otlp(receiver(otlp::logs_url(endpoint))?)));
+            }
+            if let (Some(every), Some(questions)) = (*metrics, questions) {
+                let receiver = receiver(otlp::metrics::url(endpoint))?;
+                let exporter = Exporter { receiver, every, questions: questions.clone() };
+                workers.push((String::new(), Worker::Metrics(exporter)));
+            }
+            Ok(workers)
+        }
         Kind::Alertmanager { urls, resend } => urls
             .iter()
             .map(|url| {
@@ -221,6 +246,7 @@ impl Delivery {
     async fn run(self, worker: Worker, most: usize) {
         match worker {
             Worker::Alertmanager { receiver, active } => self.keep(receiver, active, most).await,
+            Worker::Metrics(exporter) => self.export(exporter).await,
             worker => self.forward(worker).await,
         }
     }
@@ -231,7 +257,9 @@ impl Delivery {
             let batch = match &worker {
                 Worker::Webhook(_) => self.queue.take_while(Webhook::belongs),
                 Worker::Otlp(_) => self.queue.take_while(otlp::belongs),
-                Worker::Stdout | Worker::Alertmanager { .. } => self.queue.take_while(stdout::belongs),
+                Worker::Stdout | Worker::Metrics(_) | Worker::Alertmanager { .. } => {
+                    self.queue.take_while(stdout::belongs)
+                }
             };
             if batch.is_empty() {
                 if self.queue.is_closed() {
@@ -245,7 +273,9 @@ impl Delivery {
                 let outcome = match &worker {
                     Worker::Webhook(webhook) => webhook.deliver(batch, unix_ns()).await,
                     Worker::Otlp(receiver) => otlp::deliver(receiver, batch, unix_ns()).await,
-                    Worker::Stdout | Worker::Alertmanager { .. } => stdout::deliver(batch, unix_ns()).await,
+                    Worker::Stdout | Worker::Metrics(_) | Worker::Alertmanager { .. } => {
+                        stdout::deliver(batch, unix_ns()).await
+                    }
                 };
                 match outcome {
                     Outcome::Delivered(_) => {
@@ -290,6 +320,47 @@ impl Delivery {
                 continue;
             }
             self.post(&receiver, &mut active, due).await;
+        }
+    }
+
+    /// The figures of now, each time that they are due; after a failure as soon as it may be tried again.
+    async fn export(mut self, exporter: Exporter) {
+        let every_ns = u64::try_from(exporter.every.as_nanos()).unwrap_or(u64::MAX);
+        // Agents that were started at once do not post at once.
+        let mut due_ns = now_ns() + (every_ns as f64 * fastrand::f64()) as u64;
+        loop {
+            let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns()));
+            // There are no news for it but the end.
+            let _ = tokio::time::timeout(wait, self.queue.news()).await;
+            if self.queue.is_closed() {
+                return;
+            }
+            if now_ns() < due_ns {
+                continue;
+            }
+            let figures = tokio::select! {
+                figures = exporter.figures() => figures,
+                () = self.queue.news() => return,
+            };
+            let Some(figures) = figures else {
+                due_ns = now_ns() + every_ns;
+                continue;
+            };
+            match exporter.deliver(figures).await {
+                Outcome::Delivered(_) => self.succeeded(1),
+                Outcome::Refused(why) => {
+                    self.reached();
+                    self.refused(&why);
+                }
+                Outcome::Later { why, asked } => {
+                    lock(&self.health).dropped += 1;
+                    self.failed(why, asked);
+                }
+            }
+            due_ns = match self.retry.wait_ns(now_ns()) {
+                0 => (due_ns + every_ns).max(now_ns()),
+                wait_ns => now_ns() + wait_ns,
+            };
         }
     }
 
@@ -346,7 +417,7 @@ impl Delivery {
     fn refused(&self, why: &str) {
         let mut health = lock(&self.health);
         health.refused += 1;
-        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "an alert is refused");
+        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "what it is sent is refused");
     }
 
     fn failed(&mut self, why: String, asked: Option<Duration>) {

@@ -133,7 +133,7 @@ fn webhook(name: &str, url: Url) -> Sink {
 }
 
 fn started(sinks: &[Sink]) -> Sinks {
-    Sinks::start(sinks).expect("they start")
+    Sinks::start(sinks, None).expect("they start")
 }
 
 fn firing(group: &str) -> Notice {
@@ -352,7 +352,10 @@ async fn every_kind_of_text_arrives_unharmed_and_signed() {
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
     let mut logs = Fake::new(|_| answered("200 OK", "", "")).await;
     let signed = Kind::Webhook { url: fake.url(), secret_file: Some(file) };
-    let sinks = started(&[sink("hook", signed), sink("logs", Kind::Otlp { endpoint: logs.url() })]);
+    let sinks = started(&[
+        sink("hook", signed),
+        sink("logs", Kind::Otlp { endpoint: logs.url(), alerts: true, metrics: None }),
+    ]);
     for text in texts {
         sinks.send(&firing(text));
     }
