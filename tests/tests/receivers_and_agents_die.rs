@@ -115,6 +115,7 @@ fn every_instance_tells_of_an_alert_once_whoever_is_killed_meanwhile() {
     let messages = inboxes[0].messages();
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert_eq!(messages[0]["groupLabels"]["alertname"], SLOW_POLL);
+    assert_eq!(messages[0]["alerts"].as_array().map(Vec::len), Some(2), "{messages:?}");
 
     // The second comes, and is told of what began before.
     managers[1].start();
