@@ -203,6 +203,12 @@ impl Config {
         RULES.into_iter().filter(|rule| is_wanted(rule)).flat_map(of).collect()
     }
 
+    /// Whether targets are asked for the lengths of polls: somebody is served them, or sent them.
+    pub(crate) fn wants_histograms(&self) -> bool {
+        let sends = |sink: &sinks::Sink| matches!(sink.kind, sinks::Kind::Otlp { metrics: Some(_), .. });
+        self.metrics.is_some() || self.sinks.iter().any(sends)
+    }
+
     /// What every alert has beside its own.
     pub(crate) fn labels(&self) -> Labels {
         self.labels.iter().fold(Labels::default(), |labels, (name, value)| labels.with(name, value))

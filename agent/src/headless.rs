@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use taskscope_proto::v1::agent_target::Link;
 use taskscope_proto::v1::{self, AgentTarget, Description, WatchRequest};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +22,8 @@ use crate::config::Config;
 use crate::fleet::{self, Effect, Fleet, MemberId, Source, lookup};
 use crate::link::State;
 use crate::listen::Listener;
-use crate::metrics::{self, Form, Itself, Seen, Shown};
+use crate::metrics::resource::Process;
+use crate::metrics::{self, Form, Itself, Seen, Shown, otlp};
 use crate::model::Model;
 use crate::own::Own;
 use crate::session::{Happened, Report, Session, SessionId, places};
@@ -74,6 +76,10 @@ pub(crate) enum Question {
         form: Form,
         answer: oneshot::Sender<String>,
     },
+    /// The same, for a collector.
+    Figures {
+        answer: oneshot::Sender<Vec<ResourceMetrics>>,
+    },
     /// Whether every source has been asked once; the error says which has not.
     Ready {
         answer: oneshot::Sender<Result<(), String>>,
@@ -114,10 +120,10 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         }
         None => None,
     };
+    let sinks = Sinks::start(&config.sinks, Some(&questions))?;
     let mut server = tokio::spawn(server::serve(listener, questions));
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
-    let sinks = Sinks::start(&config.sinks)?;
     let (store, kept) = match Store::open(&config.state) {
         Ok((store, kept)) => (Some(store), kept),
         Err(why) => {
@@ -290,6 +296,7 @@ struct Agent {
     watched_rules: Vec<alerts::watcher::Watched>,
     labels: Labels,
     histograms: bool,
+    process: Process,
     desk: Desk,
     sinks: Sinks,
     own: Own,
@@ -322,7 +329,8 @@ impl Agent {
             sources: Vec::new(),
             watched_rules: config.watched(),
             labels: config.labels(),
-            histograms: config.metrics.is_some(),
+            histograms: config.wants_histograms(),
+            process: Process::this(unix_ns()),
             desk: Desk::default(),
             sinks,
             own,
@@ -537,6 +545,7 @@ impl Agent {
             Question::Targets { answer } => drop(answer.send(self.targets())),
             Question::Target { name, answer } => drop(answer.send(self.target(name.as_deref()))),
             Question::Metrics { form, answer } => drop(answer.send(self.metrics(form))),
+            Question::Figures { answer } => drop(answer.send(self.figures())),
             Question::Ready { answer } => drop(answer.send(self.ready())),
             Question::Silence { request, answer } => {
                 drop(answer.send(self.desk.silence(request, unix_ns())));
@@ -601,15 +610,35 @@ impl Agent {
     }
 
     fn metrics(&self, form: Form) -> String {
-        let seen = self.fleet.members().map(|(id, member)| {
+        let itself = Itself { watcher: self.own.watcher(), reload: self.reload };
+        form.write(metrics::families(self.seen(), self.fleet.turned_away(), &self.sinks.health(), &itself))
+    }
+
+    fn figures(&self) -> Vec<ResourceMetrics> {
+        let agent = otlp::Agent {
+            process: &self.process,
+            labels: &self.labels,
+            turned_away: self.fleet.turned_away(),
+            sinks: &self.sinks.health(),
+            reload: self.reload,
+        };
+        otlp::export(&agent, self.seen(), unix_ns())
+    }
+
+    /// Each target, as metrics show it.
+    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.fleet.members().map(|(id, member)| {
             let watched = self.watched.get(&id);
             let is_up = link(member, watched).0 == Link::Live;
-            let model = watched.filter(|_| is_up).map(|watched| &watched.model);
-            let (shown, watcher) = (watched.map(|it| &it.shown), watched.map(|it| &it.watcher));
-            Seen { name: &member.name, model, shown, watcher }
-        });
-        let itself = Itself { watcher: self.own.watcher(), reload: self.reload };
-        form.write(metrics::families(seen, self.fleet.turned_away(), &self.sinks.health(), &itself))
+            let known = watched.filter(|watched| watched.known);
+            Seen {
+                name: &member.name,
+                description: known.map(|watched| &watched.model.description),
+                model: watched.filter(|_| is_up).map(|watched| &watched.model),
+                shown: watched.map(|it| &it.shown),
+                watcher: watched.map(|it| &it.watcher),
+            }
+        })
     }
 }
 

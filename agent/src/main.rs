@@ -202,7 +202,7 @@ async fn alerts(
     let is_past = matches!(target, Some(Target::Recording(_)));
     let is_other =
         |sink: &&config::sinks::Sink| !is_past && !matches!(sink.kind, config::sinks::Kind::Stdout);
-    let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other))?;
+    let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other), None)?;
     let evaluated = foreground::evaluate(target, &config, &sinks, run_for, dirs, show).await?;
     for health in sinks.close(CLOSE_WITHIN).await {
         complain(&format!("taskscope: {health}"));

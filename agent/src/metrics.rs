@@ -1,5 +1,5 @@
-//! What the targets say, as metrics for Prometheus. Built when somebody asks, from the last frames: what is not known of a
-//! target, or of one that is not live, is absent. docs/metrics.md lists the names.
+//! What the targets say, as metrics for Prometheus, and by [`otlp`] for OpenTelemetry. Built when somebody asks, from the last
+//! frames: what is not known of a target, or of one that is not live, is absent. docs/metrics.md lists the names.
 //!
 //! Names are written out here and translated from nothing: Prometheus' own checker rejects those that OpenTelemetry's would
 //! become. No label holds a task id or a process id, and [`groups`] bounds how many there are.
@@ -15,6 +15,8 @@ use crate::sinks::Health;
 
 pub(crate) mod groups;
 mod openmetrics;
+pub(crate) mod otlp;
+pub(crate) mod resource;
 mod text;
 
 pub(crate) use groups::Shown;
@@ -41,6 +43,8 @@ const MOST_RUNTIMES: usize = 32;
 /// One target, for a scrape.
 pub(crate) struct Seen<'a> {
     pub(crate) name: &'a str,
+    /// What it said of itself, live or not; `None`: it never did.
+    pub(crate) description: Option<&'a v1::Description>,
     /// `None`: it is not live.
     pub(crate) model: Option<&'a Model>,
     pub(crate) shown: Option<&'a Shown>,
@@ -349,10 +353,13 @@ impl All {
     }
 
     fn itself(&mut self, itself: &Itself<'_>) {
-        let LastReload { is_good, good_unix_ns } = itself.reload;
+        self.reload(itself.reload);
+        self.standing(itself.watcher, &|labels| labels.to_vec());
+    }
+
+    fn reload(&mut self, LastReload { is_good, good_unix_ns }: LastReload) {
         self.reload_good.add(vec![], Value::Count(u64::from(is_good)));
         self.reload_time.add(vec![], Value::Number(good_unix_ns as f64 / SECOND));
-        self.standing(itself.watcher, &|labels| labels.to_vec());
     }
 
     fn sink(&mut self, health: &Health) {

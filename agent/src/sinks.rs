@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::Url;
 use reqwest::header::HeaderMap;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 mod alertmanager;
@@ -25,8 +26,10 @@ use crate::alerts::life::Transition;
 use crate::alerts::notice::Notice;
 use crate::alerts::rule::Severity;
 use crate::config::sinks::{Kind, Sink};
+use crate::headless::Question;
 use alertmanager::Active;
 use bucket::Bucket;
+use otlp::metrics::Exporter;
 use post::{Outcome, Receiver};
 use queue::Queue;
 use repeat::Repeat;
@@ -40,11 +43,13 @@ pub(crate) struct Sinks {
     running: Vec<Running>,
     /// Those that are configured away, and deliver what waits.
     leaving: Vec<JoinHandle<()>>,
+    /// To an agent's loop, from which metrics come; without one there are none.
+    questions: Option<mpsc::Sender<Question>>,
 }
 
 #[derive(Debug)]
 struct Running {
-    /// Of an Alertmanager, with this instance alone.
+    /// Of an Alertmanager, with this instance alone; of OTLP with alerts or with metrics.
     configured: Sink,
     wants: Wants,
     /// It is told again and again what fires.
@@ -61,6 +66,8 @@ struct Wants {
     min_severity: Severity,
     pending: bool,
     resolved: bool,
+    /// It is about figures and is told of no alert.
+    nothing: bool,
 }
 
 /// How a sink is, for metrics and for whoever asks.
@@ -69,9 +76,9 @@ pub(crate) struct Health {
     pub(crate) sink: String,
     /// `HOST:PORT` of an instance of an Alertmanager; empty for others.
     pub(crate) instance: String,
-    /// Notices that have arrived; of an Alertmanager each time that an alert did.
+    /// Notices that have arrived; of an Alertmanager each time that an alert did; of a sink of metrics, exports.
     pub(crate) delivered: u64,
-    /// There was no room for them, or no time.
+    /// There was no room for them, or no time; of a sink of metrics those that failed, for figures are not kept.
     pub(crate) dropped: u64,
     /// The receiver would not have them.
     pub(crate) refused: u64,
@@ -94,13 +101,17 @@ impl fmt::Display for Health {
 }
 
 impl Sinks {
-    /// Starts a task for each, on the runtime at hand. Nothing is connected to yet.
-    pub(crate) fn start<'a>(configured: impl IntoIterator<Item = &'a Sink>) -> anyhow::Result<Self> {
+    /// Starts a task for each, on the runtime at hand. Nothing is connected to yet. `questions` go to an agent's loop, from
+    /// which metrics come; without one there are none.
+    pub(crate) fn start<'a>(
+        configured: impl IntoIterator<Item = &'a Sink>,
+        questions: Option<&mpsc::Sender<Question>>,
+    ) -> anyhow::Result<Self> {
         let mut running = Vec::new();
         for sink in configured {
-            running.extend(workers(sink)?.into_iter().map(|fresh| fresh.start(None)));
+            running.extend(workers(sink, questions)?.into_iter().map(|fresh| fresh.start(None)));
         }
-        Ok(Self { running, leaving: Vec::new() })
+        Ok(Self { running, leaving: Vec::new(), questions: questions.cloned() })
     }
 
     /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
@@ -193,7 +204,8 @@ impl Wants {
             Some("warning") => Severity::Warning,
             _ => Severity::Info,
         };
-        severity >= self.min_severity
+        !self.nothing
+            && severity >= self.min_severity
             && match notice.transition {
                 Transition::Pending => self.pending,
                 Transition::Firing => true,
@@ -205,7 +217,7 @@ impl Wants {
 /// A sink that is not started yet.
 #[derive(Debug)]
 struct Fresh {
-    /// Of an Alertmanager, with this instance alone.
+    /// Of an Alertmanager, with this instance alone; of OTLP with alerts or with metrics.
     sink: Sink,
     instance: String,
     worker: Worker,
@@ -217,11 +229,12 @@ enum Worker {
     Stdout,
     Webhook(Webhook),
     Otlp(Receiver),
+    Metrics(Exporter),
     Alertmanager { receiver: Receiver, active: Active },
 }
 
 /// One for each receiver of a sink.
-fn workers(sink: &Sink) -> anyhow::Result<Vec<Fresh>> {
+fn workers(sink: &Sink, questions: Option<&mpsc::Sender<Question>>) -> anyhow::Result<Vec<Fresh>> {
     let receiver = |url: Url| {
         Receiver::new(url, sink.timeout).map_err(|why| anyhow::anyhow!("the sink \"{}\": {why}", sink.name))
     };
@@ -233,7 +246,23 @@ fn workers(sink: &Sink) -> anyhow::Result<Vec<Fresh>> {
             secret_file: secret_file.clone(),
             name: sink.name.clone(),
         })),
-        Kind::Otlp { endpoint } => alone(Worker::Otlp(receiver(otlp::logs_url(endpoint))?)),
+        Kind::Otlp { endpoint, alerts, metrics } => {
+            let fresh = |alerts, metrics, worker| {
+                let kind = Kind::Otlp { endpoint: endpoint.clone(), alerts, metrics };
+                Fresh { sink: Sink { kind, ..sink.clone() }, instance: String::new(), worker }
+            };
+            let mut all = Vec::new();
+            if *alerts {
+                all.push(fresh(true, None, Worker::Otlp(receiver(otlp::logs_url(endpoint))?)));
+            }
+            if let Some(every) = *metrics {
+                let receiver = receiver(otlp::metrics::url(endpoint))?;
+                let questions = questions.cloned();
+                let exporter = questions.map(|questions| Exporter { receiver, every, questions });
+                all.extend(exporter.map(|exporter| fresh(false, Some(every), Worker::Metrics(exporter))));
+            }
+            Ok(all)
+        }
         Kind::Alertmanager { urls, resend } => urls
             .iter()
             .map(|url| {
@@ -253,12 +282,15 @@ impl Fresh {
     /// Where it takes the place of another one, it begins when that has ended, and takes on what that has not delivered.
     fn start(self, before: Option<Running>) -> Running {
         let Self { sink, instance, worker } = self;
-        let health =
-            Health { sink: sink.name.clone(), instance, delivered: 0, dropped: 0, refused: 0, failing: None };
+        let exports = matches!(worker, Worker::Metrics(_));
+        // No name that is given has a `/`.
+        let name = if exports { format!("{}/metrics", sink.name) } else { sink.name.clone() };
+        let health = Health { sink: name, instance, delivered: 0, dropped: 0, refused: 0, failing: None };
         let wants = Wants {
             min_severity: sink.min_severity,
             pending: sink.send_pending,
             resolved: sink.send_resolved,
+            nothing: exports,
         };
         let known = before.as_ref().and_then(|before| Some(held(before.repeat.as_ref()?).clone()));
         let repeat = match &sink.kind {
@@ -303,6 +335,7 @@ impl Delivery {
     async fn run(self, worker: Worker, most: usize) {
         match worker {
             Worker::Alertmanager { receiver, active } => self.keep(receiver, active, most).await,
+            Worker::Metrics(exporter) => self.export(exporter).await,
             worker => self.forward(worker).await,
         }
     }
@@ -314,7 +347,9 @@ impl Delivery {
             let batch = match &worker {
                 Worker::Webhook(_) => self.queue.take_while(Webhook::belongs),
                 Worker::Otlp(_) => self.queue.take_while(otlp::belongs),
-                Worker::Stdout | Worker::Alertmanager { .. } => self.queue.take_while(stdout::belongs),
+                Worker::Stdout | Worker::Metrics(_) | Worker::Alertmanager { .. } => {
+                    self.queue.take_while(stdout::belongs)
+                }
             };
             if batch.is_empty() {
                 if self.queue.is_closed() {
@@ -328,7 +363,9 @@ impl Delivery {
                 let outcome = match &worker {
                     Worker::Webhook(webhook) => webhook.deliver(batch, unix_ns()).await,
                     Worker::Otlp(receiver) => otlp::deliver(receiver, batch, unix_ns()).await,
-                    Worker::Stdout | Worker::Alertmanager { .. } => stdout::deliver(batch, unix_ns()).await,
+                    Worker::Stdout | Worker::Metrics(_) | Worker::Alertmanager { .. } => {
+                        stdout::deliver(batch, unix_ns()).await
+                    }
                 };
                 match outcome {
                     Outcome::Delivered(_) => {
@@ -385,6 +422,47 @@ impl Delivery {
         }
     }
 
+    /// The figures of now, each time that they are due; after a failure as soon as it may be tried again.
+    async fn export(mut self, exporter: Exporter) {
+        let every_ns = u64::try_from(exporter.every.as_nanos()).unwrap_or(u64::MAX);
+        // Agents that were started at once do not post at once.
+        let mut due_ns = now_ns() + (every_ns as f64 * fastrand::f64()) as u64;
+        loop {
+            let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns()));
+            // There are no news for it but the end.
+            let _ = tokio::time::timeout(wait, self.queue.news()).await;
+            if self.queue.is_closed() {
+                return;
+            }
+            if now_ns() < due_ns {
+                continue;
+            }
+            let figures = tokio::select! {
+                figures = exporter.figures() => figures,
+                () = self.queue.news() => return,
+            };
+            let Some(figures) = figures else {
+                due_ns = now_ns() + every_ns;
+                continue;
+            };
+            match exporter.deliver(figures).await {
+                Outcome::Delivered(_) => self.succeeded(1),
+                Outcome::Refused(why) => {
+                    self.reached();
+                    self.refused(&why);
+                }
+                Outcome::Later { why, asked } => {
+                    held(&self.health).dropped += 1;
+                    self.failed(why, asked);
+                }
+            }
+            due_ns = match self.retry.wait_ns(now_ns()) {
+                0 => (due_ns + every_ns).max(now_ns()),
+                wait_ns => now_ns() + wait_ns,
+            };
+        }
+    }
+
     fn take_in(&self, active: &mut Active, most: usize) {
         for notice in self.queue.take_while(|_, _| true) {
             if active.len() >= most && notice.transition == Transition::Firing {
@@ -438,7 +516,7 @@ impl Delivery {
     fn refused(&self, why: &str) {
         let mut health = held(&self.health);
         health.refused += 1;
-        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "an alert is refused");
+        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "what it is sent is refused");
     }
 
     fn failed(&mut self, why: String, asked: Option<Duration>) {

@@ -46,6 +46,7 @@ mod native;
 mod own_threads;
 mod pool;
 mod registry;
+mod resource;
 mod runtimes;
 mod say;
 mod settings;

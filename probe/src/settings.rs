@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use taskscope_proto::v1::ResourceAttribute;
+
 use crate::cgroup::Cgroup;
-use crate::{registry, stacks};
+use crate::{registry, resource, stacks};
 
 /// Everything that is fixed when the probe starts.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) stacks: Option<stacks::Wanted>,
     /// Of this process, or the folder that TASKSCOPE_CGROUP_DIR names instead: simulated files, for tests.
     pub(crate) cgroup: Cgroup,
+    /// What OTEL_RESOURCE_ATTRIBUTES says.
+    pub(crate) resource: Vec<ResourceAttribute>,
     /// What could not be understood, each in one line for the log.
     pub(crate) complaints: Vec<String>,
 }
@@ -78,6 +82,8 @@ impl Settings {
                 default_memory
             }
         };
+        let resource = var(resource::VARIABLE)
+            .map_or_else(Vec::new, |text| resource::attributes(&text, &mut complaints));
         let disabled =
             var("TASKSCOPE_DISABLED").is_some_and(|text| !matches!(text.as_str(), "" | "0" | "false"));
         Self {
@@ -90,6 +96,7 @@ impl Settings {
             disabled,
             stacks,
             cgroup,
+            resource,
             complaints,
         }
     }

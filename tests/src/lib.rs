@@ -4,7 +4,9 @@
 //! Every child ends with the test that started it, and nothing here waits longer than it says.
 
 pub mod agent;
+pub mod alertmanager;
 pub mod eventually;
+pub mod http;
 pub mod impostor;
 pub mod json;
 pub mod load;

@@ -281,15 +281,19 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
     );
     std::fs::write(&config, yaml).expect("the configuration can be written");
     let port = free_port();
-    let mut command = Command::new("prometheus");
-    command
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
-        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let prometheus = Process::start(command);
+    let start = || {
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let prometheus = Process::start(command);
+        let ready = "Server is ready to receive web requests";
+        prometheus.stderr.wait_for(Duration::from_secs(30), 0, |line| line.contains(ready).then_some(()));
+        prometheus
+    };
     let host = format!("127.0.0.1:{port}");
-    let ready = "Server is ready to receive web requests";
-    prometheus.stderr.wait_for(Duration::from_secs(30), 0, |line| line.contains(ready).then_some(()));
+    let mut prometheus = start();
     let query = |text: &str| {
         let (code, body) = http(&host, &format!("/api/v1/query?query={text}"), "*/*");
         assert_eq!(code, 200, "{body}");
@@ -305,6 +309,19 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
     evidence("the 99th percentile of poll durations, asked of Prometheus", format!("{seconds} s"));
     // Its own rules of recording are evaluated, too.
     eventually(Duration::from_secs(40), || query("target:taskscope_task_poll_duration_seconds:p99"));
+    // One that is killed and started anew remembers what it had scraped, and finds no counter that fell.
+    let polls = "taskscope_task_poll_duration_seconds_count%7Btarget=%22busy%22%7D";
+    let scrapes = "count_over_time(taskscope_target_up%7Btarget=%22busy%22%7D%5B10m%5D)";
+    let before = query(scrapes).expect("it has scraped");
+    prometheus.kill();
+    let _prometheus = start();
+    eventually(Duration::from_secs(40), || match query(scrapes) {
+        Ok(now) if now >= before + 3.0 => Ok(()),
+        other => Err(format!("{other:?}, and {before} before")),
+    });
+    assert_eq!(query(&format!("sum(resets({polls}%5B10m%5D))")), Ok(0.0));
+    let again = eventually(Duration::from_secs(40), || query(quantile));
+    assert!(again > 0.0 && again < 60.0, "{again} s");
     // A target that goes is 0, and its other series end.
     drop(busy);
     eventually(Duration::from_secs(40), || match query("taskscope_target_up%7Btarget=%22busy%22%7D") {

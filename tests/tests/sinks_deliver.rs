@@ -1,129 +1,19 @@
 //! An alert arrives where people already look, and so does its end: a real Alertmanager shows it as ours, and loses, doubles or
 //! ends nothing while it is restarted.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use taskscope_tests::agent::Agent;
+use taskscope_tests::alertmanager::Alertmanager;
 use taskscope_tests::eventually::always;
-use taskscope_tests::process::Process;
+use taskscope_tests::http::{Inbox, get};
 use taskscope_tests::target::Target;
 use taskscope_tests::{eventually, peer};
 
 const WITHIN: Duration = Duration::from_secs(30);
-
-/// What Alertmanager's webhook has sent, each message with what it says of each alert.
-#[derive(Clone, Default)]
-struct Inbox(Arc<Mutex<Vec<Value>>>);
-
-impl Inbox {
-    /// Listens on a port of its own until the test is over.
-    fn open() -> (Self, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("it has one").port();
-        let inbox = Self::default();
-        let taker = inbox.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let taker = taker.clone();
-                std::thread::spawn(move || taker.take(stream));
-            }
-        });
-        (inbox, port)
-    }
-
-    fn take(&self, stream: TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(stream.try_clone().ok()?);
-        loop {
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).ok()? == 0 {
-                    return None;
-                }
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().ok()?;
-                }
-                if line.trim().is_empty() {
-                    break;
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).ok()?;
-            (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
-            self.0.lock().expect("nobody panicked").push(serde_json::from_slice(&body).expect("it is JSON"));
-        }
-    }
-
-    /// What was said of this alert, in order.
-    fn said(&self, fingerprint: &str) -> Vec<String> {
-        let messages = self.0.lock().expect("nobody panicked");
-        let of = |alert: &Value| {
-            (alert["fingerprint"] == fingerprint)
-                .then(|| alert["status"].as_str().map(str::to_owned))
-                .flatten()
-        };
-        messages.iter().filter_map(|it| it["alerts"].as_array()).flatten().filter_map(of).collect()
-    }
-}
-
-/// The body of what is answered.
-fn get(port: u16, path: &str) -> Result<String, String> {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().map_err(|error| error.to_string())?;
-    Ok(answer.split_once("\r\n\r\n").map_or(answer.clone(), |(_, body)| body.to_owned()))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()
-}
-
-fn alertmanager(folder: &Path, port: u16) -> Process {
-    let mut command = Command::new("prometheus-alertmanager");
-    command
-        .arg(format!("--config.file={}", folder.join("am.yml").display()))
-        .arg(format!("--storage.path={}", folder.join("data").display()))
-        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-        .arg("--cluster.listen-address=");
-    let process = Process::start(command);
-    eventually(WITHIN, || match get(port, "/-/ready") {
-        Ok(body) if body.contains("OK") => Ok(()),
-        other => Err(format!("{other:?}\n{}", process.outputs())),
-    });
-    process
-}
-
-/// Alertmanager's only alert about slow polls.
-fn shown(port: u16) -> Result<Value, String> {
-    let body = get(port, "/api/v2/alerts")?;
-    let alerts: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
-    let slow = |alert: &&Value| alert["labels"]["alertname"] == "TaskSlowPoll";
-    let slow: Vec<&Value> = alerts.as_array().into_iter().flatten().filter(slow).collect();
-    match slow[..] {
-        [alert] => Ok(alert.clone()),
-        _ => Err(format!("{} alerts about slow polls: {body}", slow.len())),
-    }
-}
-
-fn amtool(port: u16, args: &[&str]) -> String {
-    let url = format!("--alertmanager.url=http://127.0.0.1:{port}");
-    let answer = Command::new("amtool").arg(url).args(args).output().expect("amtool can be started");
-    assert!(answer.status.success(), "{answer:?}");
-    String::from_utf8_lossy(&answer.stdout).trim().to_owned()
-}
+const SLOW_POLL: &str = "TaskSlowPoll";
 
 #[test]
 fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
@@ -132,24 +22,20 @@ fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let (inbox, hook) = Inbox::open();
-    let port = free_port();
-    let am_config = format!(
-        "route: {{ receiver: us, group_by: [alertname], group_wait: 10ms, group_interval: 500ms, repeat_interval: 4h }}\n\
-         receivers: [{{ name: us, webhook_configs: [{{ url: 'http://127.0.0.1:{hook}/' }}] }}]\n"
-    );
-    std::fs::write(folder.path().join("am.yml"), am_config).expect("it is written");
-    let mut manager = alertmanager(folder.path(), port);
-    let config = folder.path().join("taskscope.toml");
+    let mut manager = Alertmanager::new(hook, "10ms");
+    manager.start();
+    let config_file = folder.path().join("taskscope.toml");
     let our_config = format!(
         "[rules.TaskSlowPoll.critical]\nenabled = false\n\
          [rules.TaskSlowPoll.warning]\nthreshold = \"100ms\"\nmin_count = 1\nwindow = \"5s\"\n\
-         [[sinks]]\ntype = \"alertmanager\"\nurls = [\"http://127.0.0.1:{port}\"]\nresend = \"1s\"\n"
+         [[sinks]]\ntype = \"alertmanager\"\nurls = [\"{}\"]\nresend = \"1s\"\n",
+        manager.url()
     );
-    std::fs::write(&config, our_config).expect("it is written");
+    std::fs::write(&config_file, our_config).expect("it is written");
     let target = Target::program("target-axum").args(["--label-layer", "on"]).start();
     let service: u16 = target.said("port ").parse().expect("a port");
     let slow = || get(service, "/slow?ms=250").map(|_| ());
-    let config = config.display().to_string();
+    let config = config_file.display().to_string();
     let agent = Agent::with(["alerts", &target.address, "--json", "--config", &config]).start();
     let event = |what: &str| {
         let find = |line: &str| {
@@ -165,7 +51,7 @@ fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
         event("firing").ok_or_else(|| agent.outputs())
     });
     let fingerprint = fired["fingerprint"].as_str().expect("it has one").to_owned();
-    let first = eventually(WITHIN, || shown(port));
+    let first = eventually(WITHIN, || manager.alert(SLOW_POLL));
     assert_eq!(first["fingerprint"], *fingerprint);
     assert_eq!(first["startsAt"], fired["starts_at"]);
     assert_eq!(first["annotations"]["summary"], fired["annotations"]["summary"]);
@@ -175,40 +61,43 @@ fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
     };
     assert_eq!(eventually(WITHIN, || told(1)), ["firing"]);
 
-    // While it is restarted, nothing is lost, doubled or ended.
-    manager.signal(Signal::TERM);
-    manager.wait(WITHIN);
-    slow().expect("the service answers");
-    let manager = alertmanager(folder.path(), port);
-    let again = eventually(WITHIN, || {
-        slow()?;
-        shown(port)
-    });
-    assert_eq!((&again["fingerprint"], &again["startsAt"]), (&first["fingerprint"], &first["startsAt"]));
-    always(Duration::from_secs(2), || {
-        slow()?;
-        match (inbox.said(&fingerprint), event("resolved")) {
-            (said, None) if said == ["firing"] => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    // While it is restarted, and while it is killed and started anew, nothing is lost, doubled or ended.
+    for signal in [Signal::TERM, Signal::KILL] {
+        manager.has_written_down_what_it_told();
+        manager.process().signal(signal);
+        manager.process().wait(WITHIN);
+        slow().expect("the service answers");
+        manager.start();
+        let again = eventually(WITHIN, || {
+            slow()?;
+            manager.alert(SLOW_POLL)
+        });
+        assert_eq!((&again["fingerprint"], &again["startsAt"]), (&first["fingerprint"], &first["startsAt"]));
+        always(Duration::from_secs(2), || {
+            slow()?;
+            match (inbox.said(&fingerprint), event("resolved")) {
+                (said, None) if said == ["firing"] => Ok(()),
+                other => Err(format!("after {signal:?}: {other:?}")),
+            }
+        });
+    }
 
     // A silence is Alertmanager's own affair: we go on telling it.
     let silence =
-        amtool(port, &["silence", "add", "-d", "1h", "-a", "us", "-c", "known", "alertname=TaskSlowPoll"]);
+        manager.amtool(&["silence", "add", "-d", "1h", "-a", "us", "-c", "known", "alertname=TaskSlowPoll"]);
     eventually(WITHIN, || {
         slow()?;
-        let alert = shown(port)?;
+        let alert = manager.alert(SLOW_POLL)?;
         if alert["status"]["state"] == "suppressed" { Ok(()) } else { Err(alert.to_string()) }
     });
-    amtool(port, &["silence", "expire", &silence]);
+    manager.amtool(&["silence", "expire", &silence]);
 
     // It ends once, with the beginning that it had.
     let resolved = eventually(WITHIN, || event("resolved").ok_or_else(|| agent.outputs()));
     assert_eq!(resolved["starts_at"], fired["starts_at"]);
     let said = eventually(WITHIN, || told(2));
-    assert_eq!(said, ["firing", "resolved"], "{}", manager.outputs());
-    eventually(WITHIN, || match shown(port) {
+    assert_eq!(said, ["firing", "resolved"], "{}", manager.process().outputs());
+    eventually(WITHIN, || match manager.alert(SLOW_POLL) {
         Ok(alert) => Err(alert.to_string()),
         Err(_) => Ok(()),
     });

@@ -136,6 +136,7 @@ pub(crate) fn description() -> v1::Description {
         ],
         slow_poll_threshold_ns: 100 * MS,
         deployment: None,
+        resource: vec![],
     }
 }
 

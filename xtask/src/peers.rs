@@ -1,8 +1,12 @@
-//! Programs of others that tests run against and benches count with: found, or installed from Debian's packages.
+//! Programs of others that tests run against and benches count with: found, or installed from Debian's packages, or from PyPI's
+//! into an environment of Python beside the builds ([`python`]).
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+mod python;
 
 /// A program, and the Debian package that brings it.
 pub(crate) struct Peer {
@@ -14,7 +18,7 @@ pub(crate) struct Peer {
 const VALGRIND: Peer = Peer { program: "valgrind", package: "valgrind" };
 
 /// All that the tests use.
-const PEERS: [Peer; 10] = [
+const PEERS: [Peer; 11] = [
     // A real terminal for the dashboard.
     Peer { program: "tmux", package: "tmux" },
     // A real client's load on mini-redis.
@@ -31,6 +35,8 @@ const PEERS: [Peer; 10] = [
     // Where alerts are sent.
     Peer { program: "prometheus-alertmanager", package: "prometheus-alertmanager" },
     Peer { program: "amtool", package: "prometheus-alertmanager" },
+    // Reads the unit of the agent as the service manager would; nothing of it is started.
+    Peer { program: "systemd-analyze", package: "systemd" },
 ];
 
 /// All with which incidents are looked into.
@@ -55,9 +61,20 @@ apt-get update -q
 apt-get install -y -q --no-install-recommends "$@"
 "#;
 
-/// Installs what is missing; answers what still is, with the reason said on standard error.
-pub(crate) fn prepare() -> Vec<Peer> {
-    installed(PEERS.into_iter())
+/// Installs what is missing, what comes from PyPI into `folder`; answers the programs that still are, with the reason said on
+/// standard error.
+pub(crate) fn prepare(folder: &Path) -> Vec<&'static str> {
+    let mut missing: Vec<&str> = installed(PEERS.into_iter()).iter().map(|peer| peer.program).collect();
+    missing.extend(python::prepare(folder));
+    missing
+}
+
+/// PATH with the programs that [`prepare`] put into `folder`. What the system has comes first.
+pub(crate) fn path_with(folder: &Path) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([python::programs(folder)]);
+    // A folder with a colon in its name cannot be in it; its programs then are missing.
+    std::env::join_paths(folders).unwrap_or(path)
 }
 
 /// Whether valgrind is there, installed if need be.
@@ -76,13 +93,19 @@ fn installed(peers: impl Iterator<Item = Peer>) -> Vec<Peer> {
         return Vec::new();
     }
     let names: Vec<&str> = missing.iter().map(|peer| peer.package).collect();
+    install(&names);
+    missing.into_iter().filter(|peer| !present(peer.program)).collect()
+}
+
+/// Installs Debian's packages; says why, where it cannot.
+fn install(names: &[&str]) {
     let packages = names.join(" ");
     if !present("apt-get") {
         eprintln!("cannot install {packages}: no apt-get here");
         eprintln!("hint: install {packages} with your system's package manager");
     } else {
         let mut command = as_root();
-        command.args(["sh", "-c", INSTALL, "install-peers"]).args(&names);
+        command.args(["sh", "-c", INSTALL, "install-peers"]).args(names);
         // Their progress is words, not data.
         command.stdin(Stdio::inherit()).stdout(std::io::stderr());
         let done = command.status();
@@ -97,7 +120,6 @@ fn installed(peers: impl Iterator<Item = Peer>) -> Vec<Peer> {
             eprintln!("hint: run `apt-get update && apt-get install {packages}` as root, then this again");
         }
     }
-    missing.into_iter().filter(|peer| !present(peer.program)).collect()
 }
 
 /// Whether PATH has an executable file of this name.

@@ -31,16 +31,17 @@ pub(crate) fn run(root: &Path, only: &[String]) -> anyhow::Result<bool> {
 /// builds, in `test-report.txt`.
 pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String]) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
+    let target = target_folder(root, Flags::Hooks)?;
+    let peers = target.join("peers");
     let mut without = Vec::new();
     phase(&mut summary, "peers", || {
-        without = peers::prepare();
+        without = peers::prepare(&peers);
         Ok(true)
     })?;
-    for peer in &without {
-        summary.not_run.push(format!("whatever needs {}", peer.program));
+    for program in &without {
+        summary.not_run.push(format!("whatever needs {program}"));
     }
 
-    let target = target_folder(root, Flags::Hooks)?;
     std::fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
     let report = target.join("test-report.txt");
     std::fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
@@ -82,7 +83,8 @@ pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String])
         .env("TASKSCOPE_TEST_BIN_STABLE", binaries(root, Flags::Stable, profile)?)
         .env("TASKSCOPE_TEST_BIN_ABORT", binaries(root, Flags::Hooks, Profile::Abort)?.join("examples"))
         .env("TASKSCOPE_TEST_REPORT", &report)
-        .env("TASKSCOPE_TEST_WITHOUT", without.iter().map(|peer| peer.program).collect::<Vec<_>>().join(","))
+        .env("TASKSCOPE_TEST_WITHOUT", without.join(","))
+        .env("PATH", peers::path_with(&peers))
         .env(
             "TASKSCOPE_TEST_SIZE",
             match size {

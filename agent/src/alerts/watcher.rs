@@ -237,7 +237,7 @@ impl Watcher {
             if rule.clock != clock {
                 continue;
             }
-            let refused = rule.standing.and_then(|filter| self.refused.get(&filter(&setting))).cloned();
+            let refused = rule.standing.and_then(|filter| self.refused.get(&filter(setting))).cloned();
             let is_answer = self.asks && model.frame.request_id == self.settled;
             let looks = rule.standing.is_some() && is_answer && refused.is_none();
             let found = if looks { model.found(query(position)) } else { None };

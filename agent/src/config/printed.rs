@@ -152,7 +152,11 @@ fn sink(page: &mut Page<'_>, index: usize, sink: &Sink) {
             page.line("urls", &texts(urls), &paths("urls"));
             page.line("resend", &period(*resend), &paths("resend"));
         }
-        Kind::Otlp { endpoint } => page.line("endpoint", &text(endpoint.as_str()), &paths("endpoint")),
+        Kind::Otlp { endpoint, alerts, metrics } => {
+            page.line("endpoint", &text(endpoint.as_str()), &paths("endpoint"));
+            page.line("alerts", &Value::Boolean(*alerts), &paths("alerts"));
+            page.line("metrics", &metrics.map_or_else(|| text("off"), period), &paths("metrics"));
+        }
     }
     page.line("min_severity", &text(sink.min_severity.name()), &paths("min_severity"));
     page.line("send_resolved", &Value::Boolean(sink.send_resolved), &paths("send_resolved"));

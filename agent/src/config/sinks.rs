@@ -35,8 +35,13 @@ pub(crate) enum Kind {
     Webhook { url: Url, secret_file: Option<PathBuf>, repeat: Option<Duration> },
     /// All instances of one Alertmanager.
     Alertmanager { urls: Vec<Url>, resend: Duration },
-    /// OTLP over HTTP: logs are posted to `/v1/logs` below it.
-    Otlp { endpoint: Url },
+    /// OTLP over HTTP: alerts are posted as logs to `/v1/logs` below it, figures of the targets to `/v1/metrics`.
+    Otlp {
+        endpoint: Url,
+        alerts: bool,
+        /// How often; `None`: never.
+        metrics: Option<Duration>,
+    },
 }
 
 impl Kind {
@@ -57,13 +62,16 @@ const TYPES: [(&str, &[&str]); 4] = [
     ("stdout", &[]),
     ("webhook", &["url", "secret_file", "repeat"]),
     ("alertmanager", &["urls", "resend"]),
-    ("otlp", &["endpoint"]),
+    ("otlp", &["endpoint", "alerts", "metrics"]),
 ];
 const MOST_QUEUED: u64 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_TIMEOUT: Duration = Duration::from_secs(120);
 const REPEAT: Duration = Duration::from_secs(4 * 3600);
 const LEAST_REPEAT: Duration = Duration::from_secs(1);
+/// Between two exports of metrics.
+const LEAST_EVERY: Duration = Duration::from_secs(1);
+const MOST_EVERY: Duration = Duration::from_secs(3600);
 const RESEND: Duration = Duration::from_secs(60);
 /// Alertmanager resolves what was not sent again for its `resolve_timeout`, 5 minutes by default.
 const MOST_RESEND: Duration = Duration::from_secs(240);
@@ -155,7 +163,19 @@ fn sink(document: &mut Document<'_>, section: &Section<'_>) -> Option<Sink> {
             let resend = section.take(document, "resend", |it| limited(it, MOST_RESEND)).unwrap_or(RESEND);
             required(document, section, "urls", urls).map(|urls| Kind::Alertmanager { urls, resend })
         }
-        _ => required(document, section, "endpoint", url).map(|endpoint| Kind::Otlp { endpoint }),
+        _ => {
+            let alerts = section.take(document, "alerts", value::truth).unwrap_or(true);
+            let metrics = section.take(document, "metrics", exported).flatten();
+            if !alerts && metrics.is_none() {
+                let text = "this sink is sent nothing\nhint: add metrics = \"30s\", or leave `alerts` out";
+                document.tell(&section.span_of("alerts"), text);
+            }
+            required(document, section, "endpoint", url).map(|endpoint| Kind::Otlp {
+                endpoint,
+                alerts,
+                metrics,
+            })
+        }
     };
     if kind_name == "alertmanager" && send_resolved == Some(false) {
         let text = "an Alertmanager resolves what is not sent again\nhint: leave `send_resolved` out; whom it tells of an \
@@ -198,6 +218,22 @@ fn name(it: &toml::de::DeValue<'_>) -> Result<String, String> {
         return Ok(name);
     }
     Err("it is a label of metrics\nhint: use 1 to 64 letters, digits, `-`, `_` and `.`".to_owned())
+}
+
+/// How often metrics are sent.
+fn exported(it: &toml::de::DeValue<'_>) -> Result<Option<Duration>, String> {
+    if value::text(it).is_ok_and(|text| text == "off") {
+        return Ok(None);
+    }
+    let every = limited(it, MOST_EVERY)
+        .map_err(|text| if text.contains("is no duration") { format!("{text}, or \"off\"") } else { text })?;
+    if every < LEAST_EVERY {
+        return Err(format!(
+            "targets say something once a second\nhint: write \"{}\" or more",
+            value::duration_text(LEAST_EVERY.as_nanos() as u64)
+        ));
+    }
+    Ok(Some(every))
 }
 
 fn limited(it: &toml::de::DeValue<'_>, most: Duration) -> Result<Duration, String> {

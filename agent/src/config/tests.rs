@@ -95,7 +95,8 @@ fn everything_wrong_with_a_file_is_told_with_its_place() {
         [rules.RuntimeBusy]\nwindow = \"1m\"\nmin_count = 3\nthreshold = 80\n\
         [[sinks]]\n[[sinks]]\ntype = \"webhok\"\n[[sinks]]\ntype = \"webhook\"\nurl = \"ftp://x\"\nresend = \"60s\"\nrepeat = \"4\"\n\
         [[sinks]]\ntype = \"alertmanager\"\nurls = []\nsend_resolved = false\nsend_pending = true\nresend = \"1h\"\n\
-        [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://u:p@x\"\nmin_severity = \"warn\"\nqueue = 0\nname = \"a b\"\n";
+        [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://u:p@x\"\nmin_severity = \"warn\"\nqueue = 0\nname = \"a b\"\n\
+        metrics = \"200ms\"\nalerts = \"yes\"\n";
     insta::assert_snapshot!(wrong(source));
 }
 
@@ -105,7 +106,8 @@ fn what_contradicts_itself_is_told() {
         [rules.TaskSlowPoll.critical]\nthreshold = \"90s\"\nwindow = \"1m\"\n\
         [rules.RuntimeBusy.critical]\nfor = \"1m\"\n\
         [rules.TaskPanicked.critical]\nthreshold = 1\n[rules.TaskPanicked.warning]\nthreshold = 5\n\
-        [[sinks]]\ntype = \"stdout\"\n[[sinks]]\ntype = \"stdout\"\n[targets]\nfolder = false\n";
+        [[sinks]]\ntype = \"stdout\"\n[[sinks]]\ntype = \"stdout\"\n\
+        [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://a:4318\"\nalerts = false\n[targets]\nfolder = false\n";
     insta::assert_snapshot!(wrong(source));
 }
 
@@ -121,7 +123,8 @@ fn what_is_printed_says_the_same_when_it_is_read() {
         [rules.TaskSlowPoll.warning]\nenabled = false\n\
         [rules.RuntimeBusy]\nenabled = false\n\
         [[sinks]]\ntype = \"alertmanager\"\nurls = [\"http://a:1\", \"http://b:1/am\"]\n\
-        [[sinks]]\ntype = \"webhook\"\nurl = \"https://x/y?z\"\nsecret_file = \"/run/s\"\nmin_severity = \"critical\"\n";
+        [[sinks]]\ntype = \"webhook\"\nurl = \"https://x/y?z\"\nsecret_file = \"/run/s\"\nmin_severity = \"critical\"\n\
+        [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://c:4318/otlp\"\nmetrics = \"30s\"\n";
     let state = |name: &'static str| (name == "STATE_DIRECTORY").then(|| "/var/lib/ts:/x".into());
     let config = Config::read("a.toml", source, &state, &untouched()).expect("it can be read");
     let printed = config.printed();

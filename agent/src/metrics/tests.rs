@@ -36,8 +36,8 @@ fn model(groups: Vec<v1::Group>, strings: &[(u32, &str)]) -> Model {
 fn exposition(form: Form, name: &str, model: &Model) -> String {
     let mut shown = Shown::default();
     shown.take(model);
-    let live = Seen { name, model: Some(model), shown: Some(&shown), watcher: None };
-    let gone = Seen { name: "gone", model: None, shown: None, watcher: None };
+    let live = Seen { name, description: None, model: Some(model), shown: Some(&shown), watcher: None };
+    let gone = Seen { name: "gone", description: None, model: None, shown: None, watcher: None };
     let sink = Health {
         sink: "chat".into(),
         instance: "am-0:9093".into(),
@@ -51,7 +51,7 @@ fn exposition(form: Form, name: &str, model: &Model) -> String {
     form.write(families([live, gone].into_iter(), 0, &[sink], &Itself { watcher: &own, reload }))
 }
 
-fn shop() -> Model {
+pub(super) fn shop() -> Model {
     let conn = |id, live| v1::Group {
         id,
         name_sid: 1,

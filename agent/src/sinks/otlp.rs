@@ -1,4 +1,5 @@
-//! Alerts as OpenTelemetry's log records, over HTTP: an event each, whose resource is the service that it is about.
+//! Alerts as OpenTelemetry's log records, over HTTP: an event each, whose resource is the service that it is about. [`metrics`]
+//! sends what the targets say beside them.
 
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -11,24 +12,24 @@ use reqwest::header::HeaderMap;
 
 use super::post::{Outcome, Receiver};
 use crate::alerts::notice::{Notice, rfc3339};
+use crate::metrics::resource::{PLACES, keyed, text};
+
+pub(super) mod metrics;
 
 const MOST_AT_ONCE: usize = 64;
 
-/// Labels that say whose alert it is, as OpenTelemetry calls them.
-const RESOURCE: [(&str, &str); 4] = [
-    ("service", "service.name"),
-    ("namespace", "k8s.namespace.name"),
-    ("pod", "k8s.pod.name"),
-    ("container", "k8s.container.name"),
-];
-
-/// Where logs are posted of an endpoint, unless it says so itself.
+/// Where logs are posted of an endpoint.
 pub(super) fn logs_url(endpoint: &Url) -> Url {
+    below(endpoint, "/v1/logs")
+}
+
+/// The endpoint may be written with the path of a signal.
+fn below(endpoint: &Url, signal: &str) -> Url {
     let mut url = endpoint.clone();
-    let path = url.path().trim_end_matches('/').to_owned();
-    if !path.ends_with("/v1/logs") {
-        url.set_path(&format!("{path}/v1/logs"));
-    }
+    let path = url.path().trim_end_matches('/');
+    let base = ["/v1/logs", "/v1/metrics"].into_iter().find_map(|it| path.strip_suffix(it)).unwrap_or(path);
+    let path = format!("{base}{signal}");
+    url.set_path(&path);
     url
 }
 
@@ -80,8 +81,9 @@ fn request(notices: &[Notice], unix_ns: u64) -> ExportLogsServiceRequest {
 }
 
 fn resource(notice: &Notice) -> Resource {
-    let attributes = RESOURCE
-        .iter()
+    let attributes = [("service", "service.name")]
+        .into_iter()
+        .chain(PLACES)
         .filter_map(|(label, name)| Some(text(name, notice.alert.labels.get(label)?)))
         .collect();
     Resource { attributes, ..Default::default() }
@@ -115,14 +117,6 @@ fn record(notice: &Notice, unix_ns: u64) -> LogRecord {
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
-    keyed(key, Value::StringValue(value.to_owned()))
-}
-
-fn keyed(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,13 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn logs_go_below_the_endpoint() {
-        for (endpoint, url) in [
-            ("http://a:4318", "http://a:4318/v1/logs"),
-            ("http://a:4318/otlp/", "http://a:4318/otlp/v1/logs"),
-            ("http://a:4318/v1/logs", "http://a:4318/v1/logs"),
+    fn each_signal_has_its_path_below_the_endpoint() {
+        for (endpoint, base) in [
+            ("http://a:4318", "http://a:4318"),
+            ("http://a:4318/otlp/", "http://a:4318/otlp"),
+            ("http://a:4318/v1/logs", "http://a:4318"),
+            ("http://a:4318/x/v1/metrics/", "http://a:4318/x"),
         ] {
-            assert_eq!(logs_url(&Url::parse(endpoint).expect("a URL")).as_str(), url);
+            let endpoint = Url::parse(endpoint).expect("a URL");
+            assert_eq!(logs_url(&endpoint).as_str(), format!("{base}/v1/logs"));
+            assert_eq!(metrics::url(&endpoint).as_str(), format!("{base}/v1/metrics"));
         }
     }
 }

@@ -15,7 +15,7 @@ const CHANGES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Whether all of these can be; the error says which cannot, and why.
 pub(crate) fn can_be_made(configured: &[Sink]) -> anyhow::Result<()> {
-    configured.iter().try_for_each(|sink| workers(sink).map(drop))
+    configured.iter().try_for_each(|sink| workers(sink, None).map(drop))
 }
 
 impl Sinks {
@@ -23,7 +23,7 @@ impl Sinks {
     pub(crate) fn settle(&mut self, configured: &[Sink], firing: &[Notice]) -> anyhow::Result<()> {
         let mut fresh: Vec<Fresh> = Vec::new();
         for sink in configured {
-            fresh.extend(workers(sink)?);
+            fresh.extend(workers(sink, self.questions.as_ref())?);
         }
         let mut before: Vec<Running> = std::mem::take(&mut self.running);
         for fresh in fresh {
@@ -80,7 +80,9 @@ fn is_same_receiver(one: &Sink, other: &Sink) -> bool {
             (Kind::Stdout, Kind::Stdout) => true,
             (Kind::Webhook { url: a, .. }, Kind::Webhook { url: b, .. }) => a == b,
             (Kind::Alertmanager { urls: a, .. }, Kind::Alertmanager { urls: b, .. }) => a == b,
-            (Kind::Otlp { endpoint: a }, Kind::Otlp { endpoint: b }) => a == b,
+            (Kind::Otlp { endpoint: a, alerts: x, .. }, Kind::Otlp { endpoint: b, alerts: y, .. }) => {
+                (a, x) == (b, y)
+            }
             _ => false,
         }
 }

@@ -133,7 +133,7 @@ fn webhook(name: &str, url: Url) -> Sink {
 }
 
 fn started(sinks: &[Sink]) -> Sinks {
-    Sinks::start(sinks).expect("they start")
+    Sinks::start(sinks, None).expect("they start")
 }
 
 fn firing(group: &str) -> Notice {
@@ -352,7 +352,10 @@ async fn every_kind_of_text_arrives_unharmed_and_signed() {
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
     let mut logs = Fake::new(|_| answered("200 OK", "", "")).await;
     let signed = Kind::Webhook { url: fake.url(), secret_file: Some(file), repeat: None };
-    let sinks = started(&[sink("hook", signed), sink("logs", Kind::Otlp { endpoint: logs.url() })]);
+    let sinks = started(&[
+        sink("hook", signed),
+        sink("logs", Kind::Otlp { endpoint: logs.url(), alerts: true, metrics: None }),
+    ]);
     for text in texts {
         sinks.send(&firing(text));
     }
@@ -588,4 +591,74 @@ async fn an_instance_that_stays_is_not_touched_by_one_that_comes() {
     assert_eq!(second.request().await.groups(), ["a"]);
     eventually(&sinks, |health| health[0].delivered == 1 && health[1].delivered == 1).await;
     assert!(first.requests.try_recv().is_err(), "it knows, and it is not a minute later");
+}
+
+/// An agent's loop that answers with one target's figures, as many times as it is asked.
+fn figures_of(name: &'static str) -> mpsc::Sender<Question> {
+    use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+    let (questions, mut asked) = mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Some(Question::Figures { answer }) = asked.recv().await {
+            let _ = answer.send(vec![ResourceMetrics { schema_url: name.to_owned(), ..Default::default() }]);
+        }
+    });
+    questions
+}
+
+fn exporting(endpoint: Url, alerts: bool) -> Sink {
+    // Less than a configuration may ask for.
+    sink("otlp", Kind::Otlp { endpoint, alerts, metrics: Some(Duration::from_millis(50)) })
+}
+
+#[tokio::test]
+async fn figures_that_could_not_be_sent_are_taken_anew() {
+    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let first_not = move |_: &Request| match seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => answered("503 Service Unavailable", "", "later"),
+        1 => answered("200 OK", "", "\0<html>"),
+        // It rejects one figure, and says so as OTLP has it.
+        2 => answered("200 OK", "", "\n\u{5}\u{8}\u{1}\u{12}\u{1}x"),
+        _ => answered("200 OK", "", ""),
+    };
+    let mut fake = Fake::new(first_not).await;
+    let sinks = Sinks::start(&[exporting(fake.url(), false)], Some(&figures_of("shop"))).expect("they start");
+    assert_eq!(sinks.health().len(), 1);
+    assert_eq!(sinks.health()[0].sink, "otlp/metrics");
+    // It is told of figures alone.
+    sinks.send(&firing("a"));
+    let failing = eventually(&sinks, |health| health[0].failing.is_some()).await;
+    assert_eq!(failing[0].failing.as_deref(), Some("it answers 503 Service Unavailable: later"));
+    let health = eventually(&sinks, |health| health[0].delivered >= 3).await;
+    assert_eq!((health[0].dropped, health[0].refused, health[0].failing.clone()), (1, 1, None));
+    type Export = opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    for _ in 0..4 {
+        let request = fake.request().await;
+        assert_eq!(request.path, "/hook/v1/metrics");
+        assert_eq!(request.headers["content-type"], "application/x-protobuf");
+        let export = Export::decode(request.body.as_slice()).expect("it is protobuf");
+        assert_eq!(export.resource_metrics[0].schema_url, "shop");
+    }
+    assert_eq!(sinks.close(WITHIN).await[0].dropped, 1);
+}
+
+#[tokio::test]
+async fn a_loop_that_does_not_answer_holds_up_no_end_and_no_alert() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let (questions, mut asked) = mpsc::channel(4);
+    let sinks = Sinks::start(&[exporting(fake.url(), true)], Some(&questions)).expect("they start");
+    let asked = tokio::time::timeout(WITHIN, asked.recv()).await.expect("it asks");
+    sinks.send(&firing("a"));
+    assert_eq!(fake.request().await.path, "/hook/v1/logs");
+    let began = tokio::time::Instant::now();
+    let closed = sinks.close(WITHIN).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!((closed[0].delivered, closed[1].delivered, closed[1].dropped), (1, 0, 0));
+    drop(asked);
+}
+
+#[tokio::test]
+async fn who_has_no_loop_to_ask_sends_no_figures() {
+    let fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let sinks = started(&[exporting(fake.url(), true)]);
+    assert_eq!(sinks.health().iter().map(|it| it.sink.as_str()).collect::<Vec<_>>(), ["otlp"]);
 }

@@ -1011,6 +1011,18 @@ pub struct Description {
     /// How the service was built and deployed, as of this answer; absent: the probe is older than this field.
     #[prost(message, optional, tag = "11")]
     pub deployment: ::core::option::Option<Deployment>,
+    /// Where the service runs, as its environment says it in OTEL_RESOURCE_ATTRIBUTES, in that order; at most 64.
+    #[prost(message, repeated, tag = "12")]
+    pub resource: ::prost::alloc::vec::Vec<ResourceAttribute>,
+}
+/// One of OpenTelemetry's resource attributes, such as `k8s.pod.name`. Each text is 255 bytes at most and has no control
+/// characters; neither is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceAttribute {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 /// What `taskscope check` looks at and frames do not say.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

@@ -96,6 +96,7 @@ impl Engine {
             capabilities: self.capabilities(),
             slow_poll_threshold_ns: self.registry.thresholds.all_ns,
             deployment: Some(crate::deployment::now(&self.settings.cgroup)),
+            resource: self.settings.resource.clone(),
         }
     }
 }
