@@ -16,3 +16,4 @@ pub(crate) mod rule;
 pub(crate) mod rules;
 mod timeline;
 pub(crate) mod watcher;
+pub(crate) mod wire;

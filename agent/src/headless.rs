@@ -18,6 +18,7 @@ use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::rule::Silence;
 use crate::alerts::watcher::Watcher;
 use crate::config::{Config, Folder, Targets};
+use crate::evidence::{Evidence, Subject};
 use crate::fleet::{self, Effect, Fleet, Listed, MemberId, Source, lookup};
 use crate::link::State;
 use crate::listen::Listener;
@@ -27,7 +28,12 @@ use crate::session::{Happened, Report, Session, SessionId, places};
 use crate::sinks::Sinks;
 use crate::store::{Fired, Kept, Silenced, Store};
 use crate::symbols::{Symbols, debug_dirs};
+use crate::viewers::Viewers;
 use crate::{alerts, complain, exposer, server};
+
+mod viewing;
+
+pub(crate) use viewing::{Refused, Shown as ShownAlerts};
 
 /// What is due is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -86,6 +92,14 @@ pub(crate) enum Question {
         id: String,
         answer: oneshot::Sender<bool>,
     },
+    WatchAlerts {
+        request: v1::WatchAlertsRequest,
+        answer: oneshot::Sender<Result<ShownAlerts, Refused>>,
+    },
+    Explain {
+        request: v1::ExplainRequest,
+        answer: oneshot::Sender<Result<Vec<v1::Evaluation>, Refused>>,
+    },
     /// That it is answered is the answer.
     Alive {
         answer: oneshot::Sender<()>,
@@ -120,7 +134,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
             (None, Kept::default())
         }
     };
-    let mut agent = Agent::new(config, sinks, reports, listings, kept, now());
+    let evidence = Evidence::new(store.as_ref().map(|_| config.state.join("evidence")));
+    let mut agent = Agent::new(config, sinks, evidence, reports, listings, kept, now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let outcome = loop {
@@ -145,6 +160,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     for health in agent.sinks.close(CLOSE_WITHIN).await {
         tracing::info!("{health}");
     }
+    agent.evidence.close(CLOSE_WITHIN).await;
     if let Some(store) = store {
         store.close(CLOSE_WITHIN).await;
     }
@@ -284,6 +300,8 @@ struct Agent {
     histograms: bool,
     desk: Desk,
     sinks: Sinks,
+    viewers: Viewers,
+    evidence: Evidence,
     /// Alerts that fired before this start, of targets that have not been seen since.
     missed: BTreeMap<String, Vec<Fired>>,
     began: Instant,
@@ -295,6 +313,7 @@ impl Agent {
     fn new(
         config: &Config,
         sinks: Sinks,
+        evidence: Evidence,
         reports: mpsc::Sender<Report>,
         listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
         kept: Kept,
@@ -323,6 +342,8 @@ impl Agent {
             histograms: config.metrics.is_some(),
             desk: Desk::default(),
             sinks,
+            viewers: Viewers::default(),
+            evidence,
             missed: kept.targets,
             began: now,
             reports,
@@ -345,12 +366,13 @@ impl Agent {
 
     fn apply(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Report(report) => self.report(report, now),
+            Input::Report(report) => return self.report(report, now),
             Input::Listed(source, listing) => self.listed(&source, listing, now),
             Input::Question(question) => self.answer(question),
             Input::Tick => self.tick(now),
             Input::Stop => {}
         }
+        self.look();
     }
 
     fn tick(&mut self, now: Instant) {
@@ -367,6 +389,11 @@ impl Agent {
             let silence = watched.silence(now);
             let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
             tell(&mut self.desk, &self.sinks, &notices);
+        }
+        for (id, alert) in self.evidence.tick() {
+            if let Some(watched) = self.watched.get_mut(&id) {
+                watched.watcher.keep_evidence(alert, None);
+            }
         }
         for notice in self.desk.tick(unix_ns) {
             self.sinks.send(&notice);
@@ -501,17 +528,24 @@ impl Agent {
     }
 
     fn report(&mut self, report: Report, now: Instant) {
-        let Some(id) = self.by_session.get(&report.session()) else { return };
-        let Some(watched) = self.watched.get_mut(id) else { return };
+        let Some(&id) = self.by_session.get(&report.session()) else { return };
+        let Some(watched) = self.watched.get_mut(&id) else { return };
         let Some(session) = &mut watched.session else { return };
         let happened = session.handle(report, now);
         let broke = matches!(session.state(), State::Disconnected { .. });
         for happened in happened {
-            let notices = watched.happened(happened, now);
+            let mut notices = watched.happened(happened, now);
+            if let Some(target) = self.fleet.member(id).map(|member| &member.target) {
+                let subject = Subject { member: id, target, model: &watched.model };
+                self.evidence.begin(&mut notices, &mut watched.watcher, &subject, unix_ns(), now);
+            }
             tell(&mut self.desk, &self.sinks, &notices);
         }
         watched.ask_anew(self.histograms, now);
         self.hurry(broke, now);
+        if let Some(name) = self.fleet.member(id).map(|member| member.name.clone()) {
+            self.look_at(&name);
+        }
     }
 
     /// Where a link broke, the folders tell whether the target is there anew.
@@ -536,6 +570,8 @@ impl Agent {
             }
             Question::Silences { answer } => drop(answer.send(self.desk.silences(unix_ns()))),
             Question::Unsilence { id, answer } => drop(answer.send(self.desk.unsilence(&id))),
+            Question::WatchAlerts { request, answer } => drop(answer.send(self.watch_alerts(&request))),
+            Question::Explain { request, answer } => drop(answer.send(self.explain(&request))),
             Question::Alive { answer } => drop(answer.send(())),
         }
     }
@@ -563,14 +599,6 @@ impl Agent {
     }
 
     fn target(&self, name: Option<&str>) -> Result<Target, String> {
-        let names = || {
-            let mut names: Vec<&str> = self.fleet.members().map(|(_, member)| member.name.as_str()).collect();
-            names.sort_unstable();
-            match names.as_slice() {
-                [] => "it watches nothing yet; `taskscope ls` lists the targets on its machine".to_owned(),
-                names => format!("name one of them: {}", names.join(", ")),
-            }
-        };
         let known = match name {
             Some(name) => self.fleet.named(name),
             None => {
@@ -579,8 +607,8 @@ impl Agent {
             }
         };
         known.map(|(_, member)| member.target.clone()).ok_or_else(|| match name {
-            Some(name) => format!("this agent has no target `{name}`\nhint: {}", names()),
-            None => format!("this agent has {} targets\nhint: {}", self.fleet.members().count(), names()),
+            Some(name) => self.no_target(name),
+            None => self.which_target(),
         })
     }
 

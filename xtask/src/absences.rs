@@ -10,16 +10,19 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Machines: they take `now` as an argument and perform no I/O. Each new machine joins this list.
-const MACHINES: [&str; 14] = [
+const MACHINES: [&str; 17] = [
     "agent/src/alerts/desk.rs",
     "agent/src/alerts/inhibit.rs",
     "agent/src/alerts/life.rs",
     "agent/src/alerts/memory.rs",
     "agent/src/alerts/timeline.rs",
     "agent/src/alerts/watcher.rs",
+    "agent/src/evidence/fit.rs",
+    "agent/src/evidence/turns.rs",
     "agent/src/fleet.rs",
     "agent/src/sinks/alertmanager.rs",
     "agent/src/sinks/retry.rs",
+    "agent/src/viewers.rs",
     "agent/src/link.rs",
     "probe/src/engine/credit.rs",
     "probe/src/engine/schedule.rs",

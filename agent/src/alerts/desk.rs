@@ -99,7 +99,7 @@ impl Desk {
         free.iter().filter_map(|id| self.held.remove(id)).collect()
     }
 
-    fn is_silenced(&self, labels: &Labels, unix_ns: u64) -> bool {
+    pub(crate) fn is_silenced(&self, labels: &Labels, unix_ns: u64) -> bool {
         self.silences.values().any(|silence| silence.holds(labels, unix_ns))
     }
 
