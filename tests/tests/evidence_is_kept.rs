@@ -68,7 +68,7 @@ fn what_was_seen_when_it_fired_can_be_opened_and_is_named_until_the_end() {
     let mut first = agent(&folder);
     // It has a past, which is kept, too.
     eventually(SOON, || {
-        let old = Agent::with(["tasks", &target.address, "name=ticker age>3s", "--json"]).run().json_lines();
+        let old = Agent::with(["tasks", &target.address, "name~ticker age>3s", "--json"]).run().json_lines();
         if old.is_empty() { Err("no task is that old".to_owned()) } else { Ok(()) }
     });
     target.process.say("stuck");

@@ -15,6 +15,7 @@ use taskscope_tests::json::{self, list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::target::{Target, runtime_folder};
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 const SOON: Duration = Duration::from_secs(20);
 const RULE: &str = "TaskStuckInPoll";
@@ -109,6 +110,7 @@ fn a_viewer_sees_an_alert_pending_firing_and_resolved_and_why() {
     assert!(late.stderr.contains(&format!("1 alert fired ({RULE}), 0 are over")), "{late}");
     let words = watched.ask(&["alerts", "AGENT", "--for", "500ms"]).expect_code(1);
     assert!(words.stdout.contains(" FIRING   warning  TaskStuckInPoll: STUCK "), "{words}");
+    assert!(words.stdout.trim_end().ends_with(".tskscop"), "it names its evidence: {words}");
 
     // It counted down.
     let evaluations = watched.ask(&["rules", "explain", RULE, "AGENT", "--json"]).expect_code(0).json_lines();
@@ -164,6 +166,8 @@ fn a_silence_holds_an_alert_back_until_it_ends() {
     let viewer = watched.viewer();
     let firing = event(&viewer, "firing");
     assert_eq!(text(&firing["annotations"], "silenced"), "true", "{firing}");
+    let words = watched.ask(&["alerts", "AGENT", "--for", "500ms"]).expect_code(1);
+    assert!(words.stdout.contains("TaskStuckInPoll (silenced): STUCK "), "{words}");
     let held = eventually(SOON, || {
         let all = watched.ask(&["silence", "AGENT", "--json"]).expect_code(0).json_lines();
         if all.len() == 1 && all[0]["holds"] == 1 { Ok(all[0].clone()) } else { Err(format!("{all:?}")) }
@@ -226,7 +230,8 @@ fn the_service_of_an_agent_answers_others_than_our_own_program() {
     event(&watched.agent, "firing");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut client = AlertsClient::connect(listen).await.expect("it listens");
+        let endpoint = Endpoint::from_shared(listen).expect("the address is one");
+        let mut client = AlertsClient::new(endpoint.connect().await.expect("it listens"));
         let once = |target: &str| WatchAlertsRequest { target: target.to_owned(), once: true };
         for target in ["", "faults"] {
             let mut stream = client.watch_alerts(once(target)).await.expect("it is served").into_inner();

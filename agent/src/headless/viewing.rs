@@ -14,6 +14,9 @@ use crate::viewers::Told;
 
 /// Evaluations and readings of an answer are left out until it is this small.
 const ANSWER_BYTES: usize = MAX_MESSAGE_BYTES - (64 << 10);
+/// Of each setting at all targets together, so that the loop is not held up; but of each target so many.
+const EVALUATIONS: usize = 600;
+const LAST_OF_EACH: usize = 3;
 
 /// Why a viewer is not answered; each with a hint.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,11 +126,14 @@ impl Agent {
         let target = self.wanted(&request.target)?;
         let now = unix_ns();
         let mut all: Vec<Vec<v1::Evaluation>> = Vec::new();
+        let targets = if target.is_some() { 1 } else { self.fleet.members().count().max(1) };
+        let of_each = (EVALUATIONS / targets).max(LAST_OF_EACH);
         for (id, member) in self.fleet.members().filter(|(_, it)| target.is_none_or(|name| name == it.name)) {
             let Some(watched) = self.watched.get(&id) else { continue };
             for (setting, evaluations) in watched.watcher.explain(rule.name) {
+                let older = evaluations.len().saturating_sub(of_each);
                 let evaluations =
-                    evaluations.into_iter().map(|it| wire::evaluation(&member.name, setting, it));
+                    evaluations.into_iter().skip(older).map(|it| wire::evaluation(&member.name, setting, it));
                 let mut evaluations: Vec<v1::Evaluation> = evaluations.collect();
                 // Silences are as of now, and so is the last evaluation.
                 for read in evaluations.last_mut().into_iter().flat_map(|last| &mut last.readings) {
