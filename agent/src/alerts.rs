@@ -17,3 +17,4 @@ pub(crate) mod rules;
 mod timeline;
 pub(crate) mod vitals;
 pub(crate) mod watcher;
+pub(crate) mod wire;

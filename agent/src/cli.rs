@@ -14,6 +14,7 @@ use taskscope_proto::v1::SortKey;
 use crate::address::Target;
 use crate::config;
 use crate::listen::Listen;
+use crate::silence::Matcher;
 
 #[derive(Parser, Debug)]
 #[command(
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     Agent(Headless),
     /// Evaluate the rules, and print each alert as it fires and ends; exit 1 if any fires
     Alerts {
+        /// Of an agent, what fires there now and from now on is printed as the agent tells it
+        #[arg(value_name = "TARGET|AGENT")]
         target: Option<Target>,
         /// How long, such as 30s; without it until ctrl-c, or the end of a recording
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
@@ -100,6 +103,8 @@ pub(crate) enum Command {
     /// The rules: what there is, why one does or does not fire, and whether a configuration of them is right
     #[command(subcommand)]
     Rules(Rules),
+    /// Silences of an agent: list them, make one, or end one
+    Silence(Silence),
     /// The agent's configuration
     #[command(subcommand)]
     Config(Config),
@@ -147,8 +152,10 @@ pub(crate) enum Rules {
     Explain {
         /// As in `taskscope rules list`
         name: String,
+        /// An agent (or AGENT#NAME) tells what it has evaluated; other targets are evaluated here
+        #[arg(value_name = "TARGET|AGENT")]
         target: Option<Target>,
-        /// How long it is looked at
+        /// How long a target is looked at
         #[arg(long = "for", value_name = "DURATION", default_value = "3s", value_parser = duration)]
         run_for: Duration,
         /// One JSON object an evaluation
@@ -188,6 +195,32 @@ pub(crate) struct Names {
     /// TASKSCOPE_DEBUG_DIR
     #[arg(long, value_name = "DIR")]
     pub(crate) debug_dir: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "With matchers it makes a silence, which needs an end; without, it lists those that there are. Sinks are told \
+                        nothing of what a silence matches until it ends; `taskscope alerts AGENT` still shows it.\n\n\
+                        taskscope silence AGENT alertname=TaskSlowPoll 'service=~check.*' --for 2h --comment deploy"
+)]
+pub(crate) struct Silence {
+    /// unix:PATH or http://HOST:PORT of an agent
+    pub(crate) agent: Target,
+    /// What labels say, all of it: NAME=TEXT, NAME!=TEXT, and NAME=~REGEX, NAME!~REGEX for the whole of the label
+    #[arg(value_name = "MATCHER", conflicts_with_all = ["end", "json"], requires = "run_for")]
+    pub(crate) matchers: Vec<Matcher>,
+    /// Until when, from now, such as 2h
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, requires = "matchers")]
+    pub(crate) run_for: Option<Duration>,
+    /// Why
+    #[arg(long, value_name = "TEXT", requires = "matchers")]
+    pub(crate) comment: Option<String>,
+    /// End this one now
+    #[arg(long, value_name = "ID", conflicts_with = "json")]
+    pub(crate) end: Option<String>,
+    /// One JSON object a silence
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -358,8 +391,8 @@ mod tests {
         let mut command = Cli::command().term_width(100);
         let mut all = command.render_long_help().to_string();
         for name in [
-            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules", "config",
-            "agent", "save", "demo",
+            "top", "ls", "why", "status", "tasks", "pending", "pools", "stacks", "alerts", "rules",
+            "silence", "config", "agent", "save", "demo",
         ] {
             let sub = command.find_subcommand_mut(name).expect(name);
             all.push_str(&format!("\n--- {name}\n{}", sub.clone().term_width(100).render_help()));

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use taskscope_proto::v1::alerts_client::AlertsClient;
 use taskscope_proto::v1::introspect_client::IntrospectClient;
 use taskscope_proto::v1::{
-    AgentTarget, DescribeRequest, Description, Frame, ListTargetsRequest, StandingQuery, WatchRequest,
+    self, AgentTarget, DescribeRequest, Description, Frame, ListTargetsRequest, StandingQuery, WatchRequest,
 };
 use taskscope_proto::{MAX_MESSAGE_BYTES, REVISION};
 use tokio::sync::mpsc;
@@ -20,9 +20,9 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::address::Address;
+use crate::address::{Address, Target};
 
 /// Bytes of a socket's path that the system takes.
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -72,19 +72,107 @@ pub(crate) enum ConnectError {
 
 /// The targets of an agent; `None`: what answers there is a probe.
 pub(crate) async fn targets_of(agent: &Address) -> Result<Option<Vec<AgentTarget>>, ConnectError> {
-    let shown = agent.to_string();
-    let attempt = async {
-        let channel = channel(agent, Arc::default()).await.map_err(|error| failure(&shown, &error))?;
-        let mut client = AlertsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        match client.list_targets(ListTargetsRequest {}).await {
-            Ok(answer) => Ok(Some(answer.into_inner().targets)),
-            Err(status) if status.code() == Code::Unimplemented => Ok(None),
-            Err(status) => Err(refusal(&shown, &status)),
+    Ok(AgentConnection::open(agent).await?.map(|agent| agent.targets))
+}
+
+/// The agent at an address that names no target of it; `None`: it is a target that is named.
+pub(crate) async fn agent_at(target: Option<&Target>) -> Result<Option<AgentConnection>, ConnectError> {
+    match target {
+        Some(Target::At(address @ (Address::Unix(_) | Address::Http(_)))) => {
+            AgentConnection::open(address).await
         }
-    };
+        _ => Ok(None),
+    }
+}
+
+/// An agent that answered.
+pub(crate) struct AgentConnection {
+    address: String,
+    client: AlertsClient<Channel>,
+    /// As of the beginning.
+    pub(crate) targets: Vec<AgentTarget>,
+}
+
+/// What an agent tells of its alerts, as it happens.
+pub(crate) struct AlertStream {
+    address: String,
+    updates: Streaming<v1::AlertUpdate>,
+}
+
+impl AgentConnection {
+    /// Connects and asks for its targets; `None`: what answers there is a probe.
+    pub(crate) async fn open(agent: &Address) -> Result<Option<Self>, ConnectError> {
+        let shown = agent.to_string();
+        let attempt = async {
+            let channel = channel(agent, Arc::default()).await.map_err(|error| failure(&shown, &error))?;
+            let mut client = AlertsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            match client.list_targets(ListTargetsRequest {}).await {
+                Ok(answer) => {
+                    let targets = answer.into_inner().targets;
+                    Ok(Some(Self { address: shown.clone(), client, targets }))
+                }
+                Err(status) if status.code() == Code::Unimplemented => Ok(None),
+                Err(status) => Err(refusal(&shown, &status)),
+            }
+        };
+        within(&shown, attempt).await
+    }
+
+    pub(crate) async fn watch_alerts(
+        mut self,
+        request: v1::WatchAlertsRequest,
+    ) -> Result<AlertStream, ConnectError> {
+        let updates = answer(&self.address, self.client.watch_alerts(request)).await?;
+        Ok(AlertStream { address: self.address, updates })
+    }
+
+    pub(crate) async fn explain(
+        &mut self,
+        request: v1::ExplainRequest,
+    ) -> Result<Vec<v1::Evaluation>, ConnectError> {
+        let answer = answer(&self.address, self.client.explain(request)).await?;
+        Ok(answer.evaluations)
+    }
+
+    /// The id of the new silence.
+    pub(crate) async fn silence(&mut self, request: v1::SilenceRequest) -> Result<String, ConnectError> {
+        Ok(answer(&self.address, self.client.silence(request)).await?.id)
+    }
+
+    pub(crate) async fn silences(&mut self) -> Result<Vec<v1::SilenceStatus>, ConnectError> {
+        let answer = answer(&self.address, self.client.list_silences(v1::ListSilencesRequest {})).await?;
+        Ok(answer.silences)
+    }
+
+    pub(crate) async fn unsilence(&mut self, id: String) -> Result<(), ConnectError> {
+        answer(&self.address, self.client.unsilence(v1::UnsilenceRequest { id })).await.map(drop)
+    }
+}
+
+impl AlertStream {
+    /// The next alert; `None` where the agent ended the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<v1::Alert>, ConnectError> {
+        let update = self.updates.message().await.map_err(|status| broken(&self.address, &status))?;
+        Ok(update.map(|update| update.alert.unwrap_or_default()))
+    }
+}
+
+async fn answer<T>(
+    shown: &str,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ConnectError> {
+    within(shown, async { call.await.map(Response::into_inner).map_err(|status| refusal(shown, &status)) })
+        .await
+}
+
+/// What has not answered by then does not.
+async fn within<T>(
+    shown: &str,
+    attempt: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
     tokio::time::timeout(ANSWER_WITHIN, attempt)
         .await
-        .unwrap_or_else(|_| Err(ConnectError::NoAnswer(shown.clone(), ANSWER_WITHIN.as_secs())))
+        .unwrap_or_else(|_| Err(ConnectError::NoAnswer(shown.to_owned(), ANSWER_WITHIN.as_secs())))
 }
 
 /// A target that answered.

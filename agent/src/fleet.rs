@@ -317,4 +317,11 @@ impl Listed {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture {
+    pub(crate) fn member(id: u64) -> super::MemberId {
+        super::MemberId(id)
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::address::Target;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::{Notice, rfc3339};
 use crate::alerts::rule::Silence;
-use crate::alerts::watcher::Watcher;
+use crate::alerts::watcher::{EVIDENCE, Watcher};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::discover;
@@ -84,8 +84,11 @@ pub(crate) fn as_text(notice: &Notice, unix_ns: u64) -> anyhow::Result<Option<St
         }
         Transition::Pending | Transition::Firing => format!("{}{also}", alert.summary()),
     };
+    // Only an agent keeps evidence, and has silences. The path comes last, as it is copied.
+    let evidence = alert.annotations.get(EVIDENCE).map_or(String::new(), |path| format!(" Evidence: {path}"));
+    let silenced = if alert.annotations.contains_key("silenced") { " (silenced)" } else { "" };
     Ok(Some(format!(
-        "{} {:8} {:8} {}: {said}\n",
+        "{} {:8} {:8} {}{silenced}: {said}{evidence}\n",
         rfc3339(unix_ns),
         notice.transition.name().to_ascii_uppercase(),
         alert.labels.get("severity").unwrap_or_default(),

@@ -19,6 +19,7 @@ use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::rule::Silence;
 use crate::alerts::watcher::Watcher;
 use crate::config::Config;
+use crate::evidence::{Evidence, Subject};
 use crate::fleet::{self, Effect, Fleet, MemberId, Source, lookup};
 use crate::link::State;
 use crate::listen::Listener;
@@ -31,11 +32,15 @@ use crate::settings::{Reloaded, Settings};
 use crate::sinks::Sinks;
 use crate::store::{Fired, Kept, Silenced, Store};
 use crate::symbols::{Symbols, debug_dirs};
+use crate::viewers::Viewers;
 use crate::{alerts, complain, exposer, server};
 
 mod settled;
 
 pub(crate) use settled::LastReload;
+mod viewing;
+
+pub(crate) use viewing::{Refused, Shown as ShownAlerts};
 
 /// What is due is looked at this often.
 const TICK: Duration = Duration::from_millis(250);
@@ -97,6 +102,14 @@ pub(crate) enum Question {
         id: String,
         answer: oneshot::Sender<bool>,
     },
+    WatchAlerts {
+        request: v1::WatchAlertsRequest,
+        answer: oneshot::Sender<Result<ShownAlerts, Refused>>,
+    },
+    Explain {
+        request: v1::ExplainRequest,
+        answer: oneshot::Sender<Result<Vec<v1::Evaluation>, Refused>>,
+    },
     /// That it is answered is the answer.
     Alive {
         answer: oneshot::Sender<()>,
@@ -133,7 +146,8 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
     };
     let (reloads, mut reloaded) = mpsc::channel(1);
     let settings = tokio::spawn(settings.follow(config.clone(), reloads));
-    let mut agent = Agent::new(config, sinks, reports, listings, kept, now());
+    let evidence = Evidence::new(store.as_ref().map(|_| config.state.join("evidence")));
+    let mut agent = Agent::new(config, sinks, evidence, reports, listings, kept, now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let outcome = loop {
@@ -161,6 +175,7 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
     for health in agent.sinks.close(CLOSE_WITHIN).await {
         tracing::info!("{health}");
     }
+    agent.evidence.close(CLOSE_WITHIN).await;
     if let Some(store) = store {
         store.close(CLOSE_WITHIN).await;
     }
@@ -301,6 +316,8 @@ struct Agent {
     sinks: Sinks,
     own: Own,
     reload: LastReload,
+    viewers: Viewers,
+    evidence: Evidence,
     /// Alerts that fired before this start, of targets that have not been seen since.
     missed: BTreeMap<String, Vec<Fired>>,
     began: Instant,
@@ -312,6 +329,7 @@ impl Agent {
     fn new(
         config: &Config,
         sinks: Sinks,
+        evidence: Evidence,
         reports: mpsc::Sender<Report>,
         listings: mpsc::Sender<(Source, Result<fleet::Input, String>)>,
         kept: Kept,
@@ -335,6 +353,8 @@ impl Agent {
             sinks,
             own,
             reload: LastReload { is_good: true, good_unix_ns: unix_ns() },
+            viewers: Viewers::default(),
+            evidence,
             missed: kept.targets,
             began: now,
             reports,
@@ -357,13 +377,14 @@ impl Agent {
 
     fn apply(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Report(report) => self.report(report, now),
+            Input::Report(report) => return self.report(report, now),
             Input::Listed(source, listing) => self.listed(&source, listing, now),
             Input::Question(question) => self.answer(question),
             Input::Reloaded(reloaded) => self.reloaded(reloaded, now),
             Input::Tick => self.tick(now),
             Input::Stop => {}
         }
+        self.look();
     }
 
     fn tick(&mut self, now: Instant) {
@@ -380,6 +401,12 @@ impl Agent {
             let silence = watched.silence(now);
             let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
             tell(&mut self.desk, &self.sinks, &notices);
+        }
+        for (id, alert) in self.evidence.tick() {
+            if let Some(watched) = self.watched.get_mut(&id) {
+                watched.watcher.keep_evidence(alert, None);
+                self.desk.note_change();
+            }
         }
         for notice in self.desk.tick(unix_ns) {
             self.sinks.send(&notice);
@@ -516,17 +543,24 @@ impl Agent {
     }
 
     fn report(&mut self, report: Report, now: Instant) {
-        let Some(id) = self.by_session.get(&report.session()) else { return };
-        let Some(watched) = self.watched.get_mut(id) else { return };
+        let Some(&id) = self.by_session.get(&report.session()) else { return };
+        let Some(watched) = self.watched.get_mut(&id) else { return };
         let Some(session) = &mut watched.session else { return };
         let happened = session.handle(report, now);
         let broke = matches!(session.state(), State::Disconnected { .. });
         for happened in happened {
-            let notices = watched.happened(happened, now);
+            let mut notices = watched.happened(happened, now);
+            if let Some(target) = self.fleet.member(id).map(|member| &member.target) {
+                let subject = Subject { member: id, target, model: &watched.model };
+                self.evidence.begin(&mut notices, &mut watched.watcher, &subject, unix_ns(), now);
+            }
             tell(&mut self.desk, &self.sinks, &notices);
         }
         watched.ask_anew(self.histograms, now);
         self.hurry(broke, now);
+        if let Some(name) = self.fleet.member(id).map(|member| member.name.clone()) {
+            self.look_at(&name);
+        }
     }
 
     /// Where a link broke, the folders tell whether the target is there anew.
@@ -552,6 +586,8 @@ impl Agent {
             }
             Question::Silences { answer } => drop(answer.send(self.desk.silences(unix_ns()))),
             Question::Unsilence { id, answer } => drop(answer.send(self.desk.unsilence(&id))),
+            Question::WatchAlerts { request, answer } => drop(answer.send(self.watch_alerts(&request))),
+            Question::Explain { request, answer } => drop(answer.send(self.explain(&request))),
             Question::Alive { answer } => drop(answer.send(())),
         }
     }
@@ -579,14 +615,6 @@ impl Agent {
     }
 
     fn target(&self, name: Option<&str>) -> Result<Target, String> {
-        let names = || {
-            let mut names: Vec<&str> = self.fleet.members().map(|(_, member)| member.name.as_str()).collect();
-            names.sort_unstable();
-            match names.as_slice() {
-                [] => "it watches nothing yet; `taskscope ls` lists the targets on its machine".to_owned(),
-                names => format!("name one of them: {}", names.join(", ")),
-            }
-        };
         let known = match name {
             Some(name) => self.fleet.named(name),
             None => {
@@ -595,8 +623,8 @@ impl Agent {
             }
         };
         known.map(|(_, member)| member.target.clone()).ok_or_else(|| match name {
-            Some(name) => format!("this agent has no target `{name}`\nhint: {}", names()),
-            None => format!("this agent has {} targets\nhint: {}", self.fleet.members().count(), names()),
+            Some(name) => self.no_target(name),
+            None => self.which_target(),
         })
     }
 

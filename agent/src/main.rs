@@ -9,16 +9,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use taskscope_proto::v1::WatchRequest;
+use taskscope_proto::v1::{ExplainRequest, WatchRequest};
 
 mod address;
 mod alerts;
+mod attend;
 mod cli;
 mod code;
 mod config;
 mod connection;
 mod demo;
 mod discover;
+mod evidence;
 mod exposer;
 mod fleet;
 mod foreground;
@@ -36,6 +38,7 @@ mod save;
 mod server;
 mod session;
 mod settings;
+mod silence;
 mod sinks;
 mod stack;
 mod store;
@@ -43,9 +46,10 @@ mod symbols;
 mod syscalls;
 mod top;
 mod tour;
+mod viewers;
 mod why;
 
-use address::Target;
+use address::{Address, Target};
 use cli::{Cli, Command, List, Names, Output};
 use connection::Connection;
 use model::Model;
@@ -169,6 +173,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             explain(&name, target, run_for, json, config).await?;
         }
         Command::Rules(cli::Rules::Check { file }) => return Ok(rules_check(&file)),
+        Command::Silence(options) => silence::run(options).await?,
         Command::Config(cli::Config::Print { config }) => {
             print(&configured(config)?.printed())?;
         }
@@ -188,7 +193,7 @@ async fn why(target: Option<Target>, dirs: &[PathBuf]) -> anyhow::Result<ExitCod
     Ok(if why.is_wrong() { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
 }
 
-/// Every transition of an alert, as it happens.
+/// Every transition of an alert, as it happens: as an agent tells it, or as it is evaluated here.
 async fn alerts(
     target: Option<Target>,
     run_for: Option<std::time::Duration>,
@@ -197,6 +202,13 @@ async fn alerts(
     dirs: &[PathBuf],
 ) -> anyhow::Result<ExitCode> {
     let show = if json { foreground::as_json } else { foreground::as_text };
+    let fired = |has_fired| if has_fired { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS };
+    if let Some(agent) = connection::agent_at(target.as_ref()).await? {
+        no_configuration(config.as_deref())?;
+        let heard = attend::alerts(agent, run_for, show).await?;
+        complain(&format!("taskscope: {}", heard.summary()));
+        return Ok(fired(heard.has_fired()));
+    }
     let config = configured(config)?;
     // What has been is no news to anybody, and standard output is this command's own.
     let is_past = matches!(target, Some(Target::Recording(_)));
@@ -215,7 +227,16 @@ async fn alerts(
         Some(cut) => complain(&format!("taskscope: {cut}")),
         None => {}
     }
-    Ok(if has_fired { ExitCode::from(CONDITION_HOLDS) } else { ExitCode::SUCCESS })
+    Ok(fired(has_fired))
+}
+
+/// An agent evaluates by its own.
+fn no_configuration(config: Option<&std::path::Path>) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.is_none(),
+        "an agent has its own configuration\nhint: leave out --config, or name one of its targets, AGENT#NAME"
+    );
+    Ok(())
 }
 
 /// The configuration of the flag or of the environment, or the defaults.
@@ -224,7 +245,7 @@ fn configured(flag: Option<PathBuf>) -> anyhow::Result<config::Config> {
     Ok(config::Config::load(file.as_deref(), &config::environment, &config::rules::untouched())?)
 }
 
-/// What a rule reads of a target, and what of it would fire.
+/// What a rule reads, and what of it would fire: as an agent has evaluated it, or here.
 async fn explain(
     name: &str,
     target: Option<Target>,
@@ -233,24 +254,32 @@ async fn explain(
     config: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let rule = alerts::rules::named(name)?;
-    if rule.clock == alerts::rule::Clock::Own {
-        anyhow::bail!(
-            "{} is about the agent itself, and not about a target\nhint: `taskscope agent` evaluates it; its /metrics tell \
-             what fires",
+    // With a configuration of one's own, a target of an agent is evaluated here.
+    let through = match &target {
+        Some(Target::At(Address::Through { agent, target })) if config.is_none() => {
+            let at_agent = connection::agent_at(Some(&Target::At((**agent).clone()))).await?;
+            at_agent.map(|agent| (agent, target.clone()))
+        }
+        target => connection::agent_at(target.as_ref()).await?.map(|agent| (agent, String::new())),
+    };
+    let told = if let Some((mut agent, target)) = through {
+        no_configuration(config.as_deref())?;
+        let request = ExplainRequest { rule: rule.name.to_owned(), target };
+        rule_report::evaluated_there(rule, agent.explain(request).await?)
+    } else {
+        anyhow::ensure!(
+            rule.clock != alerts::rule::Clock::Own,
+            "{} is about the agent itself, and not about a target\nhint: name an agent: `taskscope agent` evaluates it",
             rule.name
         );
-    }
-    // All rules are evaluated: another one may hold it back.
-    let config = configured(config)?;
-    let (silent, nobody) = (foreground::not_at_all, sinks::Sinks::default());
-    let evaluated =
-        foreground::evaluate(target, &config, &nobody, Some(run_for), &debug_dirs(&[]), silent).await?;
-    let explained = evaluated.watcher.explain(rule.name);
-    print(&if json {
-        rule_report::explained_json(rule, &explained)?
-    } else {
-        rule_report::explained(rule, &explained)
-    })
+        // All rules are evaluated: another one may hold it back.
+        let config = configured(config)?;
+        let (silent, nobody) = (foreground::not_at_all, sinks::Sinks::default());
+        let evaluated =
+            foreground::evaluate(target, &config, &nobody, Some(run_for), &debug_dirs(&[]), silent).await?;
+        rule_report::evaluated_here(rule, &evaluated.watcher.explain(rule.name))
+    };
+    print(&if json { rule_report::explained_json(rule, &told)? } else { rule_report::explained(rule, &told) })
 }
 
 /// Whether the service is deployed as it should be.

@@ -14,7 +14,7 @@ mod usage;
 use usage::Usage;
 
 /// The label `service` of its alerts.
-const SERVICE: &str = "taskscope-agent";
+pub(crate) const SERVICE: &str = "taskscope-agent";
 /// What it uses is measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 

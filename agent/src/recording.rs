@@ -66,6 +66,20 @@ impl Writer {
     }
 }
 
+/// A recording of so many frames.
+pub(crate) fn bytes(description: &Description, frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = MARK.to_vec();
+    bytes.extend(description.encode_length_delimited_to_vec());
+    frames.iter().for_each(|frame| bytes.extend(frame.encode_length_delimited_to_vec()));
+    bytes
+}
+
+/// Bytes of a recording of one frame.
+pub(crate) fn len(description: &Description, frame: &Frame) -> usize {
+    let delimited = |len: usize| prost::length_delimiter_len(len) + len;
+    MARK.len() + delimited(description.encoded_len()) + delimited(frame.encoded_len())
+}
+
 /// A recording in memory.
 #[derive(Debug)]
 pub(crate) struct Recording {
@@ -81,7 +95,7 @@ impl Recording {
         Self::parse(path, &bytes)
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordingError> {
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, RecordingError> {
         let mut rest = bytes.strip_prefix(MARK).ok_or_else(|| RecordingError::Foreign(path.to_owned()))?;
         let damaged = |frames: usize, error: String| RecordingError::Damaged(path.to_owned(), frames, error);
         let description = message::<Description>(&mut rest).map_err(|error| damaged(0, error))?;
@@ -141,6 +155,14 @@ mod tests {
         let recording = Recording::parse(Path::new("r"), &written(3)).expect("it is whole");
         assert_eq!(recording.description.name, "api");
         assert_eq!(recording.frames.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn bytes_are_what_is_written_and_as_many_as_told() {
+        let description = Description { name: "api".into(), revision: 1, ..Default::default() };
+        let frame = Frame { seq: 1, at_ns: 1000, ..Default::default() };
+        assert_eq!(bytes(&description, std::slice::from_ref(&frame)), written(1));
+        assert_eq!(len(&description, &frame), written(1).len());
     }
 
     #[test]

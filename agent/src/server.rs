@@ -4,6 +4,7 @@
 //! Nothing is kept here: each viewer's watch is a watch of its own at the target, so that ids and interned texts are those of
 //! the stream; everything else is asked of the agent's loop.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use taskscope_proto::MAX_MESSAGE_BYTES;
@@ -12,11 +13,12 @@ use taskscope_proto::v1::alerts_server::{Alerts, AlertsServer};
 use taskscope_proto::v1::introspect_server::{Introspect, IntrospectServer};
 use taskscope_proto::v1::{DescribeRequest, Description, Frame, WatchRequest};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::connection::{ConnectError, Connection, TARGET_ENTRY};
-use crate::headless::Question;
+use crate::headless::{Question, Refused, ShownAlerts};
 use crate::listen::{Listener, loopback, same_user};
 use crate::session::resolve;
 
@@ -112,13 +114,23 @@ impl Alerts for Service {
         Ok(Response::new(v1::ListTargetsResponse { targets }))
     }
 
-    type WatchAlertsStream = Streaming<v1::AlertUpdate>;
+    type WatchAlertsStream = Pin<Box<dyn Stream<Item = Result<v1::AlertUpdate, Status>> + Send>>;
 
     async fn watch_alerts(
         &self,
-        _: Request<v1::WatchAlertsRequest>,
+        request: Request<v1::WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
-        Err(not_yet())
+        let request = request.into_inner();
+        let shown = self.ask(|answer| Question::WatchAlerts { request, answer }).await?;
+        let ShownAlerts { standing, changes } = shown.map_err(refusal)?;
+        let first = tokio_stream::iter(standing).map(|alert| Ok(v1::AlertUpdate { alert: Some(alert) }));
+        Ok(Response::new(match changes {
+            None => Box::pin(first),
+            Some(changes) => {
+                let changes = ReceiverStream::new(changes);
+                Box::pin(first.chain(changes.map(|told| told.map_err(Status::resource_exhausted))))
+            }
+        }))
     }
 
     async fn silence(
@@ -150,14 +162,20 @@ impl Alerts for Service {
         Err(Status::not_found("there is no such silence\nhint: it may be over; list those that there are"))
     }
 
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(not_yet())
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let request = request.into_inner();
+        let explained = self.ask(|answer| Question::Explain { request, answer }).await?;
+        let evaluations = explained.map_err(refusal)?;
+        Ok(Response::new(v1::ExplainResponse { evaluations }))
     }
 }
 
-fn not_yet() -> Status {
-    Status::unimplemented(
-        "this agent tells its alerts to its sinks and to /metrics, and not to viewers yet\nhint: `taskscope alerts TARGET` and \
-         `taskscope rules explain NAME TARGET` evaluate the rules themselves",
-    )
+fn refusal(refused: Refused) -> Status {
+    match refused {
+        Refused::Unknown(why) => Status::not_found(why),
+        Refused::TooMany(why) => Status::resource_exhausted(why),
+    }
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::Alert;
+use crate::alerts::watcher::EVIDENCE;
 
 const FILE: &str = "alerts.json";
 const LOCK: &str = "alerts.lock";
@@ -68,6 +69,14 @@ impl Kept {
         silences: Vec<Silenced>,
     ) -> Self {
         Self { version: VERSION, targets, own, silences }
+    }
+
+    /// An agent that was killed may have named a file that it did not write.
+    fn without_lost_evidence(mut self) -> Self {
+        for fired in self.targets.values_mut().flatten() {
+            fired.annotations.retain(|name, path| name != EVIDENCE || Path::new(path).is_file());
+        }
+        self
     }
 
     /// The values of what fires move all the time; nothing is written for that.
@@ -169,7 +178,7 @@ impl Store {
             .map_err(|_| told("another agent uses", &"each needs one of its own"))?;
         let file = folder.join(FILE);
         let kept = match read(&file) {
-            Ok(kept) => kept,
+            Ok(kept) => kept.without_lost_evidence(),
             Err(error) => {
                 // Whoever wants to know what was in it finds it there.
                 let aside = file.with_extension("json.damaged");
@@ -302,6 +311,26 @@ mod tests {
         assert_eq!(after, kept());
         let fired = after.targets.remove("checkout").and_then(|mut all| all.pop()).expect("it is there");
         assert_eq!(Alert::from(fired), notice("TaskStuckInPoll", "é \"quoted\"", Transition::Firing).alert);
+        store.close(SOON).await;
+    }
+
+    #[tokio::test]
+    async fn evidence_is_known_after_a_restart_if_it_is_there() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let there = folder.path().join("there.tskscop");
+        std::fs::write(&there, "x").expect("it can be written");
+        let mut before = kept();
+        for (target, path) in [("shop", there.clone()), ("mail", folder.path().join("lost.tskscop"))] {
+            let mut alert = notice("TaskStuckInPoll", "a", Transition::Firing).alert;
+            alert.annotations.insert(EVIDENCE.to_owned(), path.display().to_string());
+            before.targets.insert(target.to_owned(), vec![Fired::from(&alert)]);
+        }
+        let (store, _) = Store::open(folder.path()).expect("it can be written");
+        store.keep(before);
+        store.close(SOON).await;
+        let (store, after) = Store::open(folder.path()).expect("it can be read");
+        let evidence = |target: &str| after.targets[target][0].annotations.get(EVIDENCE).cloned();
+        assert_eq!((evidence("shop"), evidence("mail")), (Some(there.display().to_string()), None));
         store.close(SOON).await;
     }
 

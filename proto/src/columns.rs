@@ -104,6 +104,42 @@ pub fn truncate(rows: &mut TaskRows, len: usize) {
     rows.fields_sid.truncate(len);
 }
 
+/// Keeps the rows whose position `keep` says yes to. Asked once for each row, in order.
+pub fn retain(rows: &mut TaskRows, mut keep: impl FnMut(usize) -> bool) {
+    let kept: Vec<bool> = (0..rows.id.len()).map(&mut keep).collect();
+    fn column<T>(column: &mut Vec<T>, kept: &[bool]) {
+        let mut kept = kept.iter();
+        // A column may be empty, and one that is too long is malformed anyway.
+        column.retain(|_| kept.next().copied().unwrap_or_default());
+    }
+    column(&mut rows.id, &kept);
+    column(&mut rows.kind, &kept);
+    column(&mut rows.state, &kept);
+    column(&mut rows.outcome, &kept);
+    column(&mut rows.name_sid, &kept);
+    column(&mut rows.label_sid, &kept);
+    column(&mut rows.group_id, &kept);
+    column(&mut rows.spawned_at_sid, &kept);
+    column(&mut rows.runtime_id, &kept);
+    column(&mut rows.polls, &kept);
+    column(&mut rows.busy_ns, &kept);
+    column(&mut rows.scheduled_ns_plus1, &kept);
+    column(&mut rows.idle_ns_plus1, &kept);
+    column(&mut rows.age_ns, &kept);
+    column(&mut rows.since_ns, &kept);
+    column(&mut rows.longest_poll_ns, &kept);
+    column(&mut rows.wakes_plus1, &kept);
+    column(&mut rows.self_wakes_plus1, &kept);
+    column(&mut rows.woken_by, &kept);
+    column(&mut rows.wakers_plus1, &kept);
+    column(&mut rows.cancel_ns_plus1, &kept);
+    column(&mut rows.polls_since_cancel, &kept);
+    column(&mut rows.wakes_since_cancel, &kept);
+    column(&mut rows.task_class, &kept);
+    column(&mut rows.reason_sid, &kept);
+    column(&mut rows.fields_sid, &kept);
+}
+
 /// The rows in their order, texts resolved. An enum value of a newer sender reads as unspecified.
 pub fn decode(rows: &TaskRows, strings: &Strings) -> Result<Vec<TaskRow>, Malformed> {
     let len = rows.id.len();
@@ -212,6 +248,13 @@ mod tests {
         assert_eq!((decoded[0].scheduled_ns, decoded[0].idle_ns), (Some(0), None));
         assert_eq!((decoded[0].wakes, decoded[0].cancel), (row.wakes, None));
         assert_eq!((decoded[0].name.as_str(), decoded[0].spawned_at.as_str()), ("mailer", ""));
+    }
+
+    #[test]
+    fn rows_that_are_kept_are_kept_in_every_column_that_is_there() {
+        let mut rows = TaskRows { id: vec![1, 2, 3], polls: vec![10, 20, 30], ..TaskRows::default() };
+        retain(&mut rows, |at| at != 1);
+        assert_eq!(rows, TaskRows { id: vec![1, 3], polls: vec![10, 30], ..TaskRows::default() });
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Collector {
     fn has(&self, kind: &str, service: &str, says: &[&str]) -> Resource {
         eventually(WITHIN, || {
             let all = self.resources();
-            let of = all.into_iter().filter(|it| it.kind == kind && it.is_of(service));
-            let last = of.last().ok_or_else(|| format!("nothing yet\n{}", self.process.outputs()))?;
+            let mut of = all.into_iter().filter(|it| it.kind == kind && it.is_of(service));
+            let last = of.next_back().ok_or_else(|| format!("nothing yet\n{}", self.process.outputs()))?;
             let missing: Vec<&&str> = says.iter().filter(|it| !last.says(it)).collect();
             if missing.is_empty() { Ok(last) } else { Err(format!("{missing:?} of {:#?}", last.lines)) }
         })
@@ -176,8 +176,8 @@ fn rotel_receives_metrics_and_logs_of_each_target_as_a_resource() {
     drop(target);
     let gone = eventually(WITHIN, || {
         let all = collector.resources();
-        let of = all.into_iter().filter(|it| it.kind == "ResourceMetrics" && it.is_of("checkout"));
-        match of.last() {
+        let mut of = all.into_iter().filter(|it| it.kind == "ResourceMetrics" && it.is_of("checkout"));
+        match of.next_back() {
             Some(last) if !last.says("Name: tokio.task.count") => Ok(last),
             _ => Err("it is told of as before".to_owned()),
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Machines: they take `now` as an argument and perform no I/O. Each new machine joins this list.
-const MACHINES: [&str; 18] = [
+const MACHINES: [&str; 22] = [
     "agent/src/alerts/desk.rs",
     "agent/src/alerts/inhibit.rs",
     "agent/src/alerts/life.rs",
@@ -18,12 +18,16 @@ const MACHINES: [&str; 18] = [
     "agent/src/alerts/timeline.rs",
     "agent/src/alerts/vitals.rs",
     "agent/src/alerts/watcher.rs",
+    "agent/src/alerts/watcher/pace.rs",
     "agent/src/alerts/watcher/settled.rs",
+    "agent/src/evidence/fit.rs",
+    "agent/src/evidence/turns.rs",
     "agent/src/fleet.rs",
     "agent/src/sinks/alertmanager.rs",
     "agent/src/sinks/bucket.rs",
     "agent/src/sinks/repeat.rs",
     "agent/src/sinks/retry.rs",
+    "agent/src/viewers.rs",
     "agent/src/link.rs",
     "probe/src/engine/credit.rs",
     "probe/src/engine/schedule.rs",

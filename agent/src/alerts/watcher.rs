@@ -42,6 +42,9 @@ const GROUPS_EVERY_NS: u64 = 5_000_000_000;
 /// A poll that has run for this long may get stuck.
 const LONG_NS: u64 = 50_000_000;
 
+/// The annotation that names the file with what was seen.
+pub(crate) const EVIDENCE: &str = "evidence";
+
 /// A rule with one of its settings.
 #[derive(Clone)]
 pub(crate) struct Watched {
@@ -86,7 +89,10 @@ struct Entry {
     also: BTreeSet<String>,
     starts_at_unix_ns: u64,
     told: Option<Transition>,
-    held_by: Option<String>,
+    /// What is told instead of it, and its name.
+    held_by: Option<(Fingerprint, String)>,
+    /// Where what was seen when it began to fire is kept.
+    evidence: Option<String>,
     /// Of this evaluation.
     changed: Option<Transition>,
 }
@@ -142,9 +148,24 @@ impl Watcher {
             entry.value = alert.value;
             entry.starts_at_unix_ns = alert.starts_at_unix_ns;
             entry.annotations = alert.annotations;
+            // Its readings replace the others.
+            entry.evidence = entry.annotations.remove(EVIDENCE);
             self.lives.insert(Arc::new(alert.labels), entry);
         }
         unknown
+    }
+
+    /// Where what was seen when the alert began to fire is kept; `None`: it could not be.
+    pub(crate) fn keep_evidence(&mut self, id: Fingerprint, path: Option<&str>) {
+        for entry in self.lives.values_mut().filter(|entry| entry.fingerprint == id) {
+            entry.evidence = path.map(str::to_owned);
+        }
+    }
+
+    /// Tasks that standing queries of the rule have found.
+    pub(crate) fn found_by<'a>(&'a self, rule: &'a str, model: &'a Model) -> impl Iterator<Item = u64> + 'a {
+        let of_rule = self.watched.iter().enumerate().filter(move |(_, watched)| watched.rule.name == rule);
+        of_rule.filter_map(|(position, _)| model.found(query(position))).flatten().copied()
     }
 
     /// How many settings of rules are evaluated.
@@ -378,7 +399,8 @@ impl Watcher {
         for (labels, entry) in &mut self.lives {
             let cause = inhibit::cause_of(&causes, labels, entry.severity);
             let is_told = entry.told == Some(Transition::Firing);
-            entry.held_by = cause.filter(|_| !is_told).map(|cause| name(&cause.labels).to_owned());
+            entry.held_by =
+                cause.filter(|_| !is_told).map(|cause| (cause.fingerprint, name(&cause.labels).to_owned()));
             if let Some(cause) = cause.filter(|_| entry.held_by.is_some())
                 && name(&cause.labels) != name(labels)
             {
@@ -397,7 +419,7 @@ impl Watcher {
         // What is not among them is zero, and inactive.
         let readings = of_setting.map(|(labels, entry)| {
             let mut read = Evaluated::of(Arc::clone(labels), entry.value, &entry.life, timing);
-            read.held_back = entry.held_by.as_ref().map(|cause| format!("inhibited by {cause}"));
+            read.held_back = entry.held_by.as_ref().map(|(_, cause)| format!("inhibited by {cause}"));
             read
         });
         let readings = readings.collect();
@@ -441,6 +463,7 @@ impl Entry {
             starts_at_unix_ns: 0,
             told: None,
             held_by: None,
+            evidence: None,
             changed: None,
         }
     }
@@ -468,6 +491,9 @@ impl Entry {
         if !self.also.is_empty() {
             let also: Vec<&str> = self.also.iter().map(String::as_str).collect();
             annotations.insert("also".into(), also.join(", "));
+        }
+        if let Some(path) = &self.evidence {
+            annotations.insert(EVIDENCE.into(), path.clone());
         }
         let ends_at_unix_ns =
             (transition == Transition::Resolved).then_some(unix_ns.max(self.starts_at_unix_ns));

@@ -1,11 +1,12 @@
 //! Frames for one watcher: what it asked for, from what the sampler knows. They cost in proportion to what it can show; a
 //! walk over the tasks goes on in slices beside them, and only where rows or standing queries need one.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use prost::Message;
 use taskscope_proto::MAX_MESSAGE_BYTES;
 use taskscope_proto::ids::{GroupId, Sid};
+use taskscope_proto::strings;
 use taskscope_proto::v1::{self, loss::Reason};
 
 use super::Engine;
@@ -270,34 +271,10 @@ impl Watcher {
 
     /// Adds the texts that this frame is the first to use.
     fn add_strings(&mut self, frame: &mut v1::Frame, engine: &Engine) {
-        for sid in used_texts(frame) {
+        for sid in strings::used(frame) {
             if sid != 0 && self.sent.insert(sid) {
                 frame.strings.push(v1::InternedString { sid, text: engine.registry.texts.read(Sid(sid)) });
             }
         }
     }
-}
-
-/// The ids of all texts that a frame uses.
-fn used_texts(frame: &v1::Frame) -> BTreeSet<u32> {
-    let mut used: BTreeSet<u32> = BTreeSet::new();
-    if let Some(rows) = frame.tasks.as_ref().and_then(|window| window.rows.as_ref()) {
-        used.extend(rows.name_sid.iter().chain(&rows.label_sid).chain(&rows.spawned_at_sid));
-        used.extend(rows.reason_sid.iter().chain(&rows.fields_sid));
-    }
-    if let Some(window) = &frame.groups {
-        used.extend(window.groups.iter().flat_map(|group| [group.name_sid, group.spawned_at_sid]));
-        used.extend(window.labels.iter().map(|label| label.label_sid));
-    }
-    let past = frame.history.iter();
-    let events = frame.events.iter().chain(past.clone().flat_map(|chunk| &chunk.events));
-    let workers = frame.runtimes.iter().flat_map(|runtime| &runtime.workers).filter_map(|w| w.poll.as_ref());
-    let threads = frame.threads.iter().filter_map(|thread| thread.poll.as_ref());
-    for poll in workers.chain(threads).chain(events.clone().filter_map(|event| event.poll.as_ref())) {
-        used.extend([poll.name_sid, poll.label_sid, poll.spawned_at_sid]);
-    }
-    used.extend(events.map(|event| event.reason_sid));
-    let groups = past.flat_map(|chunk| &chunk.groups);
-    used.extend(groups.flat_map(|group| [group.name_sid, group.spawned_at_sid]));
-    used
 }

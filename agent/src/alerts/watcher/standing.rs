@@ -1,6 +1,6 @@
 //! What stands of a target's alerts now, and how they end with it.
 
-use super::{Alert, Labels, Notice, Phase, Transition, Watcher};
+use super::{Alert, Fingerprint, Labels, Notice, Phase, Transition, Watcher};
 
 /// An alert that is pending or fires.
 pub(crate) struct Standing<'a> {
@@ -16,6 +16,19 @@ impl Watcher {
             Phase::Inactive => None,
             Phase::Pending { .. } => Some(Standing { labels, fires: false }),
             Phase::Firing | Phase::Recovering { .. } => Some(Standing { labels, fires: true }),
+        })
+    }
+
+    /// Everything that is pending or fires as it is now, with what is told instead of it.
+    pub(crate) fn alerts(&self) -> impl Iterator<Item = (Alert, Option<Fingerprint>)> {
+        self.lives.iter().filter_map(|(labels, entry)| {
+            let state = match entry.life.phase() {
+                Phase::Inactive => return None,
+                Phase::Pending { .. } => Transition::Pending,
+                Phase::Firing | Phase::Recovering { .. } => Transition::Firing,
+            };
+            let cause = entry.held_by.as_ref().map(|(cause, _)| *cause);
+            Some((entry.notice(labels, state, 0).alert, cause))
         })
     }
 
