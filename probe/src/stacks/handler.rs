@@ -37,6 +37,8 @@ struct Sample {
     pid: AtomicI32,
     /// What may be copied: the mapping of the thread's stack, as far as it is known.
     readable: [AtomicU64; 2],
+    /// How many bytes of it at most.
+    most: AtomicU64,
     registers: [AtomicU64; REGISTERS],
     /// Where the copied part begins, how many bytes of it there are, and where the stack ends.
     copied: [AtomicU64; 2],
@@ -50,6 +52,7 @@ static SAMPLE: Sample = Sample {
     state: AtomicU64::new(0),
     pid: AtomicI32::new(0),
     readable: [const { AtomicU64::new(0) }; 2],
+    most: AtomicU64::new(0),
     registers: [const { AtomicU64::new(0) }; REGISTERS],
     copied: [const { AtomicU64::new(0) }; 2],
     end: AtomicU64::new(0),
@@ -142,7 +145,7 @@ extern "C" fn take(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         let own = thread_pointer();
         let end = if pointer < own && own < high { own } else { high };
         let from = pointer.saturating_sub(RED_ZONE).max(low) & !7;
-        let wanted = end.saturating_sub(from).min(COPIED as u64);
+        let wanted = end.saturating_sub(from).min(sample.most.load(Relaxed));
         copied = copy(pid, from, wanted);
         sample.copied[0].store(from, Relaxed);
         sample.end.store(end, Relaxed);
@@ -154,10 +157,9 @@ extern "C" fn take(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
 
 /// Copies `wanted` bytes from `from` into the sample; gives how many there were.
 fn copy(pid: c_int, from: u64, wanted: u64) -> u64 {
-    let wanted = wanted as usize;
-    let local =
-        libc::iovec { iov_base: SAMPLE.stack.as_ptr().cast_mut().cast(), iov_len: wanted.min(COPIED) };
-    let remote = libc::iovec { iov_base: from as usize as *mut c_void, iov_len: wanted.min(COPIED) };
+    let wanted = wanted.min(COPIED as u64) as usize;
+    let local = libc::iovec { iov_base: SAMPLE.stack.as_ptr().cast_mut().cast(), iov_len: wanted };
+    let remote = libc::iovec { iov_base: from as usize as *mut c_void, iov_len: wanted };
     // SAFETY: gives the address of this thread's `errno`, which is valid as long as the thread runs.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; the code that was interrupted is this thread's own and does not run now.
@@ -223,7 +225,8 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Handler {
     pub(crate) signal: i32,
-    number: u64,
+    /// Of the last request: each has the next one.
+    pub(super) number: u64,
 }
 
 /// Why no signal was sent.
@@ -304,8 +307,13 @@ impl Handler {
     }
 
     /// Sends the signal to thread `tid` of this process; what may be copied is `readable`, `None` where that is not known: then
-    /// only the registers come.
-    pub(crate) fn request(&mut self, tid: u32, readable: Option<(u64, u64)>) -> Result<(), Unsent> {
+    /// only the registers come. Of it come `most` bytes from the stack pointer up, and [`COPIED`] at most.
+    pub(crate) fn request(
+        &mut self,
+        tid: u32,
+        readable: Option<(u64, u64)>,
+        most: u64,
+    ) -> Result<(), Unsent> {
         let before = SAMPLE.state.load(Acquire);
         match before & ((1 << PHASE_BITS) - 1) {
             IDLE | DONE => {}
@@ -320,6 +328,7 @@ impl Handler {
         let (low, high) = readable.unwrap_or((0, 0));
         SAMPLE.readable[0].store(low, Relaxed);
         SAMPLE.readable[1].store(high, Relaxed);
+        SAMPLE.most.store(most, Relaxed);
         SAMPLE.state.store(self.state(REQUESTED), Release);
         let pid = SAMPLE.pid.load(Relaxed);
         // Its action was just seen to be ours.

@@ -19,6 +19,9 @@ const PAGE: u64 = 4096;
 /// Pages kept during one sample.
 pub(super) const PAGES: usize = 64;
 
+/// `mov x8, #139; svc #0`: the system call `rt_sigreturn`, in the kernel's page as in all C libraries. On x86-64 nobody asks.
+const RETURN_OF_AARCH64: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
@@ -330,6 +333,11 @@ impl<M: Memory> Code for Modules<M> {
 
     fn is_code(&mut self, address: u64) -> bool {
         self.range_or_look(address).is_some()
+    }
+
+    fn is_signal_return(&mut self, address: u64) -> bool {
+        let mut code = [0; RETURN_OF_AARCH64.len()];
+        self.is_code(address) && self.cached(address, &mut code).is_some() && code == RETURN_OF_AARCH64
     }
 }
 

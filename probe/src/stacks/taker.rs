@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use taskscope_proto::v1::interned_stack::End;
 
-use super::handler::{Answer, Copied, Handler, Refused, Unsent};
+use super::handler::{Answer, COPIED, Copied, Handler, Refused, Unsent};
 use super::modules::{Modules, OwnMemory, parse_maps};
-use super::unwind::{STACK_POINTER, Stack, Unwound, unwind};
+use super::unwind::{DEEPEST, STACK_POINTER, Stack, Unwound, unwind};
 
 /// A thread that does not answer in this time is stopped, throttled, or waits for a CPU.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -16,8 +16,10 @@ const FIRST_LOOK: Duration = Duration::from_micros(50);
 const LONGEST_LOOK: Duration = Duration::from_millis(2);
 /// How often a stack that is not where it was is looked for.
 const ATTEMPTS: u32 = 2;
+/// Bytes of a stack that are copied at first: as much as most are long.
+const FIRST: u64 = 16 << 10;
 /// Threads whose stacks are known; beyond that all are looked up anew.
-const RANGES: usize = 1024;
+const KNOWN: usize = 1024;
 
 /// Why there is no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +48,18 @@ pub(crate) enum Off {
 pub(crate) struct Taker {
     handler: Handler,
     pub(crate) modules: Modules<OwnMemory>,
-    /// Where the stacks of threads are, by thread.
-    ranges: HashMap<u32, (u64, u64)>,
+    /// By thread.
+    known: HashMap<u32, Known>,
     copied: Copied,
+}
+
+/// What is known of a thread's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    /// The mapping that it lies in.
+    range: (u64, u64),
+    /// It was longer than [`FIRST`] when it was last seen.
+    is_long: bool,
 }
 
 impl Taker {
@@ -60,7 +71,7 @@ impl Taker {
         Ok(Self {
             handler: Handler::install(signal)?,
             modules: Modules::new(OwnMemory),
-            ranges: HashMap::new(),
+            known: HashMap::new(),
             copied: Copied::nothing(),
         })
     }
@@ -69,13 +80,34 @@ impl Taker {
         self.handler.signal
     }
 
-    /// The stack of thread `tid`. Waits for it, [`PATIENCE`] at most for each of two signals: the first tells where a new
-    /// thread's stack is.
+    /// The stack of thread `tid`. Waits for it, [`PATIENCE`] at most for each of three signals: the first tells where a new
+    /// thread's stack is, and the last takes all of one that turns out to be long.
     pub(crate) fn take(&mut self, tid: u32, now_ns: u64) -> Result<Unwound, Missing> {
         self.can_be_signalled(tid)?;
-        let mut range = self.ranges.get(&tid).copied();
+        let is_long = self.known.get(&tid).is_some_and(|known| known.is_long);
+        self.copy(tid, if is_long { COPIED as u64 } else { FIRST })?;
+        let mut unwound = self.unwound(now_ns);
+        let ran_out = unwound.end == End::TooDeep && unwound.addresses.len() < DEEPEST;
+        if ran_out && !is_long {
+            match self.copy(tid, COPIED as u64) {
+                Ok(()) => unwound = self.unwound(now_ns),
+                Err(Missing::Off(off)) => return Err(Missing::Off(off)),
+                // It says itself that it is not whole.
+                Err(Missing::Ended | Missing::Blocks | Missing::Late) => {}
+            }
+        }
+        if let Some(known) = self.known.get_mut(&tid) {
+            // One that has become short is copied in part again.
+            known.is_long = ran_out || is_long && self.copied.bytes.len() as u64 > FIRST;
+        }
+        Ok(unwound)
+    }
+
+    /// Copies the stack of thread `tid`, `most` bytes of it.
+    fn copy(&mut self, tid: u32, most: u64) -> Result<(), Missing> {
+        let mut range = self.known.get(&tid).map(|known| known.range);
         for attempt in 0.. {
-            self.ask(tid, range)?;
+            self.ask(tid, range, most)?;
             if !self.copied.bytes.is_empty() {
                 break;
             }
@@ -87,27 +119,33 @@ impl Taker {
             if attempt == ATTEMPTS {
                 return Err(Missing::Late);
             }
-            range = Some(range_of(pointer).ok_or(Missing::Late)?);
-            if self.ranges.len() >= RANGES {
-                self.ranges.clear();
+            let found = range_of(pointer).ok_or(Missing::Late)?;
+            range = Some(found);
+            if self.known.len() >= KNOWN {
+                self.known.clear();
             }
-            self.ranges.extend(range.map(|range| (tid, range)));
+            self.known.insert(tid, Known { range: found, is_long: false });
         }
+        Ok(())
+    }
+
+    /// What was copied, unwound.
+    fn unwound(&mut self, now_ns: u64) -> Unwound {
         let Copied { registers, from, bytes, is_cut, .. } = &self.copied;
         self.modules.begin(now_ns);
         let stack = Stack { from: *from, bytes, is_cut: *is_cut };
         let unwound = unwind(registers, stack, &mut self.modules);
         // A library may have been loaded where another one was.
         if unwound.end == End::Lost && self.modules.begin_anew() {
-            return Ok(unwind(registers, stack, &mut self.modules));
+            return unwind(registers, stack, &mut self.modules);
         }
-        Ok(unwound)
+        unwound
     }
 
     /// One signal and its answer.
     #[allow(clippy::disallowed_methods, reason = "this is a driver: it waits for another thread")]
-    fn ask(&mut self, tid: u32, readable: Option<(u64, u64)>) -> Result<(), Missing> {
-        self.handler.request(tid, readable).map_err(|unsent| match unsent {
+    fn ask(&mut self, tid: u32, readable: Option<(u64, u64)>, most: u64) -> Result<(), Missing> {
+        self.handler.request(tid, readable, most).map_err(|unsent| match unsent {
             Unsent::Ended => Missing::Ended,
             Unsent::Busy => Missing::Late,
             Unsent::Taken => Missing::Off(Off::Taken(self.handler.signal)),

@@ -11,7 +11,7 @@ use gimli::{
 use taskscope_proto::v1::interned_stack::End;
 
 /// Frames at most.
-const DEEPEST: usize = 256;
+pub(crate) const DEEPEST: usize = 256;
 /// Steps of one expression.
 const LONGEST_EXPRESSION: u32 = 1_000;
 
@@ -24,6 +24,8 @@ mod machine {
     pub(super) const CODE_POINTER: usize = 16;
     /// Where a return address is kept: a call leaves it on the stack.
     pub(super) const RETURN: usize = CODE_POINTER;
+    /// Handlers return to code of the C library, which has rules.
+    pub(super) const INTERRUPTED: Option<u64> = None;
 }
 #[cfg(target_arch = "aarch64")]
 mod machine {
@@ -33,6 +35,10 @@ mod machine {
     pub(super) const STACK_POINTER: usize = 31;
     pub(super) const CODE_POINTER: usize = 32;
     pub(super) const RETURN: usize = 30;
+    /// Where a handler returns to has no rules: the kernel's page had them until Linux 5.8, and they told the link register in
+    /// place of the program counter. What was interrupted is in the signal's frame, at the stack pointer: a `siginfo` of 128
+    /// bytes, and 184 bytes into the `ucontext` x0 to x30, sp and pc.
+    pub(super) const INTERRUPTED: Option<u64> = Some(128 + 184);
 }
 
 /// By their numbers in DWARF; on x86-64 the instruction pointer has that of the return address.
@@ -78,6 +84,8 @@ pub(crate) trait Code {
     fn rules(&mut self, address: u64) -> Option<Rules>;
     /// Whether code can be there.
     fn is_code(&mut self, address: u64) -> bool;
+    /// Whether the code there is what handlers of signals return to. Asked only where that has no rules to go by.
+    fn is_signal_return(&mut self, address: u64) -> bool;
 }
 
 /// A stack, the innermost frame first.
@@ -107,7 +115,11 @@ pub(crate) fn unwind(registers: &Registers, stack: Stack<'_>, code: &mut impl Co
             break End::TooDeep;
         }
         addresses.push(inside);
-        match step(&registers, inside, is_exact, stack, code, &mut context) {
+        let stepped = match machine::INTERRUPTED {
+            Some(offset) if !is_exact && code.is_signal_return(at) => interrupted(&registers, offset, stack),
+            _ => step(&registers, inside, is_exact, stack, code, &mut context),
+        };
+        match stepped {
             Ok(outer) => {
                 is_exact = outer.is_exact;
                 registers = outer.registers;
@@ -126,6 +138,21 @@ fn plain(address: u64) -> u64 {
 struct Outer {
     registers: Registers,
     is_exact: bool,
+}
+
+/// What a handler interrupted: all registers, `offset` bytes above its stack pointer.
+fn interrupted(registers: &Registers, offset: u64, stack: Stack<'_>) -> Result<Outer, End> {
+    let pointer = registers[STACK_POINTER].ok_or(End::Lost)?;
+    let first = pointer.checked_add(offset).ok_or(End::Lost)?;
+    let mut outer = [None; REGISTERS];
+    for (register, at) in outer.iter_mut().zip((0u64..).step_by(8)) {
+        *register = Some(stack.word(first.saturating_add(at))?);
+    }
+    // A handler on a stack of its own: that of what it interrupted was not copied.
+    if outer[STACK_POINTER].is_none_or(|after| after <= pointer) {
+        return Err(End::Lost);
+    }
+    Ok(Outer { registers: outer, is_exact: true })
 }
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;

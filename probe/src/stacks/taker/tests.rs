@@ -131,6 +131,32 @@ fn a_stack_that_is_longer_than_what_is_copied_says_so() {
 }
 
 #[test]
+fn a_stack_is_copied_in_part_where_that_is_enough_and_a_long_one_at_once_while_it_is_long() {
+    let (_turn, mut taker) = turn();
+    let is_up = Arc::new(AtomicBool::new(false));
+    let goes_up = Arc::clone(&is_up);
+    // Twenty levels of more than two kilobytes, and then none.
+    let busy = Busy::with(move |stop| {
+        digs_down::<256>(&goes_up, 20);
+        parks_here(stop);
+    });
+    let before = taker.handler.number;
+    let taken = until_in(&mut taker, &busy, spins_here as *const () as usize, "spins_here");
+    assert_eq!((taken.end, taker.known[&busy.tid].is_long), (End::Whole, true), "{taken:x?}");
+    assert!(taker.handler.number >= before + 3, "for the mapping, for a part, and for all of it");
+    let before = taker.handler.number;
+    assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
+    assert!(taker.copied.bytes.len() as u64 > FIRST, "{} bytes", taker.copied.bytes.len());
+    assert_eq!(taker.handler.number, before + 1);
+    is_up.store(true, Relaxed);
+    until(|| taker.take(busy.tid, 0).is_ok() && !taker.known[&busy.tid].is_long);
+    let before = taker.handler.number;
+    assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
+    assert!(taker.copied.bytes.len() as u64 <= FIRST, "{} bytes", taker.copied.bytes.len());
+    assert_eq!(taker.handler.number, before + 1);
+}
+
+#[test]
 fn a_thread_that_has_ended_has_no_stack() {
     let (_turn, mut taker) = turn();
     let ended = Busy::with(|_| {});
@@ -138,7 +164,7 @@ fn a_thread_that_has_ended_has_no_stack() {
     drop(ended);
     assert_eq!(taker.take(tid, 0), Err(Missing::Ended));
     // As if it had ended after it was looked at.
-    assert_eq!(taker.ask(tid, None), Err(Missing::Ended));
+    assert_eq!(taker.ask(tid, None, FIRST), Err(Missing::Ended));
 }
 
 #[test]
@@ -190,7 +216,7 @@ fn a_signal_that_comes_late_does_nothing() {
     });
     until(|| taker.take(late.tid, 0) == Err(Missing::Blocks));
     // It was not seen to block it.
-    assert_eq!(taker.ask(late.tid, None), Err(Missing::Late));
+    assert_eq!(taker.ask(late.tid, None, FIRST), Err(Missing::Late));
     // The signal waits for it: there is no second one.
     unblock.store(true, Relaxed);
     let taken = until_in(&mut taker, &late, spins_here as *const () as usize, "spins_here");
@@ -244,6 +270,43 @@ fn code_of_the_kernels_own_page_is_unwound_too() {
     }
     // Where the kernel's clock cannot be read there, it is a system call.
     println!("{inside} of 300 in [vdso]");
+}
+
+/// In a handler of the application's until `stop` is set.
+static IN_HANDLER: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
+extern "C" fn handles_here(_: libc::c_int) {
+    // The thread that raised the signal has set it and let go of the lock.
+    let stop = IN_HANDLER.lock().expect("nobody panics").clone().expect("it is set");
+    spins_here(&stop);
+}
+
+#[inline(never)]
+extern "C" fn raises_here(stop: &AtomicBool) {
+    nix::sys::signal::raise(nix::sys::signal::SIGUSR2).expect("a signal can be raised");
+    black_box(stop);
+}
+
+#[test]
+fn what_a_handler_of_the_applications_own_interrupted_is_seen_too() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+    let (_turn, mut taker) = turn();
+    let action = SigAction::new(SigHandler::Handler(handles_here), SaFlags::empty(), SigSet::empty());
+    // SAFETY: nobody raises this signal but the thread below, in a call, with no lock held that the handler takes.
+    let before = unsafe { nix::sys::signal::sigaction(Signal::SIGUSR2, &action) }.expect("it may");
+    let stop = Arc::new(AtomicBool::new(false));
+    *IN_HANDLER.lock().expect("nobody panics") = Some(Arc::clone(&stop));
+    let raises = Busy::with(|stop| raises_here(stop));
+    let taken = until_in(&mut taker, &raises, spins_here as *const () as usize, "spins_here");
+    let within = |function: usize| move |&at: &u64| (function as u64..function as u64 + 600).contains(&at);
+    let handler = taken.addresses.iter().position(within(handles_here as *const () as usize));
+    // The functions lie side by side: the last one that may be it.
+    let raised = taken.addresses.iter().rposition(within(raises_here as *const () as usize));
+    stop.store(true, Relaxed);
+    drop(raises);
+    // SAFETY: what was there before is put back; nobody raises it any more.
+    unsafe { nix::sys::signal::sigaction(Signal::SIGUSR2, &before) }.expect("it may");
+    assert!(taken.end == End::Whole && handler.is_some() && handler < raised, "{taken:x?}");
 }
 
 #[test]

@@ -16,7 +16,13 @@ impl Code for Plain {
     fn is_code(&mut self, address: u64) -> bool {
         (0x1000..0x2000).contains(&address)
     }
+
+    fn is_signal_return(&mut self, address: u64) -> bool {
+        address == SIGNAL_RETURN
+    }
 }
+
+const SIGNAL_RETURN: u64 = 0x1f00;
 
 const WITHOUT_RULES: Plain = Plain { rules: None };
 
@@ -66,6 +72,28 @@ fn a_chain_that_leaves_the_part_that_was_copied_is_too_deep() {
 }
 
 #[test]
+fn what_a_handler_interrupted_is_in_the_frame_of_its_signal() {
+    const OFFSET: u64 = 312;
+    // Of a handler at 0x7000, and the frame of the signal at 0x7010, whose stack goes on at `pointer`.
+    let interrupted = |pointer: u64, size: usize| {
+        let mut words = vec![0; 80];
+        let first = (0x10 + OFFSET as usize) / 8;
+        words[first + machine::FRAME_POINTER] = 0x7240;
+        words[first + STACK_POINTER] = pointer;
+        words[first + machine::CODE_POINTER] = 0x1234;
+        let registers = registers(SIGNAL_RETURN, 0x7010, 0);
+        super::interrupted(&registers, OFFSET, stack(&bytes(&words)[..size], false))
+    };
+    let outer = interrupted(0x7220, 640).expect("all of it is there");
+    assert!(outer.is_exact, "it has not called");
+    let pointers = [machine::CODE_POINTER, STACK_POINTER, machine::FRAME_POINTER];
+    assert_eq!(pointers.map(|it| outer.registers[it]), [Some(0x1234), Some(0x7220), Some(0x7240)]);
+    // On a stack of its own; and where the copy ends before the registers do.
+    assert_eq!(interrupted(0x6000, 640).err(), Some(End::Lost));
+    assert_eq!(interrupted(0x7220, 400).err(), Some(End::Lost));
+}
+
+#[test]
 fn more_frames_than_there_may_be_are_too_deep() {
     let words: Vec<u64> = (1..=400).flat_map(|frame| [0x7000 + frame * 16, 0x1500]).collect();
     let words = bytes(&words);
@@ -105,6 +133,21 @@ fn rules_say_where_the_caller_is_and_which_function_is_the_first() {
     let mut code = Plain { rules: Some(rules(&[0x07, machine::RETURN as u8])) };
     let unwound = unwind(&registers(0x1050, 0x7000, 1), stack(&words, false), &mut code);
     assert_eq!(unwound, Unwound { addresses: vec![0x1050], end: End::Whole });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn return_addresses_that_the_processor_has_signed_are_read_without_the_signature() {
+    let signed = |address: u64| 0x00a5_0000_0000_0000 | address;
+    let words = bytes(&[signed(0x1101), signed(0x1201), 0]);
+    // negate_ra_state, as compilers write it where they sign.
+    let mut code = Plain { rules: Some(rules(&[0x2d])) };
+    let unwound = unwind(&registers(0x1050, 0x7000, 1), stack(&words, false), &mut code);
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x1100, 0x1200], end: End::Whole });
+    // By frame pointers.
+    let words = bytes(&[0x7010, signed(0x1100), 0, 0]);
+    let unwound = unwind(&registers(0x1050, 0x7000, 0x7000), stack(&words, false), &mut { WITHOUT_RULES });
+    assert_eq!(unwound, Unwound { addresses: vec![0x1050, 0x10ff], end: End::Whole });
 }
 
 #[test]
