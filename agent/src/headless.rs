@@ -351,7 +351,8 @@ impl Agent {
         };
         for silenced in kept.silences {
             // One that has ended meanwhile is refused, and no loss.
-            if let Err(why) = agent.desk.silence(silenced.into(), unix_ns()) {
+            let id = silenced.id.clone();
+            if let Err(why) = agent.desk.resume(&id, silenced.into(), unix_ns()) {
                 tracing::info!(why, "a silence of before is not taken up again");
             }
         }
@@ -517,7 +518,7 @@ impl Agent {
                 targets.insert(member.name.clone(), fired);
             }
         }
-        Kept::new(targets, self.desk.requests().map(Silenced::from).collect())
+        Kept::new(targets, self.desk.requests().map(|(id, request)| Silenced::new(id, request)).collect())
     }
 
     fn end_session(&mut self, id: MemberId) {
