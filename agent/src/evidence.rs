@@ -231,7 +231,11 @@ fn request(description: &Description, concerned: &[u64]) -> WatchRequest {
 
 async fn take(job: Job) -> Result<(), Trouble> {
     let told = |error: &dyn std::fmt::Display| Trouble::Target(error.to_string());
-    let address = resolve(&job.target).map_err(|error| told(&error))?;
+    let target = job.target.clone();
+    // A name is looked for in folders, whose sockets may hang.
+    let address =
+        tokio::task::spawn_blocking(move || resolve(&target)).await.map_err(|error| told(&error))?;
+    let address = address.map_err(|error| told(&error))?;
     let mut connection = Connection::open(&address).await.map_err(|error| told(&error))?;
     if connection.description.instance != job.instance {
         return Err(Trouble::Target("the target was started anew meanwhile".to_owned()));

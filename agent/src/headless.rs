@@ -362,7 +362,8 @@ impl Agent {
         };
         for silenced in kept.silences {
             // One that has ended meanwhile is refused, and no loss.
-            if let Err(why) = agent.desk.silence(silenced.into(), unix_ns()) {
+            let id = silenced.id.clone();
+            if let Err(why) = agent.desk.resume(&id, silenced.into(), unix_ns()) {
                 tracing::info!(why, "a silence of before is not taken up again");
             }
         }
@@ -532,7 +533,8 @@ impl Agent {
         }
         let own = self.own.watcher().fired().filter(|alert| !self.desk.holds(alert.fingerprint));
         let own = own.map(|alert| Fired::from(&alert)).collect();
-        Kept::new(targets, own, self.desk.requests().map(Silenced::from).collect())
+        let silences = self.desk.requests().map(|(id, request)| Silenced::new(id, request));
+        Kept::new(targets, own, silences.collect())
     }
 
     fn end_session(&mut self, id: MemberId) {

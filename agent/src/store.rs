@@ -48,6 +48,7 @@ pub(crate) struct Fired {
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Silenced {
+    pub(crate) id: String,
     matchers: Vec<Matched>,
     ends_at_unix_ns: u64,
     comment: String,
@@ -92,8 +93,8 @@ impl Kept {
     }
 }
 
-impl From<&SilenceRequest> for Silenced {
-    fn from(request: &SilenceRequest) -> Self {
+impl Silenced {
+    pub(crate) fn new(id: &str, request: &SilenceRequest) -> Self {
         let matched = |it: &LabelMatcher| Matched {
             name: it.name.clone(),
             value: it.value.clone(),
@@ -101,6 +102,7 @@ impl From<&SilenceRequest> for Silenced {
             is_not: it.is_not,
         };
         Self {
+            id: id.to_owned(),
             matchers: request.matchers.iter().map(matched).collect(),
             ends_at_unix_ns: request.ends_at_unix_ns,
             comment: request.comment.clone(),
@@ -288,6 +290,7 @@ mod tests {
         let alert = notice("TaskStuckInPoll", "é \"quoted\"", Transition::Firing).alert;
         let matcher = Matched { name: "a".into(), value: "b|c".into(), is_regex: true, is_not: false };
         let silence = Silenced {
+            id: "7".into(),
             matchers: vec![matcher],
             ends_at_unix_ns: u64::MAX,
             comment: "known".into(),

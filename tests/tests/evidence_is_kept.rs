@@ -10,8 +10,9 @@ use taskscope_proto::v1::{Description, Frame};
 use taskscope_tests::agent::Agent;
 use taskscope_tests::json::text;
 use taskscope_tests::process::Process;
+use taskscope_tests::screen::Screen;
 use taskscope_tests::target::{Target, runtime_folder};
-use taskscope_tests::{eventually, evidence};
+use taskscope_tests::{Build, eventually, evidence, peer};
 
 const SOON: Duration = Duration::from_secs(20);
 const RULE: &str = "TaskStuckInPoll";
@@ -125,6 +126,27 @@ fn what_was_seen_when_it_fired_can_be_opened_and_is_named_until_the_end() {
     assert_eq!(resolved["fingerprint"], firing["fingerprint"]);
     assert_eq!(text(&resolved["annotations"], "evidence"), file);
     assert_eq!(names(&kept), all, "it was not taken twice");
+}
+
+#[test]
+fn the_dashboard_opens_it() {
+    if !peer("tmux") {
+        return;
+    }
+    let (_guard, folder) = runtime_folder();
+    let mut target = Target::program("target-faults").in_runtime_folder(&folder).start();
+    target.said("ready");
+    let agent = agent(&folder);
+    target.process.say("stuck");
+    let firing = event(&agent, 0, "firing");
+    let path = text(&firing["annotations"], "evidence").to_owned();
+    eventually(SOON, || if Path::new(&path).is_file() { Ok(()) } else { Err(agent.outputs()) });
+    let screen = Screen::open(120, 30, &[("NO_COLOR", "1")]);
+    screen.run(&format!("{} top {path}", Build::Hooks.program("taskscope").display()));
+    screen.shows(SOON, |text| text.contains("STUCK "));
+    screen.keys(&["t"]);
+    screen.shows(SOON, |text| text.contains("stuck") && text.contains("ticker"));
+    screen.keys(&["q"]);
 }
 
 #[test]

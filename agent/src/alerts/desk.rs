@@ -120,6 +120,13 @@ impl Desk {
 
     /// The new silence's id; the error says what is wrong with the request.
     pub(crate) fn silence(&mut self, request: SilenceRequest, unix_ns: u64) -> Result<String, String> {
+        let id = (self.made + 1).to_string();
+        self.resume(&id, request, unix_ns)?;
+        Ok(id)
+    }
+
+    /// A silence that has its id from before a restart; the error says what is wrong with the request.
+    pub(crate) fn resume(&mut self, id: &str, request: SilenceRequest, unix_ns: u64) -> Result<(), String> {
         if request.ends_at_unix_ns <= unix_ns {
             return Err("a silence ends, and not in the past\nhint: say until when".to_owned());
         }
@@ -139,10 +146,10 @@ impl Desk {
             return Err(format!("there are {MOST_SILENCES} silences already\nhint: end some of them"));
         }
         self.changed = true;
-        self.made += 1;
-        let id = self.made.to_string();
-        self.silences.insert(id.clone(), Silence { request, matchers });
-        Ok(id)
+        // No id is given out twice while it stands.
+        self.made = self.made.max(id.parse().unwrap_or_default());
+        self.silences.insert(id.to_owned(), Silence { request, matchers });
+        Ok(())
     }
 
     /// Whether people have not been told of it.
@@ -150,9 +157,9 @@ impl Desk {
         self.held.contains_key(&id)
     }
 
-    /// Every silence that has not ended.
-    pub(crate) fn requests(&self) -> impl Iterator<Item = &SilenceRequest> {
-        self.silences.values().map(|silence| &silence.request)
+    /// Every silence that has not ended, by its id.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (&str, &SilenceRequest)> {
+        self.silences.iter().map(|(id, silence)| (id.as_str(), &silence.request))
     }
 
     /// Ends a silence before its time; whether there was one.
@@ -221,6 +228,22 @@ mod tests {
         assert!(!desk.hear(&of(Transition::Firing), 3));
         assert!(desk.unsilence(&id) && !desk.unsilence(&id));
         assert_eq!(desk.tick(4).len(), 1);
+    }
+
+    #[test]
+    fn a_silence_of_before_a_restart_keeps_its_id_and_no_other_gets_it() {
+        let a = || request(&[("alertname", "A", false, false)], 100);
+        let mut desk = Desk::default();
+        let ids: Vec<String> = (0..3).map(|_| desk.silence(a(), 1).expect("it is right")).collect();
+        assert!(desk.unsilence(&ids[0]));
+        let mut after = Desk::default();
+        for (id, request) in desk.requests() {
+            after.resume(id, request.clone(), 1).expect("it is right");
+        }
+        let id = after.silence(a(), 1).expect("it is right");
+        let known: Vec<&str> = after.requests().map(|(id, _)| id).collect();
+        assert_eq!(known, [&ids[1], &ids[2], &id]);
+        assert!(after.resume("9", request(&[], 100), 1).is_err());
     }
 
     #[test]

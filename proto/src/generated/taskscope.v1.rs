@@ -2245,6 +2245,7 @@ pub mod alert {
         Unspecified = 0,
         Pending = 1,
         Firing = 2,
+        /// It is over; also of one that was pending and never fired.
         Resolved = 3,
     }
     impl State {
@@ -2484,7 +2485,8 @@ pub mod alerts_client {
                 .insert(GrpcMethod::new("taskscope.v1.Alerts", "ListTargets"));
             self.inner.unary(req, path, codec).await
         }
-        /// First every alert that is pending or fires, then every change as it happens.
+        /// First every alert that is pending or fires, then every change as it happens; that a value or a sentence moves is none. A
+        /// viewer that does not read is sent away with RESOURCE_EXHAUSTED.
         pub async fn watch_alerts(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchAlertsRequest>,
@@ -2638,7 +2640,8 @@ pub mod alerts_server {
             >
             + std::marker::Send
             + 'static;
-        /// First every alert that is pending or fires, then every change as it happens.
+        /// First every alert that is pending or fires, then every change as it happens; that a value or a sentence moves is none. A
+        /// viewer that does not read is sent away with RESOURCE_EXHAUSTED.
         async fn watch_alerts(
             &self,
             request: tonic::Request<super::WatchAlertsRequest>,
