@@ -11,15 +11,15 @@ use taskscope_tests::json::{self, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::{Size, eventually, evidence, size};
 
-/// A fault, and what it fires.
-const FAULTS: [(&str, &str); 7] = [
-    ("slow-poll", "TaskSlowPoll"),
-    ("pool-full", "PoolSaturated"),
-    ("leak", "TaskLeak"),
-    ("stuck-poll", "TaskStuckInPoll"),
-    ("contention", "TaskStuckInPoll"),
-    ("panic", "TaskPanicked"),
-    ("ignores-cancel", "TaskIgnoresCancel"),
+/// A fault, what it fires, and what that names.
+const FAULTS: [(&str, &str, &str); 7] = [
+    ("slow-poll", "TaskSlowPoll", "POST /login"),
+    ("pool-full", "PoolSaturated", "blocking pool 8 of 8"),
+    ("panic", "TaskPanicked", "audit-writer"),
+    ("stuck-poll", "TaskStuckInPoll", "2 of 2 workers"),
+    ("contention", "TaskStuckInPoll", "STUCK"),
+    ("ignores-cancel", "TaskIgnoresCancel", "task newsletter"),
+    ("leak", "TaskLeak", "session-watch"),
 ];
 
 /// It begins after 5 s, and takes 40 s at most.
@@ -35,18 +35,18 @@ fn demo(fault: &str) -> (Process, String) {
     (service, address)
 }
 
-fn fires(rules: &Path, fault: &str, rule: &str) {
+fn fires(rules: &Path, fault: &str, rule: &str, names: &str) {
     let (_service, address) = demo(fault);
     let agent = Agent::with(["alerts", &address, "--json", "--config", &rules.to_string_lossy()]).start();
-    let event = |name: &str| {
+    let event = |name: &str, is_it: &dyn Fn(&Value) -> bool| {
         agent.stdout.wait_for(WITHIN, 0, |line| {
             let notice: Value = serde_json::from_str(line).ok()?;
-            (text(&notice, "event") == name && text(&notice, "alertname") == rule).then_some(notice)
+            (text(&notice, "event") == name && text(&notice, "alertname") == rule && is_it(&notice))
+                .then_some(notice)
         })
     };
-    let firing = event("firing");
-    let resolved = event("resolved");
-    assert_eq!(firing["fingerprint"], resolved["fingerprint"]);
+    let firing = event("firing", &|notice| text(&notice["annotations"], "summary").contains(names));
+    event("resolved", &|notice| notice["fingerprint"] == firing["fingerprint"]);
     agent.signal(Signal::INT);
     let summary = text(&firing["annotations"], "summary");
     println!("{fault}: {summary}");
@@ -55,7 +55,7 @@ fn fires(rules: &Path, fault: &str, rule: &str) {
 
 fn nothing_fires(rules: &Path) {
     let (_service, address) = demo("none");
-    let args = ["alerts", &address, "--json", "--for", "20s", "--config", &rules.to_string_lossy()];
+    let args = ["alerts", &address, "--json", "--for", "12s", "--config", &rules.to_string_lossy()];
     let answer = Agent::with(args).within(Duration::from_secs(60)).run();
     // What is pending for a moment and comes to nothing is no alert.
     let fired = json::lines(&answer.stdout).iter().filter(|notice| text(notice, "event") == "firing").count();
@@ -74,21 +74,20 @@ fn each_fault_of_the_demo_is_an_alert() {
         Size::Full => &FAULTS[..],
         Size::Small => &FAULTS[..3],
     };
-    let parts: Vec<&[(&str, &str)]> = faults.chunks(3).collect();
-    for part in parts {
+    // Alone, and where nothing else runs: on a machine that is short of CPU, a pool of the demo is truly full.
+    if size() == Size::Full {
+        nothing_fires(&rules);
+    }
+    for part in faults.chunks(3) {
         std::thread::scope(|scope| {
-            let fire = |&(fault, rule)| {
-                scope.spawn({
-                    let rules = &rules;
-                    move || fires(rules, fault, rule)
-                })
-            };
-            let healthy = scope.spawn(|| nothing_fires(&rules));
-            let all: Vec<_> = part.iter().map(fire).collect();
-            for (thread, (fault, _)) in all.into_iter().zip(part) {
-                assert!(thread.join().is_ok(), "{fault} fired nothing, or was not over");
+            let rules = &rules;
+            let all: Vec<_> = part
+                .iter()
+                .map(|&(fault, rule, names)| (fault, scope.spawn(move || fires(rules, fault, rule, names))))
+                .collect();
+            for (fault, thread) in all {
+                assert!(thread.join().is_ok(), "{fault} did not fire as it should, or was not over");
             }
-            assert!(healthy.join().is_ok(), "something fired without a fault");
         });
     }
 }
