@@ -1,4 +1,4 @@
-//! A task was asked to stop, at least [`LONG_NS`] ago, and has not finished. Seen of tasks whose rows came: [`crate::why`] asks
+//! A task was asked to stop, at least [`LONG_NS`] ago, and has not finished. Seen of tasks whose rows came: [`mod@crate::why`] asks
 //! for those of such tasks.
 
 use std::collections::BTreeMap;
