@@ -245,7 +245,7 @@ mod tests {
                 };
                 match metric.data.as_ref().expect("it has some") {
                     Data::Gauge(it) => {
-                        lines.extend(it.data_points.iter().map(|it| "gauge ".to_owned() + &number(it)))
+                        lines.extend(it.data_points.iter().map(|it| "gauge ".to_owned() + &number(it)));
                     }
                     Data::Sum(it) => {
                         let kind = if it.is_monotonic { "counter " } else { "updowncounter " };
