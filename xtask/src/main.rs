@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod aarch64;
 mod absences;
 mod bench;
 mod cargo;
@@ -38,6 +39,8 @@ enum Command {
     },
     /// The end-to-end promises at their stated sizes, in release builds; writes docs/evidence.md
     Verify,
+    /// The tests of stacks in an emulated machine with an aarch64 processor
+    VerifyAarch64,
     /// What watching costs, measured
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(&root),
         Command::Test { only } => test::run(&root, &only),
         Command::Verify => verify::run(&root),
+        Command::VerifyAarch64 => aarch64::run(&root),
         Command::Bench(bench) => bench::run(&root, &bench),
     };
     match done {

@@ -47,6 +47,12 @@ const INCIDENT_PEERS: [Peer; 3] = [
     Peer { program: "node", package: "nodejs" },
 ];
 
+/// An emulated machine of another kind, and what builds for it.
+const AARCH64_PEERS: [Peer; 2] = [
+    Peer { program: "qemu-system-aarch64", package: "qemu-system-arm" },
+    Peer { program: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+];
+
 /// Installs as root. Services that a package might start are kept from starting while it runs.
 const INSTALL: &str = r#"
 set -e
@@ -85,6 +91,11 @@ pub(crate) fn prepare_valgrind() -> bool {
 /// What `cargo xtask bench incident` lacks, after what could be installed was.
 pub(crate) fn prepare_for_incidents() -> Vec<Peer> {
     installed(INCIDENT_PEERS.into_iter())
+}
+
+/// What `cargo xtask verify-aarch64` lacks.
+pub(crate) fn prepare_for_aarch64() -> Vec<Peer> {
+    installed(AARCH64_PEERS.into_iter())
 }
 
 fn installed(peers: impl Iterator<Item = Peer>) -> Vec<Peer> {

@@ -147,7 +147,7 @@ fn prove(root: &Path, size: Size, summary: &mut Summary) -> anyhow::Result<()> {
 }
 
 /// Does one thing, says so before, and notes how long it took.
-fn phase(
+pub(crate) fn phase(
     summary: &mut Summary,
     name: &str,
     work: impl FnOnce() -> anyhow::Result<bool>,
@@ -166,7 +166,7 @@ pub(crate) fn ends_well(command: &mut Command) -> anyhow::Result<bool> {
 }
 
 /// Runs it with both of its outputs passed on, line by line in one order, and read.
-fn watched(command: &mut Command) -> anyhow::Result<(Reader, bool)> {
+pub(crate) fn watched(command: &mut Command) -> anyhow::Result<(Reader, bool)> {
     let (output, input) = std::io::pipe().context("no pipe can be made")?;
     let again = input.try_clone().context("no pipe can be made")?;
     if std::io::stdout().is_terminal() {
