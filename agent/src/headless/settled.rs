@@ -40,6 +40,7 @@ impl Agent {
         crate::sinks::can_be_made(&config.sinks)?;
         let before = std::mem::replace(&mut self.labels, config.labels());
         self.watched_rules = config.watched();
+        self.histograms = config.wants_histograms();
         let mut notices = Vec::new();
         for watched in self.watched.values_mut() {
             let rules = self.watched_rules.clone();
