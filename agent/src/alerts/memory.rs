@@ -7,6 +7,11 @@ use taskscope_proto::v1::{self, loss::Reason, pool::Kind};
 use crate::model::Model;
 
 const S: u64 = 1_000_000_000;
+/// How far back values of a target are remembered, and those that are many or change fast.
+pub(crate) const LONG_NS: u64 = 600 * S;
+pub(crate) const SHORT_NS: u64 = 60 * S;
+/// Events are remembered by number: further back than this some of the window may be gone.
+pub(crate) const EVENTS_NS: u64 = 3_600 * S;
 /// Polls that are remembered as told while they ran.
 const POLLS: usize = 1_000;
 
@@ -86,8 +91,8 @@ pub(crate) struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            dropped: Series::new(S, 600 * S),
-            files: Series::new(S, 600 * S),
+            dropped: Series::new(S, LONG_NS),
+            files: Series::new(S, LONG_NS),
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -108,7 +113,7 @@ impl Memory {
         self.queues.retain(|id, _| runtimes.iter().any(|runtime| runtime.id == *id));
         for runtime in runtimes {
             if let Some(ready) = runtime.ready_tasks.or(runtime.global_queue) {
-                let queue = self.queues.entry(runtime.id).or_insert_with(|| Series::new(S / 4, 60 * S));
+                let queue = self.queues.entry(runtime.id).or_insert_with(|| Series::new(S / 4, SHORT_NS));
                 queue.take(at_ns, ready);
             }
         }
@@ -118,7 +123,7 @@ impl Memory {
             for group in model.groups() {
                 let now =
                     Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
-                self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, 600 * S)).take(at_ns, now);
+                self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, LONG_NS)).take(at_ns, now);
             }
         }
         let rows = model.rows().unwrap_or_default();
@@ -130,7 +135,7 @@ impl Memory {
                 busy_ns: row.busy_ns,
                 self_wakes: row.wakes.map(|wakes| wakes.by_itself),
             };
-            self.tasks.entry(row.id.0).or_insert_with(|| Series::new(S, 60 * S)).take(at_ns, now);
+            self.tasks.entry(row.id.0).or_insert_with(|| Series::new(S, SHORT_NS)).take(at_ns, now);
         }
         self.see_polls(model, at_ns);
     }

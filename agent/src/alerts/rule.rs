@@ -17,6 +17,8 @@ pub(crate) struct Rule {
     pub(crate) unit: Unit,
     /// The settings that hold where a configuration says nothing.
     pub(crate) defaults: &'static [Setting],
+    /// How far back it can look: of what was before that nothing is remembered. 0: it looks at the present.
+    pub(crate) remembers_ns: u64,
     /// Only where a configuration asks for it.
     pub(crate) opt_in: bool,
     pub(crate) clock: Clock,

@@ -61,6 +61,8 @@ pub(crate) struct Watcher {
     settled: u64,
     /// What every alert of the target has.
     identity: Labels,
+    /// What the target is called by whoever watches it.
+    called: String,
     instance: Option<String>,
     timeline: Timeline,
     pace: Pace,
@@ -98,7 +100,8 @@ struct Entry {
 }
 
 impl Watcher {
-    /// `name` is what the target is called until it has said so itself; `labels` are added to each alert.
+    /// `name` is what the target is called by whoever watches it: its service, until it has said so itself, and the label `target`
+    /// where that is another name, as of one of many that run the same. `labels` are added to each alert.
     pub(crate) fn new(watched: Vec<Watched>, name: &str, labels: &Labels) -> Self {
         let explained = watched.iter().map(|_| Explained::default()).collect();
         Self {
@@ -106,6 +109,7 @@ impl Watcher {
             explained,
             settled: 0,
             identity: labels.clone().with("service", name),
+            called: name.to_owned(),
             instance: None,
             timeline: Timeline::default(),
             pace: Pace::default(),
@@ -206,6 +210,9 @@ impl Watcher {
             self.memory = Memory::default();
             if !description.name.is_empty() {
                 self.identity.set("service", &description.name);
+                if self.called != description.name {
+                    self.identity.set("target", &self.called);
+                }
             }
         }
         let frame = &model.frame;

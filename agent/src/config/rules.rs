@@ -17,6 +17,7 @@ use crate::alerts::rules::RULES;
 pub(crate) struct Untouched {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
+    pub(crate) remembers_ns: u64,
     /// Unless the configuration says otherwise.
     pub(crate) is_on: bool,
     pub(crate) settings: Vec<Setting>,
@@ -27,6 +28,7 @@ pub(crate) fn untouched() -> Vec<Untouched> {
     let untouched = |rule: &&'static Rule| Untouched {
         name: rule.name,
         unit: rule.unit,
+        remembers_ns: rule.remembers_ns,
         is_on: !rule.opt_in,
         settings: rule.defaults.to_vec(),
     };
@@ -232,6 +234,12 @@ fn contradictions(
             format!(
                 "a window of {window} is shorter than the second between two looks\nhint: write \"1s\" or more"
             ),
+        );
+    } else if setting.window_ns > rule.remembers_ns {
+        let most = value::duration_text(rule.remembers_ns);
+        tell(
+            "window",
+            format!("{} can look back {most}, and not {window}\nhint: write \"{most}\" or less", rule.name),
         );
     } else if looks_back && rule.unit == Unit::Seconds && setting.threshold * 1e9 >= setting.window_ns as f64
     {

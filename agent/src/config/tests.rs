@@ -12,7 +12,7 @@ fn setting(severity: Severity, threshold: f64, window_ns: u64, min_count: u64) -
 
 fn untouched() -> Vec<Untouched> {
     let slow = vec![setting(Severity::Warning, 0.1, 60 * S, 3), setting(Severity::Critical, 1.0, 60 * S, 1)];
-    let rule = |name, unit, is_on, settings| Untouched { name, unit, is_on, settings };
+    let rule = |name, unit, is_on, settings| Untouched { name, unit, remembers_ns: 3_600 * S, is_on, settings };
     vec![
         rule("TaskSlowPoll", Unit::Seconds, true, slow),
         rule("RuntimeBusy", Unit::Ratio, true, vec![setting(Severity::Warning, 0.95, 0, 1)]),
@@ -105,7 +105,7 @@ fn what_contradicts_itself_is_told() {
     let source = "[rules.TaskSlowPoll.warning]\nthreshold = \"5s\"\nmin_count = 1\n\
         [rules.TaskSlowPoll.critical]\nthreshold = \"90s\"\nwindow = \"1m\"\n\
         [rules.RuntimeBusy.critical]\nfor = \"1m\"\n\
-        [rules.TaskPanicked.critical]\nthreshold = 1\n[rules.TaskPanicked.warning]\nthreshold = 5\n\
+        [rules.TaskPanicked.critical]\nthreshold = 1\n[rules.TaskPanicked.warning]\nthreshold = 5\nwindow = \"2h\"\n\
         [[sinks]]\ntype = \"stdout\"\n[[sinks]]\ntype = \"stdout\"\n\
         [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://a:4318\"\nalerts = false\n[targets]\nfolder = false\n";
     insta::assert_snapshot!(wrong(source));

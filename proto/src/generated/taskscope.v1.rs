@@ -2375,7 +2375,7 @@ pub struct EvaluatedReading {
     /// Until it fires or is resolved if the value stays as it is; absent: it would not change.
     #[prost(uint64, optional, tag = "4")]
     pub remaining_ns: ::core::option::Option<u64>,
-    /// Why it is not told: `silenced`, `inhibited by TaskStuckInPoll`, `past the cap of its rule`; empty otherwise.
+    /// Why it is not told: `silenced`, `inhibited by TaskStuckInPoll`; empty otherwise.
     #[prost(string, tag = "5")]
     pub held_back: ::prost::alloc::string::String,
 }

@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
             core or of its memory",
     unit: Unit::Ratio,
     defaults: &[looking_back(from(Severity::Warning, 0.8))],
+    remembers_ns: KEPT_NS,
     opt_in: false,
     clock: Clock::Own,
     standing: None,
@@ -27,9 +28,6 @@ const fn looking_back(mut setting: Setting) -> Setting {
 
 fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let Some(vitals) = scene.vitals else { return super::not_the_agent() };
-    if setting.window_ns > KEPT_NS {
-        return Seen::Missing(format!("of itself the agent remembers {}", words::duration(KEPT_NS)));
-    }
     let window = words::duration(setting.window_ns);
     let about = |resource, value: f64, summary| {
         Reading::new(Labels::default().with("resource", resource), value, summary)

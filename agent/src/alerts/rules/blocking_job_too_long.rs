@@ -12,6 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a job of a blocking pool has run for the threshold and still does",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a task that is ready has waited for a worker for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 0.25).holding(30 * S), from(Severity::Critical, 2.0).holding(10 * S)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=scheduled since", setting)),

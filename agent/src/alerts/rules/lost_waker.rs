@@ -11,6 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a task has been idle for the threshold and nobody holds a waker of it",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 10.0)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=idle wakers=0 since", setting)),

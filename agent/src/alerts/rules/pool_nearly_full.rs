@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "the threshold's share of a pool of 5 or more is in use",
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.8).holding(300 * S)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -11,6 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "all of a pool has been in use, with work waiting for it, for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 10.0), from(Severity::Critical, 60.0)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

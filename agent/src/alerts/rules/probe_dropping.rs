@@ -5,6 +5,7 @@ use taskscope_proto::words;
 
 use super::{S, from};
 use crate::alerts::labels::Labels;
+use crate::alerts::memory::LONG_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -12,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "within the window the probe has dropped as many tasks, events, texts or threads as the threshold",
     unit: Unit::Count,
     defaults: &[from(Severity::Info, 1.0).within(60 * S, 1)],
+    remembers_ns: LONG_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -4,6 +4,7 @@
 use taskscope_proto::words;
 
 use super::{S, about_runtime, from};
+use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -11,6 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "as many tasks as the threshold wait for a worker, and the fewest at a time have grown by half through the window",
     unit: Unit::Count,
     defaults: &[keeps(from(Severity::Warning, 200.0).within(20 * S, 1))],
+    remembers_ns: SHORT_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -15,6 +15,7 @@ pub(crate) static RULE: Rule = Rule {
         clears_soon(from(Severity::Warning, 0.9)).holding(10 * S),
         clears_soon(from(Severity::Critical, 0.97)).holding(10 * S),
     ],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

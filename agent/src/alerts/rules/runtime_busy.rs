@@ -8,6 +8,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "the workers of a runtime are busy for the threshold's share of their time",
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.95).holding(30 * S)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -4,6 +4,7 @@
 use taskscope_proto::words;
 
 use super::{S, about_row, from, noted, runtime_of, who};
+use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 /// Of its polls, that follow a wake by itself.
@@ -14,6 +15,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "through the window a task has woken itself as many times a second as the threshold, before 9 of 10 of its polls",
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 5_000.0).within(10 * S, 1)],
+    remembers_ns: SHORT_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a sink of the agent has failed and delivered nothing for the threshold, or has dropped something in the last minute",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 60.0)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Own,
     standing: None,

@@ -11,6 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "nothing has come from the target for the threshold, by the agent's clock",
     unit: Unit::Seconds,
     defaults: &[at_once(from(Severity::Critical, 15.0))],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Agent,
     standing: None,

@@ -11,6 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a task was asked to stop and has not finished for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state!=ended cancel", setting)),

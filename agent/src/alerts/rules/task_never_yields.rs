@@ -4,6 +4,7 @@
 use taskscope_proto::words;
 
 use super::{S, about_row, from, noted, runtime_of, who};
+use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 /// On average.
@@ -14,6 +15,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "through the window a task has been in polls for the threshold's share of the time, of 10 ms and more each",
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.9).within(10 * S, 1)],
+    remembers_ns: SHORT_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -3,6 +3,7 @@
 use taskscope_proto::v1::event::Kind;
 
 use super::{S, deaths, from};
+use crate::alerts::memory::EVENTS_NS;
 use crate::alerts::rule::{Clock, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -10,6 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "as many tasks of a group as the threshold have died by panic within the window",
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 1.0).within(60 * S, 1)],
+    remembers_ns: EVENTS_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -12,6 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a task has been idle without a break for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
+    remembers_ns: 0,
     opt_in: true,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=idle since", setting)),

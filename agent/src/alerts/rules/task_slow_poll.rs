@@ -9,6 +9,7 @@ use taskscope_proto::words;
 
 use super::{S, about, from, seconds};
 use crate::alerts::labels::Labels;
+use crate::alerts::memory::EVENTS_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::{doing, remedy, what};
 
@@ -20,6 +21,7 @@ pub(crate) static RULE: Rule = Rule {
         from(Severity::Warning, 0.1).within(60 * S, 3),
         from(Severity::Critical, 1.0).within(60 * S, 1),
     ],
+    remembers_ns: EVENTS_NS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     about: "a poll is still running and has been for the threshold",
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 1.0), from(Severity::Critical, 10.0)],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

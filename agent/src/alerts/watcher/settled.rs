@@ -60,8 +60,13 @@ impl Watcher {
             lives.insert(anew, entry);
         }
         self.lives = lives;
-        let service = self.identity.get("service").unwrap_or_default().to_owned();
-        self.identity = labels.clone().with("service", &service);
+        let mut identity = labels.clone();
+        for own in ["service", "target"] {
+            if let Some(value) = self.identity.get(own) {
+                identity.set(own, value);
+            }
+        }
+        self.identity = identity;
         self.watched = watched;
         over
     }

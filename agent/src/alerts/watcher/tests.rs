@@ -172,6 +172,22 @@ fn an_alert_has_the_labels_of_its_target_and_none_that_is_a_number() {
 }
 
 #[test]
+fn targets_of_one_service_have_alerts_of_their_own() {
+    let fingerprint = |called: &str| {
+        let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
+        played.watcher = Watcher::new(of_rules(&["TaskStuckInPoll"]), called, &Labels::default());
+        played.pass(S);
+        let told = played.frame(&Shown { stuck_ns: Some(2 * S), ..Shown::default() });
+        let labels = &told[0].alert.labels;
+        assert_eq!(labels.get("service"), Some("shop"));
+        assert_eq!(labels.get("target"), Some(called).filter(|called| *called != "shop"));
+        told[0].alert.fingerprint
+    };
+    assert_ne!(fingerprint("10.0.0.7:6670"), fingerprint("10.0.0.8:6670"));
+    assert_ne!(fingerprint("10.0.0.7:6670"), fingerprint("shop"));
+}
+
+#[test]
 fn a_poll_that_was_told_while_it_ran_is_not_told_again_as_slow() {
     let mut played = Played::new(of_rules(&["TaskStuckInPoll", "TaskSlowPoll"]));
     let mut told = played.frames(14, |n| Shown { stuck_ns: Some(n * 250 * MS), ..Shown::default() });

@@ -55,6 +55,15 @@ impl Drop for Busy {
     }
 }
 
+/// Sets it, also where the test has failed.
+struct AtLast(Arc<AtomicBool>);
+
+impl Drop for AtLast {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[inline(never)]
 extern "C" fn spins_here(stop: &AtomicBool) {
     while !stop.load(Relaxed) {
@@ -140,6 +149,8 @@ fn a_stack_is_copied_in_part_where_that_is_enough_and_a_long_one_at_once_while_i
         digs_down::<256>(&goes_up, 20);
         parks_here(stop);
     });
+    // Else a test that fails would wait for it for ever.
+    let up = AtLast(is_up);
     let before = taker.handler.number;
     let taken = until_in(&mut taker, &busy, spins_here as *const () as usize, "spins_here");
     assert_eq!((taken.end, taker.known[&busy.tid].is_long), (End::Whole, true), "{taken:x?}");
@@ -148,7 +159,7 @@ fn a_stack_is_copied_in_part_where_that_is_enough_and_a_long_one_at_once_while_i
     assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
     assert!(taker.copied.bytes.len() as u64 > FIRST, "{} bytes", taker.copied.bytes.len());
     assert_eq!(taker.handler.number, before + 1);
-    is_up.store(true, Relaxed);
+    drop(up);
     until(|| taker.take(busy.tid, 0).is_ok() && !taker.known[&busy.tid].is_long);
     let before = taker.handler.number;
     assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
