@@ -118,7 +118,7 @@ fn what_is_wrong_with_a_configuration_is_all_told() {
     std::fs::write(&file, "[rules.TaskSlowPoll]\nwindow = \"30s\"\n").expect("it is written");
     Agent::with(["rules", "check", &path]).run().expect_code(0);
     let answer = Agent::with(["config", "print"]).env("TASKSCOPE_CONFIG", &path).run().expect_code(0);
-    let line = answer.stdout.lines().find(|line| line.starts_with("window = \"30s\""));
-    assert!(line.is_some_and(|line| line.ends_with(&format!("# {path}:2"))), "{answer}");
+    let is_said = |line: &str| line.starts_with("window = \"30s\"") && line.ends_with(&format!("# {path}:2"));
+    assert!(answer.stdout.lines().any(is_said), "{answer}");
     Agent::with(["rules", "check", "/nowhere/a.toml"]).run().expect_code(2);
 }

@@ -266,6 +266,7 @@ static CROWDED: Rule = Rule {
     about: "for tests",
     unit: crate::alerts::rule::Unit::Count,
     defaults: &[],
+    remembers_ns: 0,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
