@@ -8,6 +8,10 @@ const RATE_NS: i64 = 9_000_000;
 const MOST_NS: i64 = 150_000_000;
 /// Answers that are made again leave this to first ones.
 const RESERVE_NS: i64 = 140_000_000;
+/// Of what accrues for walks, one part in this is for answers that are made again, however many ask for first ones: whoever opens
+/// one viewer after another does not keep an agent from seeing what its rules are about.
+const AGAIN_PART: i64 = 2;
+const MOST_AGAIN_NS: i64 = 10_000_000;
 /// Of what accrues, walks get at least one part in this, however much the thread does otherwise: an answer grows old, but
 /// it does not stand for ever.
 const LEAST_PART: i64 = 5;
@@ -29,6 +33,8 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Credit {
     saved_ns: i64,
+    /// Of that, what nobody but answers that are made again may use; below 0: they used more.
+    again_ns: i64,
     /// Used by the thread otherwise, and not taken off yet.
     otherwise_ns: i64,
     at_ns: u64,
@@ -37,14 +43,20 @@ pub(crate) struct Credit {
 
 impl Credit {
     pub(crate) fn full(now_ns: u64, cpu_ns: u64) -> Self {
-        Self { saved_ns: MOST_NS, otherwise_ns: 0, at_ns: now_ns, cpu_ns }
+        Self { saved_ns: MOST_NS, again_ns: 0, otherwise_ns: 0, at_ns: now_ns, cpu_ns }
     }
 
     /// How long until a slice may run; 0: now.
     pub(crate) fn wait_ns(&mut self, now_ns: u64, cpu_ns: u64, purpose: Purpose) -> u64 {
         self.accrue(now_ns, cpu_ns);
-        let reserve_ns = if purpose == Purpose::First { 0 } else { RESERVE_NS };
-        let missing_ns = (reserve_ns + SLICE_NS as i64).saturating_sub(self.saved_ns);
+        let slice_ns = SLICE_NS as i64;
+        let missing_ns = match purpose {
+            Purpose::First => slice_ns.saturating_sub(self.saved_ns),
+            Purpose::Again => {
+                let own_ns = slice_ns.saturating_sub(self.again_ns).saturating_mul(AGAIN_PART);
+                (RESERVE_NS + slice_ns).saturating_sub(self.saved_ns).min(own_ns)
+            }
+        };
         if missing_ns <= 0 {
             0
         } else {
@@ -53,8 +65,12 @@ impl Credit {
     }
 
     /// A slice has run, until now.
-    pub(crate) fn spend(&mut self, cpu_ns: u64) {
-        self.saved_ns = self.saved_ns.saturating_sub(signed(cpu_ns.saturating_sub(self.cpu_ns)));
+    pub(crate) fn spend(&mut self, cpu_ns: u64, purpose: Purpose) {
+        let spent_ns = signed(cpu_ns.saturating_sub(self.cpu_ns));
+        self.saved_ns = self.saved_ns.saturating_sub(spent_ns);
+        if purpose == Purpose::Again {
+            self.again_ns = self.again_ns.saturating_sub(spent_ns).max(-MOST_AGAIN_NS);
+        }
         self.cpu_ns = self.cpu_ns.max(cpu_ns);
     }
 
@@ -64,7 +80,9 @@ impl Credit {
         let otherwise_ns = self.otherwise_ns.saturating_add(signed(cpu_ns.saturating_sub(self.cpu_ns)));
         let off_ns = otherwise_ns.min(accrued_ns - accrued_ns / LEAST_PART);
         self.otherwise_ns = (otherwise_ns - off_ns).min(RATE_NS);
-        self.saved_ns = self.saved_ns.saturating_add(accrued_ns - off_ns).min(MOST_NS);
+        let for_walks_ns = accrued_ns - off_ns;
+        self.saved_ns = self.saved_ns.saturating_add(for_walks_ns).min(MOST_NS);
+        self.again_ns = self.again_ns.saturating_add(for_walks_ns / AGAIN_PART).min(MOST_AGAIN_NS);
         self.at_ns = self.at_ns.max(now_ns);
         self.cpu_ns = self.cpu_ns.max(cpu_ns);
     }
@@ -90,7 +108,7 @@ mod tests {
                     *cpu_ns += SLICE_NS;
                     spent_ns += SLICE_NS;
                     now_ns += SLICE_NS;
-                    credit.spend(*cpu_ns);
+                    credit.spend(*cpu_ns, purpose);
                 }
                 wait_ns => now_ns += wait_ns,
             }
@@ -113,6 +131,26 @@ mod tests {
         assert!((545 * MS..=560 * MS).contains(&spent_ns), "{spent_ns}");
         let burst_ns = run(&mut credit, 60 * S, 130 * MS, Purpose::First, &mut cpu_ns);
         assert_eq!(burst_ns, 130 * MS);
+    }
+
+    #[test]
+    fn first_answers_that_never_end_leave_half_to_those_that_are_made_again() {
+        let (mut credit, mut cpu_ns) = (Credit::full(0, 0), 0);
+        let mut spent_ns = [0, 0];
+        for tick in 0..12_000 {
+            let at_ns = tick * 5 * MS;
+            for (at, purpose) in [Purpose::First, Purpose::Again].into_iter().enumerate() {
+                if credit.wait_ns(at_ns, cpu_ns, purpose) == 0 {
+                    cpu_ns += SLICE_NS;
+                    credit.spend(cpu_ns, purpose);
+                    spent_ns[at] += SLICE_NS;
+                }
+            }
+        }
+        // In a minute, with what was saved at the beginning.
+        let [first_ns, again_ns] = spent_ns;
+        assert!((260 * MS..=285 * MS).contains(&again_ns), "{again_ns}");
+        assert!((680 * MS..=710 * MS).contains(&(first_ns + again_ns)), "{first_ns}");
     }
 
     #[test]
@@ -146,7 +184,7 @@ mod tests {
     fn a_clock_that_stands_still_or_leaps_breaks_nothing() {
         let mut credit = Credit::full(5 * S, 9);
         assert_eq!(credit.wait_ns(0, 0, Purpose::Again), 0);
-        credit.spend(u64::MAX);
+        credit.spend(u64::MAX, Purpose::First);
         assert!(credit.wait_ns(u64::MAX, 0, Purpose::First) > 0);
     }
 }

@@ -126,12 +126,16 @@ impl Watcher {
         self.shown.lost(&self.ask.keep, sampler)
     }
 
+    /// What a slice of its walk is for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        if self.answer.is_some() { Purpose::Again } else { Purpose::First }
+    }
+
     /// How its walk stands; `wait_ns` says when the next slice may run.
     pub(crate) fn walking(&self, sampler: &Sampler, wait_ns: impl FnOnce(Purpose) -> u64) -> Walking {
         let has_answer = self.answer.is_some();
         if self.walk.is_some() {
-            let purpose = if has_answer { Purpose::Again } else { Purpose::First };
-            Walking::UnderWay { has_answer, wait_ns: wait_ns(purpose) }
+            Walking::UnderWay { has_answer, wait_ns: wait_ns(self.purpose()) }
         } else if self.needs_walk(sampler) {
             Walking::Done { has_answer }
         } else {

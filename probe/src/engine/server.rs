@@ -90,8 +90,9 @@ impl Shared {
 
     /// One slice of a walk, charged to the credit. True: the walk is at its end.
     fn slice(&self, watcher: &mut Watcher) -> bool {
+        let purpose = watcher.purpose();
         let ended = watcher.advance(&self.sampler(), self.now_ns() + SLICE_NS);
-        self.credit().spend(self.cpu_ns());
+        self.credit().spend(self.cpu_ns(), purpose);
         ended
     }
 

@@ -11,7 +11,7 @@ use super::others::Others;
 use super::{Live, Sampler};
 use crate::engine::Engine;
 use crate::engine::activity::{self, Look};
-use crate::stacks::schedule::{Candidate, Kind, OLD_NS, Schedule, Target};
+use crate::stacks::schedule::{Candidate, Kind, OLD_NS, Schedule, THREADS, Target};
 use crate::stacks::table::StackId;
 use crate::stacks::{Answer, NoStack, Order, Stacks};
 
@@ -126,6 +126,8 @@ pub(crate) struct Sampling {
     /// Threads that may run a job which is not followed, with their names, and when they were looked for.
     known: Vec<(u32, String)>,
     known_at_ns: Option<u64>,
+    /// How many times they were looked for.
+    known_turn: usize,
     /// Orders of a watcher's round that are not answered.
     rounds: HashMap<u64, usize>,
     last_round: u64,
@@ -157,6 +159,7 @@ impl Sampling {
             others: Others::default(),
             known: Vec::new(),
             known_at_ns: None,
+            known_turn: 0,
             rounds: HashMap::new(),
             last_round: 0,
             last_round_at_ns: None,
@@ -329,8 +332,9 @@ impl Sampler {
             if due {
                 self.stacks.known = self.find_threads();
                 self.stacks.known_at_ns = Some(now_ns);
+                self.stacks.known_turn = self.stacks.known_turn.wrapping_add(1);
             }
-            for (tid, name) in self.stacks.known.iter().take(crate::stacks::schedule::THREADS) {
+            for (tid, name) in in_turn(&self.stacks.known, self.stacks.known_turn) {
                 let target = Target { tid: *tid, bracket: None };
                 candidates.push(Candidate { target, kind: Kind::Thread, since_ns: 0 });
                 self.stacks.threads.entry(*tid).or_insert_with(|| SeenThread::new(name, awake_ns));
@@ -542,6 +546,16 @@ impl SeenThread {
     }
 }
 
+/// Of more threads than are looked at, the oldest all the time and the others by turns: some may be idle, as workers of another
+/// runtime that have never polled.
+fn in_turn<T>(known: &[T], turn: usize) -> impl Iterator<Item = &T> {
+    const OLDEST: usize = THREADS / 2;
+    const OTHERS: usize = THREADS - OLDEST;
+    let (oldest, others) = known.split_at(OLDEST.min(known.len()));
+    let skipped = if others.is_empty() { 0 } else { (turn % others.len().div_ceil(OTHERS)) * OTHERS };
+    oldest.iter().chain(others.iter().cycle().skip(skipped).take(OTHERS.min(others.len())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -570,5 +584,23 @@ mod tests {
         }
         assert!(shares.list.len() == REMEMBERED && shares.list().len() == TOLD);
         assert_eq!((shares.list()[0].stack_sid, shares.list()[0].samples), (1, 5_000));
+    }
+
+    #[test]
+    fn the_oldest_threads_are_looked_at_all_the_time_and_the_others_by_turns() {
+        let of = |count: usize, turn| {
+            let known: Vec<usize> = (0..count).collect();
+            in_turn(&known, turn).copied().collect::<Vec<_>>()
+        };
+        assert!(of(0, 5).is_empty());
+        assert_eq!(of(1, 5), [0]);
+        assert_eq!(of(3, 5), [0, 1, 2]);
+        for turn in 0..3 {
+            assert_eq!(of(4, turn), [0, 1, 2, 3]);
+        }
+        assert_eq!(
+            [of(7, 0), of(7, 1), of(7, 2), of(7, 3)],
+            [[0, 1, 2, 3], [0, 1, 4, 5], [0, 1, 6, 2], [0, 1, 2, 3]]
+        );
     }
 }
