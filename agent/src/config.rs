@@ -309,7 +309,7 @@ fn labels(document: &mut Document<'_>, agent: &Section<'_>) -> BTreeMap<String, 
                 printable(key)
             );
             document.tell(&span, text);
-        } else if matches!(key, "alertname" | "severity") {
+        } else if matches!(key, "alertname" | "severity" | "service" | "target") {
             document
                 .tell(&span, format!("every alert has its own `{key}`\nhint: call the label something else"));
         } else if let Some(value) = section.take(document, key, value::text) {

@@ -33,6 +33,11 @@ use turns::Turns;
 const MOST_BYTES: usize = 256 << 10;
 /// Of all targets.
 const AT_ONCE: usize = 4;
+/// Those that wait for their turn; past it alerts have none.
+const MOST_WAITING: usize = 64;
+/// A target that stands still, or a disk, holds up the evidence of others for so long.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// How far it looks back.
 const SECONDS: u32 = 60;
 /// Tasks that wait, the longest first; they are the first to be cut.
@@ -114,7 +119,7 @@ impl Evidence {
     ) {
         let Some(folder) = &self.folder else { return };
         for notice in notices.iter_mut().filter(|notice| has_evidence(notice)) {
-            if !self.turns.take(subject.member, now) {
+            if self.waiting.len() >= MOST_WAITING || !self.turns.take(subject.member, now) {
                 tracing::info!(
                     alert = notice.alert.name(),
                     "many alerts fire: no evidence is taken of this one"
@@ -241,7 +246,10 @@ async fn take(job: Job) -> Result<(), Trouble> {
         return Err(Trouble::Target("the target was started anew meanwhile".to_owned()));
     }
     let request = request(&connection.description, &job.concerned);
-    let frame = connection.ask(request).await.map_err(|error| told(&error))?;
+    let frame = tokio::time::timeout(ANSWERS_WITHIN, connection.ask(request))
+        .await
+        .map_err(|_| Trouble::Target("it did not answer in time".to_owned()))?
+        .map_err(|error| told(&error))?;
     let description = connection.description;
     // A disk may hang: the agent does not.
     let written = tokio::task::spawn_blocking(move || {
@@ -253,7 +261,10 @@ async fn take(job: Job) -> Result<(), Trouble> {
             Trouble::Disk(format!("cannot write in {}: {error}", folder.display()))
         })
     });
-    written.await.unwrap_or_else(|error| Err(Trouble::Target(error.to_string())))
+    match tokio::time::timeout(WRITTEN_WITHIN, written).await {
+        Ok(written) => written.unwrap_or_else(|error| Err(Trouble::Target(error.to_string()))),
+        Err(_) => Err(Trouble::Disk("the disk does not answer".to_owned())),
+    }
 }
 
 #[cfg(test)]

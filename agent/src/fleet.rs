@@ -128,12 +128,30 @@ impl Fleet {
         match input {
             Input::Listed { source, targets } => self.take(source, targets, now),
             Input::Configured { sources, fixed } => {
-                let mut effects = self.keep(&sources, &fixed);
+                let mut effects = self.adopt(&fixed);
+                effects.extend(self.keep(&sources, &fixed));
                 effects.extend(self.take(Source::Fixed, fixed, now));
                 effects
             }
             Input::Tick => self.forget_old(now),
         }
+    }
+
+    /// What another source has found already, and the user names now, is the user's: it is not watched twice.
+    fn adopt(&mut self, fixed: &[Listed]) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for listed in fixed {
+            if self.members.values().any(|it| it.source == Source::Fixed && it.listed == *listed) {
+                continue;
+            }
+            let target = listed.target();
+            let found = self.members.iter_mut().find(|(_, it)| !it.is_lost() && is_known_as(&target, &it.listed));
+            if let Some((&id, member)) = found {
+                (member.source, member.listed, member.target) = (Source::Fixed, listed.clone(), target.clone());
+                effects.push(Effect::Begin { id, target });
+            }
+        }
+        effects
     }
 
     /// Forgets what no source has any more that is asked.
@@ -231,12 +249,10 @@ impl Fleet {
 
     /// Whether another source has it already: the user's own name of it comes first.
     fn knows(&self, listed: &Listed) -> bool {
-        self.members.values().any(|member| match (&member.target, listed) {
-            (Target::Named(name), Listed::Socket { service, instance, .. }) => {
-                name == service || *name == format!("{service}.{instance}")
-            }
-            (target, listed) => *target == listed.target() && !member.is_lost(),
-        })
+        let is_named = |member: &Member| matches!(member.target, Target::Named(_));
+        self.members
+            .values()
+            .any(|member| is_known_as(&member.target, listed) && (is_named(member) || !member.is_lost()))
     }
 
     /// The run of a service that a new one continues: one that goes now, or is lost already.
@@ -282,6 +298,16 @@ impl Fleet {
             self.members.remove(id);
         }
         old.into_iter().map(Effect::Forget).collect()
+    }
+}
+
+/// Whether a target stands for what was listed.
+fn is_known_as(target: &Target, listed: &Listed) -> bool {
+    match (target, listed) {
+        (Target::Named(name), Listed::Socket { service, instance, .. }) => {
+            name == service || *name == format!("{service}.{instance}")
+        }
+        (target, listed) => *target == listed.target(),
     }
 }
 

@@ -406,7 +406,6 @@ impl Agent {
         for (id, alert) in self.evidence.tick() {
             if let Some(watched) = self.watched.get_mut(&id) {
                 watched.watcher.keep_evidence(alert, None);
-                self.desk.note_change();
             }
         }
         for notice in self.desk.tick(unix_ns) {

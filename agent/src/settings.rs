@@ -69,9 +69,12 @@ impl Settings {
             let (at, flags) = (file.clone(), self.flags.clone());
             let read = tokio::task::spawn_blocking(move || load(Some(&at), &flags)).await;
             let reloaded = match read.map_err(anyhow::Error::from).and_then(|read| read) {
-                Ok(read) => {
+                Ok(mut read) => {
                     trouble = None;
                     let change = Change::between(&current, &read);
+                    // What cannot change stays what it is, for whoever asks the configuration.
+                    (read.listen, read.metrics, read.state) =
+                        (current.listen.clone(), current.metrics, current.state.clone());
                     current = read.clone();
                     Reloaded::Taken { config: Box::new(read), change, file: file.display().to_string() }
                 }

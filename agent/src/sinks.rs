@@ -86,6 +86,13 @@ pub(crate) struct Health {
     pub(crate) failing: Option<String>,
 }
 
+impl Health {
+    /// It is about figures and is told of no alert. No name that is given has a `/`.
+    pub(crate) fn exports(&self) -> bool {
+        self.sink.contains('/')
+    }
+}
+
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sink {}", self.sink)?;
@@ -144,7 +151,8 @@ impl Sinks {
         let firing = firing();
         for sink in &self.running {
             let due = sink.repeat.as_ref().map(|repeat| held(repeat).take(&firing, now_ns));
-            due.iter().flatten().for_each(|notice| sink.push(notice));
+            let due = due.iter().flatten().filter(|notice| sink.wants.it(notice));
+            due.for_each(|notice| sink.push(notice));
         }
     }
 
@@ -158,7 +166,7 @@ impl Sinks {
         let deadline = tokio::time::Instant::now() + within;
         let mut healths = Vec::new();
         for mut sink in self.running {
-            sink.end(deadline).await;
+            sink.ended(deadline).await;
             let mut health = held(&sink.health);
             health.dropped += sink.queue.len() as u64;
             healths.push(health.clone());
@@ -188,7 +196,7 @@ impl Running {
     }
 
     /// Awaits the end of its task, whose queue is closed; what has not arrived by then is left in the queue.
-    async fn end(&mut self, deadline: tokio::time::Instant) {
+    async fn ended(&mut self, deadline: tokio::time::Instant) {
         if tokio::time::timeout_at(deadline, &mut self.task).await.is_err() {
             self.task.abort();
             // What was under way goes back to the queue as it ends.

@@ -383,7 +383,7 @@ fn many_targets_cost_little() {
     let rss = proc::rss(pid).expect("the agent runs");
     evidence(
         &format!(
-            "an agent with {count} targets of {tasks} tasks in {groups} groups each, scraped every 15 s"
+            "an agent with {count} targets of {tasks} tasks each, spawned in {groups} groups (a probe keeps 255 apart), scraped every 15 s"
         ),
         format!("{:.1} % of a core, {} MiB", share * 100.0, rss >> 20),
     );

@@ -130,6 +130,13 @@ fn fires(rules: &[Value], case: &Case) {
     let summary = text(&firing["annotations"], "summary");
     assert!(summary.contains(case.says), "{}: {summary}", case.rule);
     assert!(after <= fires_within(), "{} fired {after:?} after its condition", case.rule);
+    if case.rule == "TaskStuckInPoll" {
+        // How long the poll had run by its own clock; both workers are blocked.
+        let ran = firing["value"].as_f64().expect("a duration");
+        let late = if size() == Size::Full { 0.25 } else { 2.0 };
+        assert!(ran <= case.condition + late, "told when it had run for {ran} s");
+        evidence("a stuck poll with all workers blocked is told", format!("when it has run for {ran:.3} s, past 1 s"));
+    }
     if case.fault == STOPPED {
         target.process.signal(Signal::CONT);
     } else {

@@ -104,11 +104,6 @@ impl Desk {
         free.iter().filter_map(|id| self.held.remove(id)).collect()
     }
 
-    /// What is said of an alert is another.
-    pub(crate) fn note_change(&mut self) {
-        self.changed = true;
-    }
-
     /// Whether what fires or is silenced may be another since this was last asked.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

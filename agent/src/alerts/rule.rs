@@ -19,6 +19,8 @@ pub(crate) struct Rule {
     pub(crate) defaults: &'static [Setting],
     /// How far back it can look: of what was before that nothing is remembered. 0: it looks at the present.
     pub(crate) remembers_ns: u64,
+    /// What its readings can be told apart by, in a configuration.
+    pub(crate) matches: &'static [&'static str],
     /// Only where a configuration asks for it.
     pub(crate) opt_in: bool,
     pub(crate) clock: Clock,

@@ -80,6 +80,12 @@ pub(crate) fn named(name: &str) -> Result<&'static Rule, UnknownRule> {
 }
 
 const S: u64 = 1_000_000_000;
+
+/// What readings about polls, rows of tasks, groups, and everything else can be told apart by.
+const POLLS: [&str; 3] = ["service", "task_group", "label"];
+const ROWS: [&str; 4] = ["service", "task_group", "label", "class"];
+const GROUPS: [&str; 2] = ["service", "task_group"];
+const SERVICES: [&str; 1] = ["service"];
 /// In seconds.
 const MINUTE: f64 = 60.0;
 

@@ -10,9 +10,9 @@ use super::explain::{Evaluated, Evaluation, Explained};
 use super::inhibit::{self, Cause, LOOMS};
 use super::labels::{Fingerprint, Labels};
 use super::life::{Input, Life, Phase, Timing, Transition};
-use super::memory::Memory;
+use super::memory::{EVENTS_NS, Memory};
 use super::notice::{Alert, Notice};
-use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence};
+use super::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Silence, Unit};
 use super::timeline::Timeline;
 use super::vitals::Vitals;
 use crate::config::pattern::Match;
@@ -39,6 +39,8 @@ const NAMED: u32 = 20;
 const BUSIEST: u32 = 64;
 /// What rules read of groups changes over minutes; a thousand of them are most of what a target has to say.
 const GROUPS_EVERY_NS: u64 = 5_000_000_000;
+/// Until an agent that was restarted has begun to listen and to deliver.
+const RESTARTS_NS: u64 = 5_000_000_000;
 /// A poll that has run for this long may get stuck.
 const LONG_NS: u64 = 50_000_000;
 
@@ -52,6 +54,23 @@ pub(crate) struct Watched {
     pub(crate) setting: Setting,
     /// Of what it reads, what it speaks about.
     pub(crate) about: Match,
+}
+
+impl Watched {
+    /// After a restart of the agent the rule cannot tell for so long that nothing is wrong: it has not looked back over its window, or
+    /// not seen a silence last.
+    fn learns_within_ns(&self) -> u64 {
+        let Self { rule, setting, .. } = self;
+        match rule.clock {
+            // Its events come anew.
+            Clock::Target if rule.remembers_ns >= EVENTS_NS => 0,
+            Clock::Target => setting.window_ns,
+            Clock::Agent | Clock::Own if rule.unit == Unit::Seconds => {
+                setting.window_ns.max((setting.threshold * 1e9) as u64).saturating_add(RESTARTS_NS)
+            }
+            Clock::Agent | Clock::Own => setting.window_ns.saturating_add(RESTARTS_NS),
+        }
+    }
 }
 
 pub(crate) struct Watcher {
@@ -93,6 +112,8 @@ struct Entry {
     told: Option<Transition>,
     /// What is told instead of it, and its name.
     held_by: Option<(Fingerprint, String)>,
+    /// It fired before the agent was restarted, and what its rule compares with is not there again until then.
+    unknown_until_ns: u64,
     /// Where what was seen when it began to fire is kept.
     evidence: Option<String>,
     /// Of this evaluation.
@@ -146,7 +167,9 @@ impl Watcher {
                 unknown.push(alert);
                 continue;
             };
-            let mut entry = Entry::new(&alert.labels, Some(position), &self.watched[position].setting);
+            let watched = &self.watched[position];
+            let mut entry = Entry::new(&alert.labels, Some(position), &watched.setting);
+            entry.unknown_until_ns = now_ns.saturating_add(watched.learns_within_ns());
             entry.life = Life::fired_before(now_ns);
             entry.told = Some(Transition::Firing);
             entry.value = alert.value;
@@ -334,7 +357,8 @@ impl Watcher {
             let reading = greatest.remove(&**labels);
             entry.threshold = setting.threshold;
             let value = reading.as_ref().map_or(0.0, |reading| reading.value);
-            entry.read(Some(value), &setting.timing, now_ns, unix_ns);
+            let is_known = value >= setting.threshold || now_ns >= entry.unknown_until_ns;
+            entry.read(Some(value).filter(|_| is_known), &setting.timing, now_ns, unix_ns);
             // What is over is told as it was last.
             if let Some(reading) = reading.filter(|it| it.value >= setting.threshold) {
                 entry.describe(reading);
@@ -470,6 +494,7 @@ impl Entry {
             starts_at_unix_ns: 0,
             told: None,
             held_by: None,
+            unknown_until_ns: 0,
             evidence: None,
             changed: None,
         }

@@ -14,6 +14,8 @@ const MOST_TEXT: usize = 1000;
 pub(crate) struct Pattern {
     text: String,
     whole: Regex,
+    /// It holds for every text but those.
+    is_not: bool,
 }
 
 impl Pattern {
@@ -27,11 +29,19 @@ impl Pattern {
         }
         // Compiled alone first: its error is about what was written, and `a)(b` is refused.
         compiled(text)?;
-        Ok(Self { text: text.to_owned(), whole: compiled(&format!(r"\A(?s:{text})\z"))? })
+        Ok(Self { text: text.to_owned(), whole: compiled(&format!(r"\A(?s:{text})\z"))?, is_not: false })
+    }
+
+    /// The same, but what follows a `!` leaves out what it matches.
+    pub(super) fn of_match(text: &str) -> Result<Self, String> {
+        match text.strip_prefix('!') {
+            Some(left_out) => Ok(Self { text: text.to_owned(), is_not: true, ..Self::new(left_out)? }),
+            None => Self::new(text),
+        }
     }
 
     pub(crate) fn holds(&self, text: &str) -> bool {
-        self.whole.is_match(text)
+        self.whole.is_match(text) != self.is_not
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -88,10 +98,10 @@ impl Match {
         }
     }
 
-    /// `named` answers what an alert's label of that name says; what has no such label does not match it.
+    /// `named` answers what an alert's label of that name says; what has no such label does not match it, and is not left out.
     pub(crate) fn holds<'a>(&self, named: impl Fn(&'static str) -> Option<&'a str>) -> bool {
         Self::KEYS.into_iter().all(|key| match self.of(key) {
-            Some(pattern) => named(key).is_some_and(|text| pattern.holds(text)),
+            Some(pattern) => named(key).map_or(pattern.is_not, |text| pattern.holds(text)),
             None => true,
         })
     }

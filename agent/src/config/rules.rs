@@ -18,6 +18,7 @@ pub(crate) struct Untouched {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
     pub(crate) remembers_ns: u64,
+    pub(crate) matches: &'static [&'static str],
     /// Unless the configuration says otherwise.
     pub(crate) is_on: bool,
     pub(crate) settings: Vec<Setting>,
@@ -29,6 +30,7 @@ pub(crate) fn untouched() -> Vec<Untouched> {
         name: rule.name,
         unit: rule.unit,
         remembers_ns: rule.remembers_ns,
+        matches: rule.matches,
         is_on: !rule.opt_in,
         settings: rule.defaults.to_vec(),
     };
@@ -106,16 +108,16 @@ struct Said {
 }
 
 impl Said {
-    fn read(document: &mut Document<'_>, section: &Section<'_>, unit: Unit) -> Self {
+    fn read(document: &mut Document<'_>, section: &Section<'_>, rule: &Untouched) -> Self {
         Self {
             enabled: section.take(document, "enabled", value::truth),
-            threshold: section.take(document, "threshold", |it| value::threshold(it, unit)),
+            threshold: section.take(document, "threshold", |it| value::threshold(it, rule.unit)),
             min_count: section.take(document, "min_count", |it| value::count(it, 1, u64::from(u32::MAX))),
             for_ns: section.take(document, "for", value::duration),
             window_ns: section.take(document, "window", value::duration),
             clear_ratio: section.take(document, "clear_ratio", clear_ratio),
             keep_firing_ns: section.take(document, "keep_firing_for", value::duration),
-            about: about(document, section),
+            about: about(document, section, rule),
         }
     }
 
@@ -144,9 +146,14 @@ fn clear_ratio(it: &toml::de::DeValue<'_>) -> Result<f64, String> {
     }
 }
 
-fn about(document: &mut Document<'_>, section: &Section<'_>) -> Option<Match> {
+fn about(document: &mut Document<'_>, section: &Section<'_>, rule: &Untouched) -> Option<Match> {
     let section = section.section(document, "match", &Match::KEYS)?;
-    let mut pattern = |key: &str| section.take(document, key, |it| Pattern::new(&value::text(it)?));
+    // What is read has no such label: nothing, or everything, would match.
+    for key in Match::KEYS.into_iter().filter(|key| section.has(key) && !rule.matches.contains(key)) {
+        let known = rule.matches.join(", ");
+        document.tell(&section.span_of(key), format!("{} knows no `{key}`\nhint: match it by {known}", rule.name));
+    }
+    let mut pattern = |key: &str| section.take(document, key, |it| Pattern::of_match(&value::text(it)?));
     Some(Match {
         service: pattern("service"),
         task_group: pattern("task_group"),
@@ -156,11 +163,11 @@ fn about(document: &mut Document<'_>, section: &Section<'_>) -> Option<Match> {
 }
 
 fn rulings(document: &mut Document<'_>, own: &Section<'_>, rule: &Untouched) -> Vec<Ruling> {
-    let said = Said::read(document, own, rule.unit);
+    let said = Said::read(document, own, rule);
     let mut rulings = Vec::new();
     for severity in value::SEVERITIES {
         let section = own.section(document, severity.name(), &OWN_KEYS);
-        let here = section.as_ref().map(|section| Said::read(document, section, rule.unit));
+        let here = section.as_ref().map(|section| Said::read(document, section, rule));
         let untouched = rule.settings.iter().filter(|setting| setting.severity == severity);
         let mut settings: Vec<Setting> = untouched.cloned().collect();
         // A severity that the rule has not by itself begins as its first one.

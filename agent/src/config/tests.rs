@@ -13,7 +13,7 @@ fn setting(severity: Severity, threshold: f64, window_ns: u64, min_count: u64) -
 fn untouched() -> Vec<Untouched> {
     let slow = vec![setting(Severity::Warning, 0.1, 60 * S, 3), setting(Severity::Critical, 1.0, 60 * S, 1)];
     let rule =
-        |name, unit, is_on, settings| Untouched { name, unit, remembers_ns: 3_600 * S, is_on, settings };
+        |name, unit, is_on, settings| Untouched { name, unit, remembers_ns: 3_600 * S, matches: &["service", "task_group", "label"], is_on, settings };
     vec![
         rule("TaskSlowPoll", Unit::Seconds, true, slow),
         rule("RuntimeBusy", Unit::Ratio, true, vec![setting(Severity::Warning, 0.95, 0, 1)]),
@@ -105,7 +105,7 @@ fn everything_wrong_with_a_file_is_told_with_its_place() {
 fn what_contradicts_itself_is_told() {
     let source = "[rules.TaskSlowPoll.warning]\nthreshold = \"5s\"\nmin_count = 1\n\
         [rules.TaskSlowPoll.critical]\nthreshold = \"90s\"\nwindow = \"1m\"\n\
-        [rules.RuntimeBusy.critical]\nfor = \"1m\"\n\
+        [rules.RuntimeBusy.critical]\nfor = \"1m\"\nmatch = { service = \"a\", class = \"work\" }\n\
         [rules.TaskPanicked.critical]\nthreshold = 1\n[rules.TaskPanicked.warning]\nthreshold = 5\nwindow = \"2h\"\n\
         [[sinks]]\ntype = \"stdout\"\n[[sinks]]\ntype = \"stdout\"\n\
         [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://a:4318\"\nalerts = false\n[targets]\nfolder = false\n";
@@ -195,6 +195,13 @@ fn a_pattern_is_for_the_whole_of_a_text() {
         assert!(error.contains("\nhint: "), "{bad}: {error}");
     }
     assert!(Match::default().holds(|_| None));
+    // What is left out.
+    let not = |text: &str| Pattern::of_match(text).expect(text);
+    assert!(not("!a|b").holds("c") && !not("!a|b").holds("b") && not("a|b").holds("a"));
+    let about = Match { task_group: Some(not("!batch.*")), ..Match::default() };
+    let group = |text: &'static str| about.holds(move |key| (key == "task_group").then_some(text));
+    assert!(group("mailer") && !group("batch-7") && about.holds(|_| None));
+    assert!(Pattern::of_match("!(").is_err());
 }
 
 proptest::proptest! {

@@ -190,3 +190,22 @@ fn what_is_configured_away_is_forgotten_and_not_lost() {
     assert_eq!(names(&fleet), [("b", false), ("c", false)]);
     assert!(!fleet.has_heard(&here) && !fleet.has_heard(&there));
 }
+
+#[test]
+fn what_the_user_names_while_it_is_watched_is_watched_once() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    folder(&mut fleet, &[socket("api", "1")], t0);
+    let (id, _) = fleet.named("api").expect("it is watched");
+    let configured = |fleet: &mut Fleet, target: Target| {
+        let sources = BTreeSet::from([Source::Fixed, Source::Folder(None)]);
+        fleet.apply(Input::Configured { sources, fixed: vec![Listed::Named(target)] }, t0)
+    };
+    let effects = configured(&mut fleet, Target::Named("api".into()));
+    // It is linked to as the user says, and what is known of it stays.
+    assert_eq!(effects, [Effect::Begin { id, target: Target::Named("api".into()) }]);
+    assert!(folder(&mut fleet, &[socket("api", "1")], t0).is_empty());
+    assert_eq!(names(&fleet), [("api", false)]);
+    assert!(configured(&mut fleet, Target::Named("api".into())).is_empty());
+    let effects = configured(&mut fleet, Target::Named("other".into()));
+    assert_eq!(effects[0], Effect::Forget(id));
+}

@@ -52,7 +52,9 @@ impl Agent {
         notices.extend(own.settle(config.watched_of_agent(), &before, &self.labels, unix_ns()));
         tell(&mut self.desk, &self.sinks, &notices);
         self.aim(&config.targets, now);
-        self.sinks.settle(&config.sinks, &self.told())
+        let told = self.told();
+        let is_silenced = |notice: &Notice| self.desk.is_silenced(&notice.alert.labels, unix_ns());
+        self.sinks.settle(&config.sinks, &told, is_silenced)
     }
 
     /// Watches these, and no others.

@@ -45,8 +45,7 @@ impl Agent {
             return Ok(Shown { standing, changes: None });
         }
         // What the viewers before this one know is brought up to date first, so that all know the same.
-        self.viewers.is_empty();
-        self.look();
+        self.look_at_all();
         let (standing, changes) = self.viewers.add(target).map_err(Refused::TooMany)?;
         Ok(Shown { standing, changes: Some(changes) })
     }
@@ -111,12 +110,16 @@ impl Agent {
 
     /// Viewers are told what has changed at all targets.
     pub(super) fn look(&mut self) {
-        if self.viewers.is_empty() {
-            return;
+        if !self.viewers.is_empty() {
+            self.look_at_all();
         }
+    }
+
+    fn look_at_all(&mut self) {
         let names: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
         for name in &names {
-            self.look_at(name);
+            let standing = self.standing(name);
+            self.viewers.look(name, standing, unix_ns());
         }
         self.viewers.retain(&names.iter().map(String::as_str).collect(), unix_ns());
     }

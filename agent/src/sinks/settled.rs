@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::Queue;
-use super::{Fresh, Kind, Running, Sink, Sinks, held, workers};
+use super::{Fresh, Kind, Running, Sink, Sinks, held, unix_ns, workers};
+use crate::alerts::life::Transition;
 use crate::alerts::notice::Notice;
 
 /// What waits for a sink that is configured away has this long to arrive.
@@ -19,8 +20,14 @@ pub(crate) fn can_be_made(configured: &[Sink]) -> anyhow::Result<()> {
 }
 
 impl Sinks {
-    /// `firing` is what people were told that it fires. Where one of the sinks cannot be made, all stay as they are.
-    pub(crate) fn settle(&mut self, configured: &[Sink], firing: &[Notice]) -> anyhow::Result<()> {
+    /// `firing` is what people were told that it fires; what of it `is_silenced` is told by nobody now. Where one of the sinks
+    /// cannot be made, all stay as they are.
+    pub(crate) fn settle(
+        &mut self,
+        configured: &[Sink],
+        firing: &[Notice],
+        is_silenced: impl Fn(&Notice) -> bool,
+    ) -> anyhow::Result<()> {
         let mut fresh: Vec<Fresh> = Vec::new();
         for sink in configured {
             fresh.extend(workers(sink, self.questions.as_ref())?);
@@ -34,14 +41,22 @@ impl Sinks {
             }
             let replaced = same(&|it| is_same_receiver(&it.configured, &fresh.sink));
             let replaced = replaced.map(|at| before.swap_remove(at));
-            let knows = replaced.is_some();
+            let before = replaced.as_ref().map(|before| (before.wants, before.repeat.is_some()));
             let running = fresh.start(replaced);
-            // Whoever was told already is not told again, but for an Alertmanager, which has to be told all the time.
-            for notice in firing.iter().filter(|notice| running.wants.it(notice)) {
-                if !knows {
+            for notice in firing {
+                let (was_told, is_noted) =
+                    before.map_or((false, false), |(wants, repeats)| (wants.it(notice), wants.it(notice) && repeats));
+                if !running.wants.it(notice) {
+                    if was_told {
+                        running.end(notice);
+                    }
+                    continue;
+                }
+                if !is_noted {
                     running.note(notice);
                 }
-                if !knows || running.resends {
+                // Whoever was told already is not told again, but for an Alertmanager, which has to be told all the time.
+                if (!was_told || running.resends) && !is_silenced(notice) {
                     running.push(notice);
                 }
             }
@@ -54,10 +69,22 @@ impl Sinks {
 }
 
 impl Running {
+    /// Its receiver was told that it fires, and will not be told of it any more: for it, that is the end.
+    fn end(&self, notice: &Notice) {
+        let mut over = notice.clone();
+        over.transition = Transition::Resolved;
+        over.alert.state = Transition::Resolved;
+        over.alert.ends_at_unix_ns = Some(unix_ns().max(over.alert.starts_at_unix_ns));
+        self.note(&over);
+        if self.wants.resolved {
+            self.push(&over);
+        }
+    }
+
     /// Delivers what waits, as far as there is time.
     async fn leave(mut self) {
         self.queue.close();
-        self.end(tokio::time::Instant::now() + LEAVES_WITHIN).await;
+        self.ended(tokio::time::Instant::now() + LEAVES_WITHIN).await;
         let mut health = held(&self.health);
         health.dropped += self.queue.len() as u64;
         tracing::info!("{health}; it is not configured any more");
@@ -66,7 +93,7 @@ impl Running {
     /// The same, and what is left goes to whoever takes its place.
     pub(super) async fn hand_over(mut self, to: &Arc<Queue>) {
         self.queue.close();
-        self.end(tokio::time::Instant::now() + CHANGES_WITHIN).await;
+        self.ended(tokio::time::Instant::now() + CHANGES_WITHIN).await;
         to.put_back(self.queue.take_while(|_, _| true));
         // Whether the new settings mend it is seen with the first attempt.
         held(&self.health).failing = None;

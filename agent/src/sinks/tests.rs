@@ -532,7 +532,7 @@ async fn a_sink_that_stays_keeps_its_queue_one_that_goes_delivers_it_and_one_tha
     sinks.send(&b);
     // Nothing of them has run yet: both have two in their queues.
     let comes = webhook("comes", fake.url());
-    sinks.settle(&[comes, stays], &[a, b]).expect("they can be made");
+    sinks.settle(&[comes, stays], &[a, b], |_| false).expect("they can be made");
     let mut told = Vec::new();
     while told.len() < 6 {
         let request = fake.request().await;
@@ -564,7 +564,7 @@ async fn a_sink_with_other_settings_takes_on_what_was_not_delivered_and_tells_no
     sinks.send(&firing("b"));
     eventually(&sinks, |health| health[0].failing.is_some()).await;
     let after = Sink { timeout: Duration::from_secs(7), ..before };
-    sinks.settle(&[after], &[firing("a"), firing("b")]).expect("it can be made");
+    sinks.settle(&[after], &[firing("a"), firing("b")], |_| false).expect("it can be made");
     sinks.send(&firing("c"));
     is_well.store(true, std::sync::atomic::Ordering::Relaxed);
     let health = eventually(&sinks, |health| health[0].delivered == 3).await;
@@ -587,7 +587,7 @@ async fn an_instance_that_stays_is_not_touched_by_one_that_comes() {
     let mut sinks = started(&[of(vec![first.url()])]);
     sinks.send(&firing("a"));
     assert_eq!(first.request().await.groups(), ["a"]);
-    sinks.settle(&[of(vec![first.url(), second.url()])], &[firing("a")]).expect("they can be made");
+    sinks.settle(&[of(vec![first.url(), second.url()])], &[firing("a")], |_| false).expect("they can be made");
     assert_eq!(second.request().await.groups(), ["a"]);
     eventually(&sinks, |health| health[0].delivered == 1 && health[1].delivered == 1).await;
     assert!(first.requests.try_recv().is_err(), "it knows, and it is not a minute later");
@@ -661,4 +661,29 @@ async fn who_has_no_loop_to_ask_sends_no_figures() {
     let fake = Fake::new(|_| answered("200 OK", "", "")).await;
     let sinks = started(&[exporting(fake.url(), true)]);
     assert_eq!(sinks.health().iter().map(|it| it.sink.as_str()).collect::<Vec<_>>(), ["otlp"]);
+}
+
+#[tokio::test]
+async fn a_sink_that_wants_more_is_told_what_fires_and_one_that_wants_less_that_it_is_over() {
+    let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
+    let of = |name: &str, min_severity| Sink { min_severity, ..webhook(name, fake.url()) };
+    let before = [of("more", Severity::Critical), of("less", Severity::Info)];
+    let mut sinks = started(&before);
+    let fires = firing("a");
+    sinks.send(&fires);
+    let request = fake.request().await.json();
+    assert_eq!((&request["receiver"], &request["status"]), (&"less".into(), &"firing".into()));
+    eventually(&sinks, |health| health[1].delivered == 1).await;
+    let after = [of("more", Severity::Info), of("less", Severity::Critical)];
+    sinks.settle(&after, std::slice::from_ref(&fires), |_| false).expect("they can be made");
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let request = fake.request().await.json();
+        told.push(format!("{} {}", request["receiver"], request["status"]));
+    }
+    told.sort();
+    assert_eq!(told, ["\"less\" \"resolved\"", "\"more\" \"firing\""]);
+    // What is silenced waits for the end of that.
+    sinks.settle(&[webhook("new", fake.url())], &[fires], |_| true).expect("it can be made");
+    assert_eq!(sinks.close(WITHIN).await[0].delivered, 0);
 }

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{S, from};
+use super::{S, SERVICES, from};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::alerts::vitals::KEPT_NS;
@@ -15,6 +15,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Ratio,
     defaults: &[looking_back(from(Severity::Warning, 0.8))],
     remembers_ns: KEPT_NS,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Own,
     standing: None,

@@ -3,7 +3,7 @@
 use taskscope_proto::v1;
 use taskscope_proto::words;
 
-use super::{MINUTE, about, from, seconds};
+use super::{MINUTE, POLLS, about, from, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::{doing, what};
 
@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
     remembers_ns: 0,
+    matches: &POLLS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use taskscope_proto::words;
 
-use super::{S, about_runtime, filter_of, from, seconds};
+use super::{S, SERVICES, about_runtime, filter_of, from, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 0.25).holding(30 * S), from(Severity::Critical, 2.0).holding(10 * S)],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=scheduled since", setting)),

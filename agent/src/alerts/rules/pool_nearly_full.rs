@@ -3,7 +3,7 @@
 use taskscope_proto::v1::pool::Kind;
 use taskscope_proto::words;
 
-use super::{S, about_pool, from};
+use super::{S, SERVICES, about_pool, from};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 const SMALL: u64 = 4;
@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.8).holding(300 * S)],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

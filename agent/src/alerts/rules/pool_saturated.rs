@@ -2,7 +2,7 @@
 
 use taskscope_proto::v1::pool::Kind;
 
-use super::{about_pool, from, seconds};
+use super::{SERVICES, about_pool, from, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::saturated_pool::{full, jobs};
 
@@ -12,6 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 10.0), from(Severity::Critical, 60.0)],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{S, from};
+use super::{S, SERVICES, from};
 use crate::alerts::labels::Labels;
 use crate::alerts::memory::LONG_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Count,
     defaults: &[from(Severity::Info, 1.0).within(60 * S, 1)],
     remembers_ns: LONG_NS,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

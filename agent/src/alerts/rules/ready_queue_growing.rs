@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{S, about_runtime, from};
+use super::{S, SERVICES, about_runtime, from};
 use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Count,
     defaults: &[keeps(from(Severity::Warning, 200.0).within(20 * S, 1))],
     remembers_ns: SHORT_NS,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

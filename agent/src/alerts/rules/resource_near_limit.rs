@@ -2,7 +2,7 @@
 
 use taskscope_proto::v1::pool::Kind;
 
-use super::{S, from};
+use super::{S, SERVICES, from};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::saturated_pool::{files_sentence, memory_sentence};
@@ -16,6 +16,7 @@ pub(crate) static RULE: Rule = Rule {
         clears_soon(from(Severity::Critical, 0.97)).holding(10 * S),
     ],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -1,6 +1,6 @@
 //! The workers of a runtime are busy for the threshold's share of the time, taken together.
 
-use super::{S, about_runtime, from};
+use super::{S, SERVICES, about_runtime, from};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -9,6 +9,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.95).holding(30 * S)],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -33,7 +34,11 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
         );
         Some(Reading::new(about_runtime(runtime), mean, summary))
     });
-    Seen::Readings(readings.collect())
+    let readings: Vec<Reading> = readings.collect();
+    if readings.is_empty() && !scene.model.frame.runtimes.is_empty() {
+        return Seen::Missing("the target does not tell how busy its workers are".to_owned());
+    }
+    Seen::Readings(readings)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{S, about_row, from, noted, runtime_of, who};
+use super::{ROWS, S, about_row, from, noted, runtime_of, who};
 use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -16,6 +16,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 5_000.0).within(10 * S, 1)],
     remembers_ns: SHORT_NS,
+    matches: &ROWS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{from, seconds};
+use super::{SERVICES, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::alerts::vitals::Sink;
@@ -14,6 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 60.0)],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Own,
     standing: None,
@@ -48,10 +49,12 @@ fn sentence(sink: &Sink, failing_ns: u64, dropped: u64) -> String {
     };
     match &sink.told.failing {
         Some(why) => format!(
-            "NOT DELIVERED {}: {who} fails: {}.{lost} Do: see to its receiver; alerts are told there late or not at all.",
+            "NOT DELIVERED {}: {who} fails: {}.{lost} Do: see to its receiver; {} there late or not at all.",
             words::duration(failing_ns),
             // The hint is for whoever configures it.
-            first_line(why)
+            first_line(why),
+            // A sink of figures, whose name is the only one with a `/`.
+            if sink.told.sink.contains('/') { "figures arrive" } else { "alerts are told" }
         ),
         None => format!(
             "NOT DELIVERED: {who} has more to deliver than it can.{lost} Do: raise its `queue`, or make rules that fire so \

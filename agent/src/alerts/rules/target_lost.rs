@@ -2,7 +2,7 @@
 
 use taskscope_proto::words;
 
-use super::{from, seconds};
+use super::{SERVICES, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -12,6 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[at_once(from(Severity::Critical, 15.0))],
     remembers_ns: 0,
+    matches: &SERVICES,
     opt_in: false,
     clock: Clock::Agent,
     standing: None,

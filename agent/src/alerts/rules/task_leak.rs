@@ -7,7 +7,7 @@
 
 use taskscope_proto::v1;
 
-use super::{S, from, group};
+use super::{GROUPS, S, from, group};
 use crate::alerts::memory::{LONG_NS, Population};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::model::Model;
@@ -31,6 +31,7 @@ pub(crate) static RULE: Rule = Rule {
     // The samples of a window of nine minutes are complete, and the leak told, within ten.
     defaults: &[keeps(from(Severity::Warning, 100.0).within(540 * S, 1))],
     remembers_ns: LONG_NS,
+    matches: &GROUPS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -4,7 +4,7 @@
 use taskscope_proto::v1::capability::Kind;
 use taskscope_proto::words;
 
-use super::{MINUTE, by_labels, filter_of, from, not_looked, noted, seconds, who};
+use super::{MINUTE, ROWS, by_labels, filter_of, from, not_looked, noted, seconds, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -13,6 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
     remembers_ns: 0,
+    matches: &ROWS,
     opt_in: true,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=idle since", setting)),

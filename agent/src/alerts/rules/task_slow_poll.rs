@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use taskscope_proto::v1::{self, event::Kind};
 use taskscope_proto::words;
 
-use super::{S, about, from, seconds};
+use super::{POLLS, S, about, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::memory::EVENTS_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
@@ -22,6 +22,7 @@ pub(crate) static RULE: Rule = Rule {
         from(Severity::Critical, 1.0).within(60 * S, 1),
     ],
     remembers_ns: EVENTS_NS,
+    matches: &POLLS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

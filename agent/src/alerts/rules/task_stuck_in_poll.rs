@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taskscope_proto::v1;
 
-use super::{about, from, runtime_name, seconds};
+use super::{POLLS, about, from, runtime_name, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::stuck_worker::{main_sentence, sentence};
@@ -15,6 +15,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 1.0), from(Severity::Critical, 10.0)],
     remembers_ns: 0,
+    matches: &POLLS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

@@ -229,6 +229,30 @@ fn what_fired_before_the_agent_was_restarted_is_resolved_and_not_told_twice() {
 }
 
 #[test]
+fn what_an_agent_cannot_compare_yet_after_its_restart_is_not_over() {
+    // What the rule remembers went with the agent: 10 s have to pass until it can tell.
+    let rule = of_rules(&["TaskNeverYields"]);
+    let window_ns = rule[0].setting.window_ns;
+    let labels = Labels::default().with("alertname", "TaskNeverYields").with("severity", "warning");
+    let labels = labels.with("service", "shop").with("task_group", "greedy");
+    let alert = Alert {
+        fingerprint: labels.fingerprint(),
+        labels,
+        annotations: BTreeMap::new(),
+        value: 1.0,
+        threshold: 0.9,
+        starts_at_unix_ns: 5,
+        ends_at_unix_ns: None,
+        state: Transition::Firing,
+    };
+    let mut played = Played::new(rule);
+    assert!(played.watcher.restore(vec![alert], 0).is_empty());
+    let quarters = window_ns / (250 * MS);
+    assert_eq!(played.frames(quarters, |_| Shown::default()), Vec::<String>::new());
+    assert_eq!(played.frames(8, |_| Shown::default()), ["resolved TaskNeverYields warning"]);
+}
+
+#[test]
 fn what_the_probe_is_too_old_for_is_not_known_and_the_other_rules_watch_on() {
     let mut played = Played::new(of_rules(&["LostWaker", "TaskStuckInPoll"]));
     let asked = played.watcher.request(&played.model).standing;
@@ -267,6 +291,7 @@ static CROWDED: Rule = Rule {
     unit: crate::alerts::rule::Unit::Count,
     defaults: &[],
     remembers_ns: 0,
+    matches: &["service"],
     opt_in: false,
     clock: Clock::Target,
     standing: None,
