@@ -21,6 +21,19 @@ pub fn get(port: u16, path: &str) -> Result<String, String> {
     Ok(answer.split_once("\r\n\r\n").map_or(answer.clone(), |(_, body)| body.to_owned()))
 }
 
+/// What `HOST:PORT` answers to a `GET`: the code and the body.
+pub fn ask(host: &str, path: &str, accept: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(host).expect("somebody listens");
+    stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a limit can be set");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
+        .expect("the request is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers in time");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a head has a code");
+    (code, body.to_owned())
+}
+
 /// One that nobody listened on a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()

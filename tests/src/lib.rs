@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod alertmanager;
 pub mod eventually;
+pub mod headless;
 pub mod http;
 pub mod impostor;
 pub mod json;

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use taskscope_tests::agent::Agent;
+use taskscope_tests::headless::Headless;
+use taskscope_tests::http::ask;
 use taskscope_tests::process::Process;
 use taskscope_tests::screen::Screen;
 use taskscope_tests::stopwatch::Stopwatch;
@@ -18,71 +20,6 @@ use taskscope_tests::target::{Target, runtime_folder};
 use taskscope_tests::{Build, Size, eventually, evidence, peer, proc, size};
 
 const SOON: Duration = Duration::from_secs(15);
-
-/// An agent that listens.
-struct Headless {
-    process: Process,
-    /// Of its viewers.
-    address: String,
-    /// `HOST:PORT` of its metrics.
-    metrics: String,
-}
-
-impl Headless {
-    /// Watches the folder, and what the arguments say.
-    fn start(folder: &Path, args: &[&str]) -> Self {
-        let all = [&["agent", "--metrics", "127.0.0.1:0"], args].concat();
-        let process = Agent::with(all).in_runtime_folder(folder).start();
-        let said = |start: &str| {
-            process.stderr.wait_for(SOON, 0, |line| line.strip_prefix(start).map(str::to_owned))
-        };
-        let address = said("taskscope: listening on ");
-        let metrics = said("taskscope: metrics at http://").trim_end_matches("/metrics").to_owned();
-        Self { process, address, metrics }
-    }
-
-    /// Its targets by name, as `taskscope ls` shows them.
-    fn targets(&self) -> BTreeMap<String, Value> {
-        let rows = Agent::with(["ls", &self.address, "--json"]).run().expect_code(0).json_lines();
-        rows.into_iter().map(|row| (row["name"].as_str().unwrap_or_default().to_owned(), row)).collect()
-    }
-
-    /// Waits until exactly these are there, each with this link.
-    #[track_caller]
-    fn has(&self, wanted: &[(&str, &str)]) {
-        eventually(SOON, || {
-            let targets = self.targets();
-            let seen: Vec<(&str, &str)> = targets
-                .iter()
-                .map(|(name, row)| (name.as_str(), row["link"].as_str().unwrap_or_default()))
-                .collect();
-            if seen == wanted { Ok(()) } else { Err(format!("{targets:?}")) }
-        });
-    }
-
-    fn get(&self, path: &str, accept: &str) -> (u16, String) {
-        http(&self.metrics, path, accept)
-    }
-
-    fn scrape(&self) -> String {
-        let (code, text) = self.get("/metrics", "*/*");
-        assert_eq!(code, 200, "{text}");
-        text
-    }
-}
-
-/// What `GET` answers.
-fn http(host: &str, path: &str, accept: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(host).expect("somebody listens");
-    stream.set_read_timeout(Some(SOON)).expect("a limit can be set");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
-        .expect("the request is taken");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers in time");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a head has a code");
-    (code, body.to_owned())
-}
 
 fn service(folder: &Path, name: &str) -> Target {
     let target = Target::program("target-plain").args(["--idle", "3", "--mark", name]);
@@ -295,7 +232,7 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
     let host = format!("127.0.0.1:{port}");
     let mut prometheus = start();
     let query = |text: &str| {
-        let (code, body) = http(&host, &format!("/api/v1/query?query={text}"), "*/*");
+        let (code, body) = ask(&host, &format!("/api/v1/query?query={text}"), "*/*");
         assert_eq!(code, 200, "{body}");
         let answer: Value =
             serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}"));
@@ -333,64 +270,6 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has an address").port()
-}
-
-#[test]
-fn many_targets_cost_little() {
-    let (count, tasks, groups) = match size() {
-        Size::Small => (5, "1000", "50"),
-        Size::Full => (20, "100000", "1000"),
-    };
-    let (_guard, folder) = runtime_folder();
-    let targets: Vec<Target> = (0..count)
-        .map(|number| {
-            // Each group is polled once a second.
-            let target = Target::program("target-scale");
-            let target = target.args(["--tasks", tasks, "--polled", groups, "--groups", groups]);
-            target.env("TASKSCOPE_NAME", format!("many-{number:02}")).in_runtime_folder(&folder).start()
-        })
-        .collect();
-    for target in &targets {
-        target.said("ready");
-    }
-    let agent = Headless::start(&folder, &[]);
-    eventually(Duration::from_secs(60), || match agent.targets() {
-        targets if targets.len() == count && targets.values().all(|row| row["link"] == "live") => Ok(()),
-        targets => Err(format!("{targets:?}")),
-    });
-    let pid = agent.process.pid();
-    let before = proc::cpu_time(pid).expect("the agent runs");
-    let watch = Stopwatch::start();
-    let mut scrapes = 0;
-    // As often as Prometheus is usually told to.
-    let (every, lasts) =
-        (Duration::from_secs(15), Duration::from_secs(if size() == Size::Full { 60 } else { 10 }));
-    eventually(lasts * 3, || {
-        if watch.elapsed() >= every * scrapes {
-            scrapes += 1;
-            let text = agent.scrape();
-            assert_eq!(
-                text.lines()
-                    .filter(|line| line.starts_with("taskscope_target_up") && line.ends_with(" 1"))
-                    .count(),
-                targets.len()
-            );
-        }
-        if watch.elapsed() >= lasts { Ok(()) } else { Err("measuring".to_owned()) }
-    });
-    let used = proc::cpu_time(pid).expect("the agent runs") - before;
-    let share = used.as_secs_f64() / watch.elapsed().as_secs_f64();
-    let rss = proc::rss(pid).expect("the agent runs");
-    evidence(
-        &format!(
-            "an agent with {count} targets of {tasks} tasks each, spawned in {groups} groups (a probe keeps 255 apart), scraped every 15 s"
-        ),
-        format!("{:.1} % of a core, {} MiB", share * 100.0, rss >> 20),
-    );
-    assert!(rss <= 64 << 20, "{rss} bytes");
-    if size() == Size::Full {
-        assert!(share <= 0.01, "{share} of a core");
-    }
 }
 
 #[test]

@@ -37,12 +37,13 @@ const GROUPS: u32 = 1_000;
 const NAMED: u32 = 20;
 /// Rows of the tasks that have used the most CPU, for rules about what they use it for.
 const BUSIEST: u32 = 64;
-/// What rules read of groups changes over minutes; a thousand of them are most of what a target has to say.
-const GROUPS_EVERY_NS: u64 = 5_000_000_000;
+/// Many groups are most of what a target has to say, and what rules read of them changes over minutes: they come less often.
+const MANY_GROUPS: usize = 100;
+const MANY_EVERY_NS: u64 = 5_000_000_000;
 /// Until an agent that was restarted has begun to listen and to deliver.
 const RESTARTS_NS: u64 = 5_000_000_000;
 /// A poll that has run for this long may get stuck.
-const LONG_NS: u64 = 50_000_000;
+const LONG_NS: u64 = 100_000_000;
 
 /// The annotation that names the file with what was seen.
 pub(crate) const EVIDENCE: &str = "evidence";
@@ -209,6 +210,7 @@ impl Watcher {
         let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
         let keep: BTreeSet<u64> = found.collect();
+        let every_ns = if model.groups().len() > MANY_GROUPS { MANY_EVERY_NS } else { 0 };
         v1::WatchRequest {
             request_id: self.settled,
             interval_ns: self.pace.interval_ns(),
@@ -219,7 +221,7 @@ impl Watcher {
                 ..Default::default()
             }),
             keep_task_ids: keep.into_iter().take(MOST_KEPT).collect(),
-            groups: Some(v1::GroupQuery { limit: GROUPS, every_ns: GROUPS_EVERY_NS, ..Default::default() }),
+            groups: Some(v1::GroupQuery { limit: GROUPS, every_ns, ..Default::default() }),
             standing,
             ..Default::default()
         }
