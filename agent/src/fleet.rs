@@ -145,9 +145,11 @@ impl Fleet {
                 continue;
             }
             let target = listed.target();
-            let found = self.members.iter_mut().find(|(_, it)| !it.is_lost() && is_known_as(&target, &it.listed));
+            let found =
+                self.members.iter_mut().find(|(_, it)| !it.is_lost() && is_known_as(&target, &it.listed));
             if let Some((&id, member)) = found {
-                (member.source, member.listed, member.target) = (Source::Fixed, listed.clone(), target.clone());
+                (member.source, member.listed, member.target) =
+                    (Source::Fixed, listed.clone(), target.clone());
                 effects.push(Effect::Begin { id, target });
             }
         }

@@ -65,14 +65,16 @@ impl Own {
             self.next_measure = now + MEASURE_EVERY;
             self.vitals.uses(usage::cpu_ns(), self.usage.memory());
         }
-        self.vitals.sinks(sinks.into_iter().map(|health| (health.exports(), health)).map(|(exports, health)| Told {
-            sink: health.sink,
-            instance: health.instance,
-            delivered: health.delivered,
-            // Figures that could not be sent are taken anew, and nothing is lost.
-            dropped: if exports { 0 } else { health.dropped },
-            failing: health.failing,
-        }));
+        self.vitals.sinks(sinks.into_iter().map(|health| (health.exports(), health)).map(
+            |(exports, health)| Told {
+                sink: health.sink,
+                instance: health.instance,
+                delivered: health.delivered,
+                // Figures that could not be sent are taken anew, and nothing is lost.
+                dropped: if exports { 0 } else { health.dropped },
+                failing: health.failing,
+            },
+        ));
         self.watcher.own(&self.vitals, now_ns, unix_ns)
     }
 }

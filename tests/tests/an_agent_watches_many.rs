@@ -1,9 +1,7 @@
 //! `taskscope agent` watches many targets at once: they come, restart and go while it runs, viewers see through it what they see
 //! directly, and Prometheus scrapes it.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,9 +13,8 @@ use taskscope_tests::headless::Headless;
 use taskscope_tests::http::ask;
 use taskscope_tests::process::Process;
 use taskscope_tests::screen::Screen;
-use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::{Target, runtime_folder};
-use taskscope_tests::{Build, Size, eventually, evidence, peer, proc, size};
+use taskscope_tests::{Build, eventually, evidence, peer, proc};
 
 const SOON: Duration = Duration::from_secs(15);
 

@@ -135,7 +135,10 @@ fn fires(rules: &[Value], case: &Case) {
         let ran = firing["value"].as_f64().expect("a duration");
         let late = if size() == Size::Full { 0.25 } else { 2.0 };
         assert!(ran <= case.condition + late, "told when it had run for {ran} s");
-        evidence("a stuck poll with all workers blocked is told", format!("when it has run for {ran:.3} s, past 1 s"));
+        evidence(
+            "a stuck poll with all workers blocked is told",
+            format!("when it has run for {ran:.3} s, past 1 s"),
+        );
     }
     if case.fault == STOPPED {
         target.process.signal(Signal::CONT);
@@ -180,7 +183,11 @@ fn each_rule_fires_once_and_is_resolved() {
 /// `taskscope agent` without targets, with these rules and sinks beside standard output.
 fn watches_itself(folder: &std::path::Path, configuration: &str) -> Process {
     let file = folder.join("agent.toml");
-    let all = format!("[[sinks]]\ntype = 'stdout'\n[agent]\nmetrics = 'off'\n{configuration}");
+    // Targets of other tests are none of its own.
+    let all = format!(
+        "[[sinks]]\ntype = 'stdout'\n[agent]\nmetrics = 'off'\n[targets]\nfolder = '{}'\n{configuration}",
+        folder.display()
+    );
     std::fs::write(&file, all).expect("it can be written");
     std::fs::write(folder.join("memory.max"), "67108864\n").expect("it can be written");
     let agent = Agent::with(["agent", "--config", &file.to_string_lossy()]).in_runtime_folder(folder);

@@ -151,7 +151,10 @@ fn about(document: &mut Document<'_>, section: &Section<'_>, rule: &Untouched) -
     // What is read has no such label: nothing, or everything, would match.
     for key in Match::KEYS.into_iter().filter(|key| section.has(key) && !rule.matches.contains(key)) {
         let known = rule.matches.join(", ");
-        document.tell(&section.span_of(key), format!("{} knows no `{key}`\nhint: match it by {known}", rule.name));
+        document.tell(
+            &section.span_of(key),
+            format!("{} knows no `{key}`\nhint: match it by {known}", rule.name),
+        );
     }
     let mut pattern = |key: &str| section.take(document, key, |it| Pattern::of_match(&value::text(it)?));
     Some(Match {

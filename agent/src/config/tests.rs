@@ -12,8 +12,14 @@ fn setting(severity: Severity, threshold: f64, window_ns: u64, min_count: u64) -
 
 fn untouched() -> Vec<Untouched> {
     let slow = vec![setting(Severity::Warning, 0.1, 60 * S, 3), setting(Severity::Critical, 1.0, 60 * S, 1)];
-    let rule =
-        |name, unit, is_on, settings| Untouched { name, unit, remembers_ns: 3_600 * S, matches: &["service", "task_group", "label"], is_on, settings };
+    let rule = |name, unit, is_on, settings| Untouched {
+        name,
+        unit,
+        remembers_ns: 3_600 * S,
+        matches: &["service", "task_group", "label"],
+        is_on,
+        settings,
+    };
     vec![
         rule("TaskSlowPoll", Unit::Seconds, true, slow),
         rule("RuntimeBusy", Unit::Ratio, true, vec![setting(Severity::Warning, 0.95, 0, 1)]),

@@ -44,8 +44,9 @@ impl Sinks {
             let before = replaced.as_ref().map(|before| (before.wants, before.repeat.is_some()));
             let running = fresh.start(replaced);
             for notice in firing {
-                let (was_told, is_noted) =
-                    before.map_or((false, false), |(wants, repeats)| (wants.it(notice), wants.it(notice) && repeats));
+                let (was_told, is_noted) = before.map_or((false, false), |(wants, repeats)| {
+                    (wants.it(notice), wants.it(notice) && repeats)
+                });
                 if !running.wants.it(notice) {
                     if was_told {
                         running.end(notice);

@@ -587,7 +587,9 @@ async fn an_instance_that_stays_is_not_touched_by_one_that_comes() {
     let mut sinks = started(&[of(vec![first.url()])]);
     sinks.send(&firing("a"));
     assert_eq!(first.request().await.groups(), ["a"]);
-    sinks.settle(&[of(vec![first.url(), second.url()])], &[firing("a")], |_| false).expect("they can be made");
+    sinks
+        .settle(&[of(vec![first.url(), second.url()])], &[firing("a")], |_| false)
+        .expect("they can be made");
     assert_eq!(second.request().await.groups(), ["a"]);
     eventually(&sinks, |health| health[0].delivered == 1 && health[1].delivered == 1).await;
     assert!(first.requests.try_recv().is_err(), "it knows, and it is not a minute later");
@@ -666,7 +668,8 @@ async fn who_has_no_loop_to_ask_sends_no_figures() {
 #[tokio::test]
 async fn a_sink_that_wants_more_is_told_what_fires_and_one_that_wants_less_that_it_is_over() {
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
-    let of = |name: &str, min_severity| Sink { min_severity, ..webhook(name, fake.url()) };
+    let url = fake.url();
+    let of = |name: &str, min_severity| Sink { min_severity, ..webhook(name, url.clone()) };
     let before = [of("more", Severity::Critical), of("less", Severity::Info)];
     let mut sinks = started(&before);
     let fires = firing("a");
@@ -684,6 +687,6 @@ async fn a_sink_that_wants_more_is_told_what_fires_and_one_that_wants_less_that_
     told.sort();
     assert_eq!(told, ["\"less\" \"resolved\"", "\"more\" \"firing\""]);
     // What is silenced waits for the end of that.
-    sinks.settle(&[webhook("new", fake.url())], &[fires], |_| true).expect("it can be made");
+    sinks.settle(&[webhook("new", url)], &[fires], |_| true).expect("it can be made");
     assert_eq!(sinks.close(WITHIN).await[0].delivered, 0);
 }
