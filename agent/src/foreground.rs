@@ -253,9 +253,8 @@ impl Live<'_> {
             let wanted = self.told.evaluated.watcher.request(&self.model);
             if wanted != asked && at >= next_ask {
                 next_ask = at + ASK_EVERY;
-                if session.ask(WatchRequest { request_id: asked.request_id, ..wanted.clone() }) {
-                    asked = wanted;
-                }
+                session.ask(WatchRequest { request_id: asked.request_id, ..wanted.clone() });
+                asked = wanted;
             }
             self.told.evaluated.lasted = at.saturating_duration_since(self.began);
             if end.is_some_and(|end| at >= end) {

@@ -245,9 +245,9 @@ impl Watched {
         let wanted = self.wanted(histograms);
         if wanted != self.request {
             self.next_ask = now + ASK_EVERY;
-            let is_asked = self.session.as_mut().is_none_or(|session| session.ask(wanted.clone()));
-            if is_asked {
-                self.request = wanted;
+            self.request = wanted;
+            if let Some(session) = &mut self.session {
+                session.ask(self.request.clone());
             }
         }
     }

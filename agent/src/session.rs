@@ -129,13 +129,14 @@ impl Session {
     }
 
     /// Asks for something else from now on, over this connection and later ones.
-    /// False: the target reads nothing now, and is asked with the next connection unless it is asked again.
-    pub(crate) fn ask(&mut self, request: WatchRequest) -> bool {
+    pub(crate) fn ask(&mut self, request: WatchRequest) {
         self.request = request;
-        let Some(requests) = &self.requests else { return true };
-        let mut request = self.request.clone();
-        leave_out(&mut request, &self.refused);
-        requests.try_send(request).is_ok()
+        if let Some(requests) = &self.requests {
+            // A full queue means that the target is not reading: the newest request is sent with the next connection.
+            let mut request = self.request.clone();
+            leave_out(&mut request, &self.refused);
+            let _ = requests.try_send(request);
+        }
     }
 
     pub(crate) fn handle(&mut self, report: Report, now: Instant) -> Vec<Happened> {

@@ -177,8 +177,6 @@ impl Watcher {
         let events = self.new_events(sampler);
         let mut runtimes = sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live);
         sampler.add_stacks_of_unseen(&mut runtimes);
-        // Until a walk has answered what is asked now, what an earlier one found is not told: it may be about something else.
-        let findings = if self.answer.is_some() { self.found.news() } else { Vec::new() };
         let answer = self.answer.as_ref();
         let mut frame = v1::Frame {
             seq: self.seq,
@@ -194,7 +192,7 @@ impl Watcher {
             tasks,
             groups,
             events,
-            findings,
+            findings: self.found.news(),
             history: self.next_of_the_past(sampler),
             losses: totals::losses(sampler),
             probe: Some(v1::ProbeHealth {
