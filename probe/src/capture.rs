@@ -18,6 +18,7 @@ use crate::registry::slots::{Slot, SlotIndex, SlotView};
 
 #[cfg(all(test, tokio_unstable))]
 mod books;
+mod failure;
 pub(crate) mod handle;
 #[cfg(tokio_unstable)]
 pub(crate) mod hooks;
@@ -186,6 +187,8 @@ impl Registry {
         }
         let outcome = view.flags.outcome();
         let died = matches!(outcome, Outcome::Panicked | Outcome::Failed);
+        // An error is told to whoever awaits the task, and else by its handle, when that goes.
+        let is_told = outcome != Outcome::Failed || view.flags.is_detached();
         // What it died of was noted on the thread that ends it.
         let line = self.my_line();
         let reason = line.filter(|_| died).map_or(Sid(0), |line| line.reason_of(id));
@@ -202,7 +205,7 @@ impl Registry {
         if !self.ended.push_if_room(words) {
             self.totals.unkept.add(line);
         }
-        if died {
+        if died && is_told {
             self.died.push(words);
         }
         self.index.remove(id, index);

@@ -100,7 +100,10 @@ where
 }
 
 /// As [`spawn`], for a task that may fail: one that ends with an `Err` has the outcome `failed`, with the error's text, and
-/// where nobody holds its handle that is told as an event: the exception that vanished with its task.
+/// where its handle goes without having been awaited, before that or after, it is told as an event: the exception that
+/// vanished with its task.
+///
+/// Cost: beside that of [`spawn`], an allocation of 40 bytes, and one of 72 for an error while the handle is held.
 ///
 /// ```no_run
 /// # #[taskscope_probe::main]

@@ -79,6 +79,7 @@ pub(crate) struct Registry {
     /// Labelled stretches so long that the process may have stood still in them.
     pub(crate) long_stretches: Ring<STRETCH_WORDS>,
     pub(crate) ended: Ring<{ slots::ENDED_WORDS }>,
+    /// By panic, or with an error that nobody is told.
     pub(crate) died: Ring<{ slots::ENDED_WORDS }>,
     pub(crate) cancellations: Cancellations,
     pub(crate) losses: Losses,

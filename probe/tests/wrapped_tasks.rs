@@ -120,6 +120,47 @@ fn an_error_is_an_event_only_where_nobody_can_await_it() {
 }
 
 #[test]
+fn an_error_is_told_when_its_handle_goes_unawaited_after_the_end() {
+    let (_entered, mut probe) = begin();
+    let fails = |name: &str| {
+        let failed = taskscope_probe::spawn_try(name, async { Err::<(), _>("out of ink") });
+        eventually(|| failed.is_finished().then_some(()).ok_or_else(|| "it runs".to_owned()));
+        failed
+    };
+    let (dropped, awaited) = (fails("dropped failure"), fails("awaited late"));
+    // Tokio's own: what is done with it is not seen.
+    let unseen = fails("unseen failure").into_inner();
+    assert_eq!(probe.row("dropped failure", ended).outcome, Outcome::Failed);
+    let events =
+        |probe: &mut Asker, name: &str| probe.until(|answer| Some(answer.events(Kind::TaskFailed, name)));
+    assert_eq!(events(&mut probe, "dropped failure"), 0, "somebody holds its handle");
+    drop(dropped);
+    assert!(runtime().block_on(awaited).expect("it does not panic").is_err());
+    drop(unseen);
+    probe.until(|answer| {
+        let all = [1, 0, 0];
+        let names = ["dropped failure", "awaited late", "unseen failure"];
+        let told = names.map(|name| answer.events(Kind::TaskFailed, name));
+        assert!(told <= all, "{told:?} of {names:?}");
+        (told == all).then_some(())
+    });
+}
+
+#[test]
+fn each_error_is_told_once_whichever_comes_first_its_end_or_the_going_of_its_handle() {
+    let (_entered, mut probe) = begin();
+    const COUNT: usize = 100;
+    for _ in 0..COUNT {
+        drop(taskscope_probe::spawn_try("in a race", async { Err::<(), _>("out of toner") }));
+    }
+    probe.until(|answer| {
+        let told = answer.events(Kind::TaskFailed, "in a race");
+        assert!(told <= COUNT, "{told}");
+        (told == COUNT).then_some(())
+    });
+}
+
+#[test]
 fn a_task_that_is_dropped_while_another_unwinds_did_not_panic() {
     let (_entered, mut probe) = begin();
     let unwound = std::panic::catch_unwind(|| {

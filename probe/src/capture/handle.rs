@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use taskscope_proto::ids::TaskId;
 use tokio::task::JoinError;
 
+use super::failure::Failure;
 use crate::engine;
-use crate::registry::slots::SlotIndex;
+use crate::registry::slots::{ENDED_WORDS, SlotIndex};
 
 /// Where a task is found in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,29 +63,61 @@ pub struct JoinHandle<T> {
     held: Held,
 }
 
-/// Notes that the handle went without anybody having taken Tokio's out of it.
-struct Held(Whereabouts);
+/// Notes that the handle went without the task having been awaited.
+struct Held {
+    whereabouts: Whereabouts,
+    /// Of a task that may fail.
+    failure: Option<Failure>,
+}
+
+impl Held {
+    /// It was awaited, or somebody else may do so: what goes now says nothing.
+    fn forget(&mut self) {
+        self.whereabouts = Whereabouts::Nowhere;
+        self.failure = None;
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.note_detached();
+        match &self.failure {
+            Some(failure) => match failure.let_go() {
+                Some(died) => note_lost(died),
+                None => self.whereabouts.note_detached(),
+            },
+            None => self.whereabouts.note_detached(),
+        }
+    }
+}
+
+/// A task has failed, and now nobody can be told of it any more.
+#[cold]
+fn note_lost(died: [u64; ENDED_WORDS]) {
+    if let Some(registry) = engine::registry() {
+        registry.died.push(died);
     }
 }
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(inner: tokio::task::JoinHandle<T>, whereabouts: Whereabouts) -> Self {
-        Self { inner, held: Held(whereabouts) }
+        Self { inner, held: Held { whereabouts, failure: None } }
+    }
+
+    /// Of a task that tells `failure` when it fails.
+    pub(super) fn of_failing(mut self, failure: Option<Failure>) -> Self {
+        self.held.failure = failure;
+        self
     }
 
     /// As `tokio::task::JoinHandle::abort`; the request is noted with its time.
     pub fn abort(&self) {
-        self.held.0.note_cancel(true);
+        self.held.whereabouts.note_cancel(true);
         self.inner.abort();
     }
 
     /// As `tokio::task::JoinHandle::abort_handle`.
     pub fn abort_handle(&self) -> AbortHandle {
-        AbortHandle { inner: self.inner.abort_handle(), whereabouts: self.held.0 }
+        AbortHandle { inner: self.inner.abort_handle(), whereabouts: self.held.whereabouts }
     }
 
     /// As `tokio::task::JoinHandle::is_finished`.
@@ -99,9 +132,8 @@ impl<T> JoinHandle<T> {
 
     /// Tokio's own handle. What is done with it is not seen.
     pub fn into_inner(self) -> tokio::task::JoinHandle<T> {
-        let Self { inner, held } = self;
-        // It is held on, by Tokio's name.
-        std::mem::forget(held);
+        let Self { inner, mut held } = self;
+        held.forget();
         inner
     }
 }
@@ -112,8 +144,7 @@ impl<T> Future for JoinHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.inner).poll(cx);
         if polled.is_ready() {
-            // It was awaited: what is left of the task at this moment is not detached.
-            self.held.0 = Whereabouts::Nowhere;
+            self.held.forget();
         }
         polled
     }

@@ -123,8 +123,9 @@ impl Task {
         E: Display + Send + 'static,
     {
         let said = self.said();
-        let (future, spawning) = Spawning::begin(said, self.watching(wrapper::tried(future)));
-        spawning.handle(tokio::spawn(future))
+        let (future, failure) = wrapper::tried(future);
+        let (future, spawning) = Spawning::begin(said, self.watching(future));
+        spawning.handle(tokio::spawn(future)).of_failing(failure)
     }
 
     /// As `tokio::spawn` on the runtime of `handle`.

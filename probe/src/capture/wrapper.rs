@@ -12,6 +12,7 @@ use taskscope_proto::ids::{GroupId, Sid, TaskId};
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::{Outcome, TaskClass, TaskKind};
 
+use super::failure::Failure;
 use super::handle::{JoinHandle, Whereabouts};
 use super::waker::Recording;
 use super::{reason, task_id};
@@ -19,7 +20,7 @@ use crate::engine;
 use crate::registry::Registry;
 use crate::registry::groups::NO_GROUPS_NAME;
 use crate::registry::lines::Line;
-use crate::registry::slots::{Flags, SlotIndex, Tenancy};
+use crate::registry::slots::{Flags, SlotIndex, SlotView, Tenancy};
 
 /// Ids for what Tokio gives none.
 static NEXT_OWN: AtomicU64 = AtomicU64::new(1);
@@ -552,12 +553,14 @@ pin_project! {
     pub(super) struct Tried<F> {
         #[pin]
         future: F,
+        failure: Option<Failure>,
     }
 }
 
-/// A future whose error is its outcome.
-pub(super) fn tried<F>(future: F) -> Tried<F> {
-    Tried { future }
+/// A future whose error is its outcome, and what its handle knows of that. `None`: no probe runs.
+pub(super) fn tried<F>(future: F) -> (Tried<F>, Option<Failure>) {
+    let failure = engine::registry().map(|_| Failure::default());
+    (Tried { future, failure: failure.clone() }, failure)
 }
 
 impl<F, T, E> Future for Tried<F>
@@ -568,9 +571,10 @@ where
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
-        let polled = self.project().future.poll(cx);
-        if let Poll::Ready(Err(error)) = &polled {
-            note_failure(error);
+        let this = self.project();
+        let polled = this.future.poll(cx);
+        if let (Poll::Ready(Err(error)), Some(failure)) = (&polled, this.failure) {
+            note_failure(failure, error);
         }
         polled
     }
@@ -578,12 +582,21 @@ where
 
 /// The task in whose poll this runs fails with `error`.
 #[cold]
-fn note_failure(error: &dyn std::fmt::Display) {
+fn note_failure(failure: &Failure, error: &dyn std::fmt::Display) {
     let Some(registry) = engine::registry() else { return };
     let Some((line, open)) = registry.my_line().and_then(|line| Some((line, line.open()?))) else { return };
-    if let Some(slot) = open.slot.and_then(|index| registry.slots.tenant(index, open.id)) {
-        slot.set_outcome(Outcome::Failed);
-        line.note_reason(open.id, reason::intern(registry, error, None));
+    let Some(index) = open.slot else { return };
+    let Some(slot) = registry.slots.tenant(index, open.id) else { return };
+    let reason = reason::intern(registry, error, None);
+    slot.set_outcome(Outcome::Failed);
+    line.note_reason(open.id, reason);
+    let lost = || {
+        let view = registry.slots.view(index).filter(|view| view.id == open.id)?;
+        let flags = view.flags.with_detached();
+        Some(SlotView { flags, reason, ..view }.to_ended(registry.clock.now()))
+    };
+    if failure.is_let_go() || !lost().is_some_and(|words| failure.leave(words)) {
+        slot.mark_detached();
     }
 }
 

@@ -560,8 +560,6 @@ impl Sampler {
         for words in died.items {
             let (view, _) = SlotView::from_ended(words);
             let kind = match view.flags.outcome() {
-                // Whoever awaits it is told the error.
-                Outcome::Failed if !view.flags.is_detached() => continue,
                 Outcome::Failed => event::Kind::TaskFailed,
                 _ => event::Kind::TaskPanic,
             };
