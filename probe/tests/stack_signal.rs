@@ -14,7 +14,7 @@ use taskscope_proto::v1::{Capability, LivePoll, WatchRequest, event};
 #[path = "asking/probe.rs"]
 mod probe;
 
-use probe::{Answer, Asker, eventually};
+use probe::{Answer, Asker, eventually, is_emulated};
 
 const CASE: &str = "TASKSCOPE_TEST_CASE";
 
@@ -67,8 +67,9 @@ impl Target {
 
     /// A poll of 300 ms, as it was told when it was over.
     fn slow_poll(&mut self, name: &'static str) -> LivePoll {
+        let long = Duration::from_millis(if is_emulated() { 3_000 } else { 300 });
         self.runtime.block_on(async {
-            let job = taskscope_probe::spawn(name, async { std::thread::sleep(Duration::from_millis(300)) });
+            let job = taskscope_probe::spawn(name, async move { std::thread::sleep(long) });
             job.await.expect("it does not panic");
         });
         eventually(|| {

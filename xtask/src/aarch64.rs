@@ -236,7 +236,7 @@ fn init() -> String {
     let mut script = String::from(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin\n\
-         export PATH=/bin HOME=/tmp TMPDIR=/tmp CI=true TASKSCOPE_TEST_BIN=/t/bin TASKSCOPE_TEST_BIN_STABLE=/t/bin\n\
+         export PATH=/bin HOME=/tmp TMPDIR=/tmp CI=true TASKSCOPE_TEST_BIN=/t/bin TASKSCOPE_TEST_BIN_STABLE=/t/bin TASKSCOPE_TEST_EMULATED=1\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
          ip link set lo up\n\
          uname -a\n\

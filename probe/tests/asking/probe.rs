@@ -15,6 +15,12 @@ use tonic::transport::{Channel, Endpoint};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
+/// Whether the processor is an emulated one, some twenty times slower: what is there within milliseconds elsewhere takes
+/// tenths of a second.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("TASKSCOPE_TEST_EMULATED").is_some()
+}
+
 /// A client on a runtime of its own.
 pub(crate) struct Asker {
     runtime: tokio::runtime::Runtime,
