@@ -80,3 +80,52 @@ async fn ready(State(questions): Questions) -> Response {
         None => hangs(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `/livez`, `/readyz` and `/metrics`.
+    async fn answers(questions: &mpsc::Sender<Question>) -> [StatusCode; 3] {
+        let it = || State(questions.clone());
+        let (alive, ready, metrics) = tokio::join!(alive(it()), ready(it()), metrics(it(), HeaderMap::new()));
+        [alive.status(), ready.status(), metrics.status()]
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_hangs_is_neither_alive_nor_ready() {
+        let (questions, asked) = mpsc::channel(64);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(answers(&questions).await, [StatusCode::SERVICE_UNAVAILABLE; 3]);
+        assert!(begun.elapsed() >= ANSWERED_WITHIN, "it is given its time: {:?}", begun.elapsed());
+        // One that has ended is known to be at once.
+        drop(asked);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(answers(&questions).await, [StatusCode::SERVICE_UNAVAILABLE; 3]);
+        assert!(begun.elapsed() < ANSWERED_WITHIN);
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_is_not_done_with_its_start_is_alive_and_not_ready() {
+        let (questions, mut asked) = mpsc::channel(64);
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                match question {
+                    Question::Alive { answer } => drop(answer.send(())),
+                    Question::Ready { answer } => {
+                        drop(answer.send(Err("shop has not answered yet".to_owned())))
+                    }
+                    Question::Metrics { answer, .. } => drop(answer.send(String::new())),
+                    _ => panic!("nobody asks that here"),
+                }
+            }
+        });
+        assert_eq!(
+            answers(&questions).await,
+            [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK]
+        );
+        let body =
+            axum::body::to_bytes(ready(State(questions)).await.into_body(), 1000).await.expect("it is short");
+        assert_eq!(body, "not ready: shop has not answered yet\n");
+    }
+}

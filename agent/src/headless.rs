@@ -35,6 +35,7 @@ use crate::symbols::{Symbols, debug_dirs};
 use crate::viewers::Viewers;
 use crate::{alerts, complain, exposer, server};
 
+mod ready;
 mod settled;
 
 pub(crate) use settled::LastReload;
@@ -85,7 +86,7 @@ pub(crate) enum Question {
     Figures {
         answer: oneshot::Sender<Vec<ResourceMetrics>>,
     },
-    /// Whether every source has been asked once; the error says which has not.
+    /// Whether every source has been asked and every target been tried once; the error says which has not.
     Ready {
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -318,6 +319,8 @@ struct Agent {
     reload: LastReload,
     viewers: Viewers,
     evidence: Evidence,
+    /// Every target was tried once.
+    has_tried: bool,
     /// Alerts that fired before this start, of targets that have not been seen since.
     missed: BTreeMap<String, Vec<Fired>>,
     began: Instant,
@@ -355,6 +358,7 @@ impl Agent {
             reload: LastReload { is_good: true, good_unix_ns: unix_ns() },
             viewers: Viewers::default(),
             evidence,
+            has_tried: false,
             missed: kept.targets,
             began: now,
             reports,
@@ -629,17 +633,10 @@ impl Agent {
         })
     }
 
-    fn ready(&self) -> Result<(), String> {
-        let unheard = self.sources.iter().find(|asked| !self.fleet.has_heard(&asked.source));
-        match unheard {
-            Some(Asked { trouble: Some(trouble), .. }) => Err(trouble.clone()),
-            Some(Asked { source, .. }) => Err(format!("{source:?} has not been asked yet")),
-            None => Ok(()),
-        }
-    }
-
     fn metrics(&self, form: Form) -> String {
-        let itself = Itself { watcher: self.own.watcher(), reload: self.reload };
+        let missed = self.missed.iter().flat_map(|(name, fired)| fired.iter().map(move |it| (name, it)));
+        let missed: Vec<_> = missed.map(|(name, it)| (name.clone(), Alert::from(it.clone()))).collect();
+        let itself = Itself { watcher: self.own.watcher(), reload: self.reload, missed: &missed };
         form.write(metrics::families(self.seen(), self.fleet.turned_away(), &self.sinks.health(), &itself))
     }
 

@@ -8,6 +8,8 @@ use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::pool::Kind as PoolKind;
 use taskscope_proto::v1::{self, Pool};
 
+use crate::alerts::labels::Labels;
+use crate::alerts::notice::Alert;
 use crate::alerts::watcher::Watcher;
 use crate::headless::LastReload;
 use crate::model::Model;
@@ -55,6 +57,8 @@ pub(crate) struct Seen<'a> {
 pub(crate) struct Itself<'a> {
     pub(crate) watcher: &'a Watcher,
     pub(crate) reload: LastReload,
+    /// What fired before it was started, by the name of a target that has not been seen since.
+    pub(crate) missed: &'a [(String, Alert)],
 }
 
 /// Which of the two formats a client reads.
@@ -355,6 +359,10 @@ impl All {
     fn itself(&mut self, itself: &Itself<'_>) {
         self.reload(itself.reload);
         self.standing(itself.watcher, &|labels| labels.to_vec());
+        for (target, alert) in itself.missed {
+            let labels = vec![("target", target.clone()), ("alertstate", "firing".to_owned())];
+            self.alert(labels, &alert.labels);
+        }
     }
 
     fn reload(&mut self, LastReload { is_good, good_unix_ns }: LastReload) {
@@ -414,12 +422,15 @@ impl All {
     fn standing(&mut self, watcher: &Watcher, of: &impl Fn(&[Label]) -> Vec<Label>) {
         for alert in watcher.standing() {
             let state = if alert.fires { "firing" } else { "pending" };
-            let mut labels = of(&[("alertstate", state.to_owned())]);
-            for name in ALERT_LABELS {
-                labels.extend(alert.labels.get(name).map(|value| (name, value.to_owned())));
-            }
-            self.alerts.add(labels, Value::Count(1));
+            self.alert(of(&[("alertstate", state.to_owned())]), alert.labels);
         }
+    }
+
+    fn alert(&mut self, mut labels: Vec<Label>, of: &Labels) {
+        for name in ALERT_LABELS {
+            labels.extend(of.get(name).map(|value| (name, value.to_owned())));
+        }
+        self.alerts.add(labels, Value::Count(1));
     }
 
     fn states(&mut self, model: &Model, of: &impl Fn(&[Label]) -> Vec<Label>) {

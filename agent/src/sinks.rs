@@ -314,8 +314,11 @@ impl Fresh {
         let delivery = Delivery {
             queue: queue.clone(),
             health: health.clone(),
-            retry: Retry::default(),
             // An Alertmanager ends what it is not told of in time.
+            retry: match &sink.kind {
+                Kind::Alertmanager { resend, .. } => Retry::before(*resend),
+                _ => Retry::default(),
+            },
             bucket: matches!(worker, Worker::Webhook(_)).then(Bucket::default),
         };
         let most = sink.queue;
@@ -384,14 +387,25 @@ impl Delivery {
                         self.reached();
                         let mut batch = owed.batches.pop().unwrap_or_default();
                         if batch.len() == 1 {
-                            self.refused(&why);
+                            self.refused(&why, 1);
                         } else {
                             // One of them is to blame, or their number.
                             let rest = batch.split_off(batch.len() / 2);
                             owed.batches.extend([rest, batch]);
                         }
                     }
-                    Outcome::Later { why, asked } => {
+                    Outcome::Rejected { why, count } => {
+                        let notices = batch.len() as u64;
+                        owed.batches.pop();
+                        let lost = count.map_or(notices, |count| count.min(notices));
+                        self.refused(&why, lost);
+                        match count {
+                            Some(_) => self.succeeded((notices - lost) as usize),
+                            // It takes nothing: the next may tell another thing.
+                            None => self.failed(why, None),
+                        }
+                    }
+                    Outcome::Later { why, asked, .. } => {
                         self.failed(why, asked);
                         tokio::time::sleep(Duration::from_nanos(self.retry.wait_ns(now_ns()))).await;
                     }
@@ -455,11 +469,11 @@ impl Delivery {
             };
             match exporter.deliver(figures).await {
                 Outcome::Delivered(_) => self.succeeded(1),
-                Outcome::Refused(why) => {
+                Outcome::Refused(why) | Outcome::Rejected { why, .. } => {
                     self.reached();
-                    self.refused(&why);
+                    self.refused(&why, 1);
                 }
-                Outcome::Later { why, asked } => {
+                Outcome::Later { why, asked, .. } => {
                     held(&self.health).dropped += 1;
                     self.failed(why, asked);
                 }
@@ -491,17 +505,17 @@ impl Delivery {
                     self.succeeded(ids.len());
                     active.sent(&ids, now_ns());
                 }
-                Outcome::Refused(why) if ids.len() == 1 => {
+                Outcome::Refused(why) | Outcome::Rejected { why, .. } if ids.len() == 1 => {
                     self.reached();
-                    self.refused(&why);
+                    self.refused(&why, 1);
                     active.refused(ids[0]);
                 }
-                Outcome::Refused(_) => {
+                Outcome::Refused(_) | Outcome::Rejected { .. } => {
                     self.reached();
                     let rest = ids.split_off(ids.len() / 2);
                     batches.extend([rest, ids]);
                 }
-                Outcome::Later { why, asked } => return self.failed(why, asked),
+                Outcome::Later { why, asked, .. } => return self.failed(why, asked),
             }
         }
     }
@@ -521,9 +535,9 @@ impl Delivery {
         self.retry.succeeded();
     }
 
-    fn refused(&self, why: &str) {
+    fn refused(&self, why: &str, notices: u64) {
         let mut health = held(&self.health);
-        health.refused += 1;
+        health.refused += notices;
         tracing::warn!(sink = %health.sink, instance = %health.instance, why, "what it is sent is refused");
     }
 

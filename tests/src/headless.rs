@@ -26,13 +26,24 @@ impl Headless {
     /// Watches the folder, and what the arguments say.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
         let all = [&["agent", "--metrics", "127.0.0.1:0"], args].concat();
-        let process = Agent::with(all).in_runtime_folder(folder).start();
+        Self::of(Agent::with(all).in_runtime_folder(folder))
+    }
+
+    /// Waits until it listens to viewers and to metrics systems.
+    #[track_caller]
+    pub fn of(agent: Agent) -> Self {
+        let process = agent.start();
         let said = |start: &str| {
             process.stderr.wait_for(SOON, 0, |line| line.strip_prefix(start).map(str::to_owned))
         };
         let address = said("taskscope: listening on ");
         let metrics = said("taskscope: metrics at http://").trim_end_matches("/metrics").to_owned();
         Self { process, address, metrics }
+    }
+
+    /// The rows of its silences, as `taskscope silence` shows them.
+    pub fn silences(&self) -> Vec<Value> {
+        Agent::with(["silence", &self.address, "--json"]).run().expect_code(0).json_lines()
     }
 
     /// Its targets by name, as `taskscope ls` shows them.
@@ -65,4 +76,12 @@ impl Headless {
         assert_eq!(code, 200, "{text}");
         text
     }
+}
+
+/// What a configuration says so that of all rules only this one holds, as `settings` have it.
+pub fn only(rule: &str, settings: &str) -> String {
+    let rules = Agent::with(["rules", "list", "--json"]).run().expect_code(0).json_lines();
+    let others = rules.iter().filter_map(|it| it["name"].as_str()).filter(|name| *name != rule);
+    let others: String = others.map(|name| format!("[rules.{name}]\nenabled = false\n")).collect();
+    format!("{others}[rules.{rule}]\n{settings}\n")
 }

@@ -1,11 +1,8 @@
-//! Asking over HTTP, and being asked: what a test needs of it and no more.
+//! Asking over HTTP: what a test needs of it and no more. Who is asked is a [`crate::receiver::Receiver`].
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use serde_json::Value;
 
 /// The body that is answered, whatever the code.
 pub fn get(port: u16, path: &str) -> Result<String, String> {
@@ -37,64 +34,4 @@ pub fn ask(host: &str, path: &str, accept: &str) -> (u16, String) {
 /// One that nobody listened on a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port()
-}
-
-/// A receiver of webhooks: keeps every message, and answers 200.
-#[derive(Clone, Default)]
-pub struct Inbox(Arc<Mutex<Vec<Value>>>);
-
-impl Inbox {
-    /// Listens on a port of its own until the test is over.
-    pub fn open() -> (Self, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("it has one").port();
-        let inbox = Self::default();
-        let taker = inbox.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let taker = taker.clone();
-                std::thread::spawn(move || taker.take(stream));
-            }
-        });
-        (inbox, port)
-    }
-
-    fn take(&self, stream: TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(stream.try_clone().ok()?);
-        loop {
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).ok()? == 0 {
-                    return None;
-                }
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().ok()?;
-                }
-                if line.trim().is_empty() {
-                    break;
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).ok()?;
-            (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
-            self.0.lock().expect("nobody panicked").push(serde_json::from_slice(&body).expect("it is JSON"));
-        }
-    }
-
-    /// All messages, in order.
-    pub fn messages(&self) -> Vec<Value> {
-        self.0.lock().expect("nobody panicked").clone()
-    }
-
-    /// What was said of the alert with this fingerprint, in order: `firing`, `resolved`.
-    pub fn said(&self, fingerprint: &str) -> Vec<String> {
-        let of = |alert: &Value| {
-            (alert["fingerprint"] == fingerprint)
-                .then(|| alert["status"].as_str().map(str::to_owned))
-                .flatten()
-        };
-        let messages = self.messages();
-        messages.iter().filter_map(|it| it["alerts"].as_array()).flatten().filter_map(of).collect()
-    }
 }

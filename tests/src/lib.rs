@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod alertmanager;
+pub mod collector;
 pub mod eventually;
 pub mod headless;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod json;
 pub mod load;
 pub mod proc;
 pub mod process;
+pub mod prometheus;
 pub mod receiver;
 pub mod report;
 pub mod screen;

@@ -1,86 +1,16 @@
 //! A collector of OpenTelemetry receives what the targets say and what fires, under OpenTelemetry's names, each target a resource
 //! of its own; one that dies is told the rest when it is back.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use taskscope_tests::agent::Agent;
+use taskscope_tests::collector::Collector;
 use taskscope_tests::http::{free_port, get};
-use taskscope_tests::process::Process;
 use taskscope_tests::target::{Target, runtime_folder};
 use taskscope_tests::{eventually, peer};
 
 const WITHIN: Duration = Duration::from_secs(30);
-
-/// rotel, which prints all that it receives.
-struct Collector {
-    process: Process,
-}
-
-/// What rotel prints of one resource.
-struct Resource {
-    /// `ResourceMetrics` or `ResourceLog`.
-    kind: String,
-    lines: Vec<String>,
-}
-
-impl Resource {
-    /// Whether it prints this, as in `     -> service.name: Str(checkout)`.
-    fn says(&self, what: &str) -> bool {
-        self.lines.iter().any(|line| line.trim_start_matches([' ', '-', '>']) == what)
-    }
-
-    fn is_of(&self, service: &str) -> bool {
-        self.says(&format!("service.name: Str({service})"))
-    }
-}
-
-impl Collector {
-    fn start(folder: &Path, port: u16) -> Self {
-        let mut command = Command::new("rotel-agent");
-        command.args(["start", "--exporter", "blackhole", "--debug-log-verbosity", "detailed"]);
-        command.args(["--debug-log", "metrics", "--debug-log", "logs"]);
-        command.arg("--otlp-http-endpoint").arg(format!("127.0.0.1:{port}"));
-        command.arg("--otlp-grpc-endpoint").arg(format!("127.0.0.1:{}", free_port()));
-        command.arg("--pid-file").arg(folder.join("rotel.pid"));
-        command.arg("--log-file").arg(folder.join("rotel.log"));
-        Self { process: Process::start(command) }
-    }
-
-    fn resources(&self) -> Vec<Resource> {
-        let mut all: Vec<Resource> = Vec::new();
-        for line in self.process.stdout.lines() {
-            match line.split_once(" #") {
-                Some((kind @ ("ResourceMetrics" | "ResourceLog"), _)) => {
-                    all.push(Resource { kind: kind.to_owned(), lines: Vec::new() });
-                }
-                _ => all.iter_mut().last().into_iter().for_each(|it| it.lines.push(line.clone())),
-            }
-        }
-        all
-    }
-
-    /// The last of this kind about this service that prints all of it.
-    #[track_caller]
-    fn has(&self, kind: &str, service: &str, says: &[&str]) -> Resource {
-        eventually(WITHIN, || {
-            let all = self.resources();
-            let mut of = all.into_iter().filter(|it| it.kind == kind && it.is_of(service));
-            let last = of.next_back().ok_or_else(|| format!("nothing yet\n{}", self.process.outputs()))?;
-            let missing: Vec<&&str> = says.iter().filter(|it| !last.says(it)).collect();
-            if missing.is_empty() { Ok(last) } else { Err(format!("{missing:?} of {:#?}", last.lines)) }
-        })
-    }
-
-    /// How often it was told that an alert about a slow poll has become this.
-    fn told(&self, event: &str) -> usize {
-        let says = |it: &Resource| it.says(&format!("EventName: alert.{event}")) && it.is_of("checkout");
-        let all = self.resources();
-        all.iter().filter(|it| it.kind == "ResourceLog" && says(it)).count()
-    }
-}
 
 #[test]
 fn rotel_receives_metrics_and_logs_of_each_target_as_a_resource() {
@@ -170,7 +100,7 @@ fn rotel_receives_metrics_and_logs_of_each_target_as_a_resource() {
     let collector = Collector::start(&folder, port);
     collector.has("ResourceMetrics", "checkout", &["Name: tokio.task.count"]);
     collector.has("ResourceLog", "checkout", &["EventName: alert.resolved"]);
-    assert_eq!((collector.told("firing"), collector.told("resolved")), (0, 1));
+    assert_eq!((collector.told("checkout", "firing"), collector.told("checkout", "resolved")), (0, 1));
 
     // A target that goes is down and says nothing more.
     drop(target);

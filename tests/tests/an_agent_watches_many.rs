@@ -1,20 +1,21 @@
 //! `taskscope agent` watches many targets at once: they come, restart and go while it runs, viewers see through it what they see
 //! directly, and Prometheus scrapes it.
 
-use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use taskscope_tests::agent::Agent;
+use taskscope_tests::eventually::always;
 use taskscope_tests::headless::Headless;
-use taskscope_tests::http::ask;
+use taskscope_tests::impostor::saying;
 use taskscope_tests::process::Process;
+use taskscope_tests::prometheus::Prometheus;
 use taskscope_tests::screen::Screen;
 use taskscope_tests::target::{Target, runtime_folder};
-use taskscope_tests::{Build, eventually, evidence, peer, proc};
+use taskscope_tests::{Build, eventually, evidence, peer, proc, root};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -82,6 +83,117 @@ fn a_name_that_resolves_to_an_address_is_a_target() {
         targets => Err(format!("{targets:?}")),
     });
     assert_eq!(agent.targets().len(), 1);
+}
+
+/// Builds the resolver of the tests; what is preloaded with it reads addresses from a file.
+fn names(folder: &Path) -> PathBuf {
+    let library = folder.join("names.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(root().join("tests/foreign/names.c"));
+    let built = cc.arg("-ldl").output().expect("a C compiler is here");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    library
+}
+
+#[test]
+fn a_name_that_resolves_to_many_addresses_is_as_many_targets_and_those_that_vanish_are_let_go() {
+    let (_guard, folder) = runtime_folder();
+    let on = |listen: &str| {
+        let target = Target::program("target-plain").args(["--idle", "3", "--mark", "x"]);
+        target.env("TASKSCOPE_LISTEN", format!("tcp:{listen}")).start()
+    };
+    let first = on("127.0.0.1:0");
+    let port = first.address.rsplit_once(':').expect("it has a port").1.to_owned();
+    let at = |host: u8| format!("127.0.0.{host}:{port}");
+    let (_second, third) = (on(&at(2)), on(&at(3)));
+    // Connections that are open at each, as the kernel has it.
+    let open = |host: u8| {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").expect("it can be read");
+        let local = format!("{host:02X}00007F:{:04X}", port.parse::<u16>().expect("it is one"));
+        let is_open = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.get(1) == Some(&local.as_str()) && words.get(3) == Some(&"01")
+        };
+        sockets.lines().filter(is_open).count()
+    };
+    let file = folder.join("names");
+    let resolves = |hosts: &[u8]| {
+        let lines: String = hosts.iter().map(|host| format!("127.0.0.{host}\n")).collect();
+        // As a whole: it is read all the time.
+        std::fs::write(folder.join("next"), lines).expect("it is written");
+        std::fs::rename(folder.join("next"), &file).expect("it is put there");
+    };
+    let config = folder.join("agent.toml");
+    let text = format!("[targets]\ndns = [\"shop.test:{port}\"]\nrefresh = \"200ms\"\n");
+    std::fs::write(&config, text).expect("it is written");
+    let args = ["agent", "--metrics", "127.0.0.1:0", "--config", &config.display().to_string()];
+    let agent = Agent::with(args).in_runtime_folder(&folder);
+    let agent =
+        agent.env("LD_PRELOAD", names(&folder)).env("NAMES_NAME", "shop.test").env("NAMES_FILE", &file);
+    let agent = Headless::of(agent);
+
+    // Nobody can say yet what it stands for: the agent lives, and is not ready.
+    let (code, why) = eventually(SOON, || match agent.get("/readyz", "*/*") {
+        (code, why) if why.contains("cannot be resolved") => Ok((code, why)),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(code == 503 && why.starts_with(&format!("not ready: shop.test:{port} ")), "{code} {why}");
+    assert_eq!(agent.get("/livez", "*/*").0, 200);
+    assert!(agent.targets().is_empty());
+
+    // The second one twice is one, and a link each.
+    resolves(&[2, 1, 2]);
+    agent.has(&[(&at(1), "live"), (&at(2), "live")]);
+    eventually(SOON, || match agent.get("/readyz", "*/*") {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    resolves(&[1, 3]);
+    agent.has(&[(&at(1), "live"), (&at(2), "lost"), (&at(3), "live")]);
+    assert_eq!(agent.targets()[&at(3)]["pid"], third.pid());
+    eventually(SOON, || match [open(1), open(2), open(3)] {
+        [1, 0, 1] => Ok(()),
+        other => Err(format!("{other:?} connections")),
+    });
+    let up = |host: u8| value(&agent.scrape(), &format!("taskscope_target_up{{target=\"{}\"}}", at(host)));
+    assert_eq!([up(1), up(2), up(3)], [Some(1.0), Some(0.0), Some(1.0)]);
+
+    // Where nobody can say, nothing has gone; it was ready, and is.
+    std::fs::remove_file(&file).expect("it is there");
+    always(Duration::from_secs(1), || match (agent.get("/readyz", "*/*").0, [up(1), up(2), up(3)]) {
+        (200, [Some(1.0), Some(0.0), Some(1.0)]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    resolves(&[3, 2, 1]);
+    agent.has(&[(&at(1), "live"), (&at(2), "live"), (&at(3), "live")]);
+}
+
+#[test]
+fn an_agent_is_ready_when_each_of_its_targets_was_tried() {
+    let (_guard, folder) = runtime_folder();
+    let _shop = service(&folder, "shop");
+    // Whoever takes connections and says nothing is waited for.
+    let silent = format!("http://{}", saying(b""));
+    let agent = Headless::start(&folder, &["--folder", "--target", &silent]);
+    let short = silent.trim_start_matches("http://");
+    let (code, why) = agent.get("/readyz", "*/*");
+    assert_eq!(code, 503, "{why}");
+    eventually(SOON, || match agent.get("/readyz", "*/*") {
+        (503, why) if why.starts_with(&format!("not ready: {short} has not answered yet")) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // The loop answers all the while.
+    assert_eq!(agent.get("/livez", "*/*"), (200, "alive\n".to_owned()));
+    eventually(SOON, || match agent.get("/readyz", "*/*") {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // It cannot be reached, and is tried again: an agent that is ready stays so.
+    agent.has(&[(short, "lost"), ("shop", "live")]);
+    always(Duration::from_secs(1), || match agent.get("/readyz", "*/*") {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
 
 #[test]
@@ -206,67 +318,36 @@ fn prometheus_scrapes_it_and_finds_the_quantile() {
     let status = check.wait(SOON);
     assert!(status.success(), "{}{}", check.stdout.text(), check.stderr.text());
 
-    let data = tempfile::tempdir().expect("a temporary folder can be made");
-    let config = data.path().join("prometheus.yml");
-    let yaml = format!(
-        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n- job_name: taskscope\n  static_configs: [{{targets: ['{}']}}]\n",
-        taskscope_tests::root().join("deploy/prometheus/rules.yaml").display(),
-        agent.metrics
-    );
-    std::fs::write(&config, yaml).expect("the configuration can be written");
-    let port = free_port();
-    let start = || {
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        let prometheus = Process::start(command);
-        let ready = "Server is ready to receive web requests";
-        prometheus.stderr.wait_for(Duration::from_secs(30), 0, |line| line.contains(ready).then_some(()));
-        prometheus
-    };
-    let host = format!("127.0.0.1:{port}");
-    let mut prometheus = start();
-    let query = |text: &str| {
-        let (code, body) = ask(&host, &format!("/api/v1/query?query={text}"), "*/*");
-        assert_eq!(code, 200, "{body}");
-        let answer: Value =
-            serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}"));
-        let value =
-            answer["data"]["result"][0]["value"][1].as_str().and_then(|number| number.parse::<f64>().ok());
-        value.filter(|value| value.is_finite()).ok_or_else(|| answer.to_string())
-    };
-    let quantile = "histogram_quantile(0.99,sum%20by(le)(rate(taskscope_task_poll_duration_seconds_bucket%7Btarget=%22busy%22%7D%5B10s%5D)))";
-    let seconds = eventually(Duration::from_secs(40), || query(quantile));
+    let rules = root().join("deploy/prometheus/rules.yaml");
+    let rules = format!("rule_files: [{}]", rules.display());
+    let mut prometheus = Prometheus::scrapes(&agent.metrics, "1s", &rules);
+    let quantile = "histogram_quantile(0.99,sum by(le)(rate(taskscope_task_poll_duration_seconds_bucket{target=\"busy\"}[10s])))";
+    let seconds = eventually(Duration::from_secs(40), || prometheus.query(quantile));
     assert!(seconds > 0.0 && seconds < 60.0, "{seconds} s");
     evidence("the 99th percentile of poll durations, asked of Prometheus", format!("{seconds} s"));
     // Its own rules of recording are evaluated, too.
-    eventually(Duration::from_secs(40), || query("target:taskscope_task_poll_duration_seconds:p99"));
+    eventually(Duration::from_secs(40), || {
+        prometheus.query("target:taskscope_task_poll_duration_seconds:p99")
+    });
     // One that is killed and started anew remembers what it had scraped, and finds no counter that fell.
-    let polls = "taskscope_task_poll_duration_seconds_count%7Btarget=%22busy%22%7D";
-    let scrapes = "count_over_time(taskscope_target_up%7Btarget=%22busy%22%7D%5B10m%5D)";
-    let before = query(scrapes).expect("it has scraped");
+    let polls = "taskscope_task_poll_duration_seconds_count{target=\"busy\"}";
+    let scrapes = "count_over_time(taskscope_target_up{target=\"busy\"}[10m])";
+    let before = prometheus.query(scrapes).expect("it has scraped");
     prometheus.kill();
-    let _prometheus = start();
-    eventually(Duration::from_secs(40), || match query(scrapes) {
+    prometheus.start();
+    eventually(Duration::from_secs(40), || match prometheus.query(scrapes) {
         Ok(now) if now >= before + 3.0 => Ok(()),
         other => Err(format!("{other:?}, and {before} before")),
     });
-    assert_eq!(query(&format!("sum(resets({polls}%5B10m%5D))")), Ok(0.0));
-    let again = eventually(Duration::from_secs(40), || query(quantile));
+    assert_eq!(prometheus.query(&format!("sum(resets({polls}[10m]))")), Ok(0.0));
+    let again = eventually(Duration::from_secs(40), || prometheus.query(quantile));
     assert!(again > 0.0 && again < 60.0, "{again} s");
     // A target that goes is 0, and its other series end.
     drop(busy);
-    eventually(Duration::from_secs(40), || match query("taskscope_target_up%7Btarget=%22busy%22%7D") {
+    eventually(Duration::from_secs(40), || match prometheus.query("taskscope_target_up{target=\"busy\"}") {
         Ok(0.0) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 #[test]

@@ -9,8 +9,9 @@ use serde_json::Value;
 use taskscope_tests::agent::Agent;
 use taskscope_tests::alertmanager::Alertmanager;
 use taskscope_tests::eventually::always;
-use taskscope_tests::http::{Inbox, get};
+use taskscope_tests::http::get;
 use taskscope_tests::process::Process;
+use taskscope_tests::receiver::Receiver;
 use taskscope_tests::target::{Target, runtime_folder};
 use taskscope_tests::{eventually, peer};
 
@@ -59,11 +60,12 @@ fn every_instance_tells_of_an_alert_once_whoever_is_killed_meanwhile() {
         return;
     }
     let (_guard, folder) = runtime_folder();
-    let (inboxes, mut managers): (Vec<Inbox>, Vec<Alertmanager>) = (0..2)
+    let (inboxes, mut managers): (Vec<Receiver>, Vec<Alertmanager>) = (0..2)
         .map(|_| {
-            let (inbox, hook) = Inbox::open();
+            let inbox = Receiver::open();
             // Long enough for what begins at about one time to be told at one time.
-            (inbox, Alertmanager::new(hook, "3s"))
+            let manager = Alertmanager::new(inbox.port, "3s");
+            (inbox, manager)
         })
         .unzip();
     let config = folder.join("taskscope.toml");
@@ -104,7 +106,7 @@ fn every_instance_tells_of_an_alert_once_whoever_is_killed_meanwhile() {
     };
     let fingerprints: Vec<&str> =
         first.iter().map(|alert| alert["fingerprint"].as_str().expect("it has one")).collect();
-    let told = |inbox: &Inbox, wanted: &[&str]| -> Result<(), String> {
+    let told = |inbox: &Receiver, wanted: &[&str]| -> Result<(), String> {
         let said: Vec<Vec<String>> = fingerprints.iter().map(|it| inbox.said(it)).collect();
         if said.iter().all(|said| said == wanted) { Ok(()) } else { Err(format!("{said:?}")) }
     };
@@ -148,7 +150,7 @@ fn every_instance_tells_of_an_alert_once_whoever_is_killed_meanwhile() {
     });
 
     // It ends once for each. Alertmanager tells all of a group when one of it ends: the other one may be told anew as firing.
-    let ended = |inbox: &Inbox| -> Result<(), String> {
+    let ended = |inbox: &Receiver| -> Result<(), String> {
         let said: Vec<Vec<String>> = fingerprints.iter().map(|it| inbox.said(it)).collect();
         let is_over = |said: &Vec<String>| {
             said.iter().position(|it| it == "resolved") == said.len().checked_sub(1) && said.len() <= 3

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use taskscope_tests::agent::Agent;
 use taskscope_tests::eventually;
 use taskscope_tests::eventually::always;
+use taskscope_tests::headless::only;
 use taskscope_tests::process::Process;
 use taskscope_tests::receiver::Receiver;
 use taskscope_tests::target::Target;
@@ -168,6 +169,61 @@ fn what_fires_goes_on_and_what_is_switched_off_is_over() {
     watches(std::slice::from_ref(&two.address));
     assert_eq!(old.told("TargetLost"), Vec::<String>::new());
     agent.process.signal(Signal::TERM);
+}
+
+#[test]
+fn a_hangup_reads_the_file_at_once_and_what_is_wrong_is_said_each_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("agent.toml");
+    let receiver = Receiver::open();
+    let (mut one, mut two) = (target("one"), target("two"));
+    let of = |settings: &str| {
+        [head(&[&one, &two]), only("TaskStuckInPoll", settings), webhook("hook", &receiver)].concat()
+    };
+    let before = of(
+        "keep_firing_for = '0s'\ncritical = { enabled = false }\nwarning = { threshold = '500ms' }\nmatch = { service = 'one' }",
+    );
+    let after =
+        of("keep_firing_for = '0s'\ncritical = { enabled = false }\nwarning = { threshold = '700ms' }");
+    fs::write(&file, &before).expect("it is written");
+    let agent = Running::start(folder.path(), &file);
+    let about = |service: &str| -> Vec<serde_json::Value> {
+        let all = receiver.alerts("TaskStuckInPoll");
+        all.into_iter().filter(|alert| alert["labels"]["service"] == service).collect()
+    };
+    let told = |service: &str, wanted: &[&str]| match about(service) {
+        all if all.iter().map(|alert| &alert["status"]).eq(wanted) => Ok(()),
+        all => Err(format!("{all:?}\n{}", agent.process.outputs())),
+    };
+    one.process.say("stuck");
+    two.process.say("stuck");
+    eventually(SOON, || told("one", &["firing"]));
+
+    // Wrong: whoever asks is told, as often as they ask, and nothing changes.
+    fs::write(&file, after.replace("'700ms'", "700")).expect("it is written");
+    let line = after.lines().position(|line| line.contains("700ms")).expect("it is there") + 1;
+    let place = format!("{}:{line}:25: ", file.display());
+    for asked in 1..=3 {
+        agent.process.signal(Signal::HUP);
+        agent.said(&place, asked);
+    }
+    agent.said("what was configured before goes on, for this is wrong:", 3);
+    always(Duration::from_secs(2), || told("one", &["firing"]).and_then(|()| told("two", &[])));
+
+    // Right: the rule is about the other service, too, and the alert that fires is the same one.
+    fs::write(&file, &after).expect("it is written");
+    agent.process.signal(Signal::HUP);
+    agent.said("TaskStuckInPoll changed", 1);
+    eventually(SOON, || told("two", &["firing"]));
+    one.process.say("end");
+    two.process.say("end");
+    for service in ["one", "two"] {
+        eventually(SOON, || told(service, &["firing", "resolved"]));
+        let all = about(service);
+        for key in ["fingerprint", "labels", "startsAt"] {
+            assert_eq!(all[0][key], all[1][key], "another {key}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde_json::Value;
 use taskscope_tests::agent::Agent;
 use taskscope_tests::alertmanager::Alertmanager;
 use taskscope_tests::eventually::always;
-use taskscope_tests::http::{Inbox, get};
+use taskscope_tests::http::get;
+use taskscope_tests::receiver::Receiver;
 use taskscope_tests::target::Target;
 use taskscope_tests::{eventually, peer};
 
@@ -21,8 +22,8 @@ fn alertmanager_shows_groups_silences_and_resolves_our_alert() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let (inbox, hook) = Inbox::open();
-    let mut manager = Alertmanager::new(hook, "10ms");
+    let inbox = Receiver::open();
+    let mut manager = Alertmanager::new(inbox.port, "10ms");
     manager.start();
     let config_file = folder.path().join("taskscope.toml");
     let our_config = format!(

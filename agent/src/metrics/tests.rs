@@ -1,5 +1,6 @@
 use super::*;
 use crate::alerts::labels::Labels;
+use crate::alerts::life::Transition;
 use taskscope_proto::histogram::{Sparse, index};
 
 fn polls(each: &[(u64, u64)]) -> Option<v1::PollStats> {
@@ -48,7 +49,8 @@ fn exposition(form: Form, name: &str, model: &Model) -> String {
     };
     let own = Watcher::new(vec![], "taskscope-agent", &Labels::default());
     let reload = LastReload { is_good: false, good_unix_ns: 1_795_225_779_500_000_000 };
-    form.write(families([live, gone].into_iter(), 0, &[sink], &Itself { watcher: &own, reload }))
+    let itself = Itself { watcher: &own, reload, missed: &[] };
+    form.write(families([live, gone].into_iter(), 0, &[sink], &itself))
 }
 
 pub(super) fn shop() -> Model {
@@ -110,4 +112,17 @@ fn past_two_hundred_groups_the_rest_is_one_and_stays_it() {
         assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 50);
         assert!(told.iter().any(|told| told.name == "g0") && !told.iter().any(|told| told.name == "g249"));
     }
+}
+
+#[test]
+fn what_fired_before_a_restart_fires_until_its_target_is_seen_again() {
+    let own = Watcher::new(vec![], "taskscope-agent", &Labels::default());
+    let reload = LastReload { is_good: true, good_unix_ns: 0 };
+    let alert = crate::sinks::fixture::notice("TaskLeak", "conn", Transition::Firing).alert;
+    let itself = Itself { watcher: &own, reload, missed: &[("shop".to_owned(), alert)] };
+    let text = Form::Text.write(families(std::iter::empty(), 0, &[], &itself));
+    let series = text.lines().find(|line| line.starts_with("taskscope_alerts{")).unwrap_or_default();
+    let wanted = "taskscope_alerts{target=\"shop\",alertstate=\"firing\",alertname=\"TaskLeak\",severity=\"warning\",\
+                  service=\"checkout\",task_group=\"conn\"} 1";
+    assert_eq!(series, wanted, "{text}");
 }

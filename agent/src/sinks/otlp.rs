@@ -7,8 +7,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use reqwest::Url;
 use reqwest::header::HeaderMap;
+use reqwest::{StatusCode, Url};
 
 use super::post::{Outcome, Receiver};
 use crate::alerts::notice::{Notice, rfc3339};
@@ -39,18 +39,36 @@ pub(super) fn belongs(before: &[Notice], _: &Notice) -> bool {
 
 pub(super) async fn deliver(receiver: &Receiver, notices: &[Notice], unix_ns: u64) -> Outcome {
     let body = request(notices, unix_ns).encode_to_vec();
-    let outcome = receiver.post("application/x-protobuf", HeaderMap::new(), body).await;
+    let outcome = once(receiver.post("application/x-protobuf", HeaderMap::new(), body).await);
     let Outcome::Delivered(answer) = &outcome else { return outcome };
     // An answer that cannot be understood says nothing about what was refused.
     let partly = ExportLogsServiceResponse::decode(answer.as_slice()).ok().and_then(|it| it.partial_success);
     match partly {
-        Some(partly) if partly.rejected_log_records > 0 => Outcome::Refused(format!(
-            "it rejects {} of {} records: {}",
-            partly.rejected_log_records,
-            notices.len(),
-            taskscope_proto::words::printable(&partly.error_message)
-        )),
+        // The rest has arrived: sent again, it would be there twice.
+        Some(partly) if partly.rejected_log_records > 0 => Outcome::Rejected {
+            why: format!(
+                "it rejects {} of {} records: {}",
+                partly.rejected_log_records,
+                notices.len(),
+                taskscope_proto::words::printable(&partly.error_message)
+            ),
+            count: u64::try_from(partly.rejected_log_records).ok(),
+        },
         _ => outcome,
+    }
+}
+
+/// The protocol names the answers after which records may be sent again, and forbids it after all others.
+fn once(outcome: Outcome) -> Outcome {
+    let may_be_sent_again = |status: StatusCode| {
+        let is_error = status.is_client_error() || status.is_server_error();
+        !is_error || matches!(status.as_u16(), 429 | 502 | 503 | 504)
+    };
+    match outcome {
+        Outcome::Later { why, status: Some(status), .. } if !may_be_sent_again(status) => {
+            Outcome::Rejected { why, count: None }
+        }
+        outcome => outcome,
     }
 }
 

@@ -18,8 +18,10 @@ pub(super) enum Outcome {
     Delivered(Vec<u8>),
     /// It would be refused again: whichever part of it is to blame is not sent again.
     Refused(String),
-    /// Again later, not before what the receiver asked for.
-    Later { why: String, asked: Option<Duration> },
+    /// So many of what was sent are thrown away, all where it is `None`, and none of it may be sent again.
+    Rejected { why: String, count: Option<u64> },
+    /// Again later, not before what the receiver asked for. `status`: where it has answered.
+    Later { why: String, asked: Option<Duration>, status: Option<StatusCode> },
 }
 
 /// A receiver.
@@ -60,7 +62,7 @@ impl Receiver {
         let request = self.client.post(self.url.clone()).headers(headers).body(body);
         let mut answer = match request.header(CONTENT_TYPE, content_type).send().await {
             Ok(answer) => answer,
-            Err(error) => return Outcome::Later { why: chain(&error), asked: None },
+            Err(error) => return Outcome::Later { why: chain(&error), asked: None, status: None },
         };
         let status = answer.status();
         let location = answer.headers().get(LOCATION).cloned();
@@ -91,7 +93,8 @@ fn outcome(
     }
     if status.is_redirection() {
         let to = location.and_then(|to| to.to_str().ok()).and_then(|to| url.join(to).ok());
-        return Outcome::Later { why: redirected(url, status, to.as_ref()), asked };
+        let why = redirected(url, status, to.as_ref());
+        return Outcome::Later { why, asked, status: Some(status) };
     }
     let why = match first_line(&body) {
         Some(line) => format!("it answers {status}: {line}"),
@@ -103,7 +106,7 @@ fn outcome(
             Outcome::Refused(why)
         }
         // A wrong path or a missing right may be put right on its side.
-        _ => Outcome::Later { why, asked },
+        _ => Outcome::Later { why, asked, status: Some(status) },
     }
 }
 

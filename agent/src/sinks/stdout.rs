@@ -33,7 +33,8 @@ pub(super) async fn deliver(notices: &[Notice], unix_ns: u64) -> Outcome {
     match written.await {
         Ok(()) => Outcome::Delivered(Vec::new()),
         Err(error) => {
-            Outcome::Later { why: format!("cannot write to standard output: {error}"), asked: None }
+            let why = format!("cannot write to standard output: {error}");
+            Outcome::Later { why, asked: None, status: None }
         }
     }
 }

@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 use super::fixture::notice;
 use super::*;
 
+mod alertmanager;
+mod otlp;
+
 const WITHIN: Duration = Duration::from_secs(20);
 
 struct Request {

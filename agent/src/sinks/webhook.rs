@@ -60,7 +60,7 @@ impl Webhook {
 
 fn unsigned(why: &str) -> Outcome {
     let why = format!("it cannot be signed: {why}\nhint: `secret_file` names a file that the agent can read");
-    Outcome::Later { why, asked: None }
+    Outcome::Later { why, asked: None, status: None }
 }
 
 /// Of the timestamp, a full stop and the body, in hexadecimal digits.

@@ -54,7 +54,7 @@ impl Exporter {
             match outcome {
                 Outcome::Delivered(_) => {}
                 // Another target's may be taken.
-                Outcome::Refused(why) => refused = Some(why),
+                Outcome::Refused(why) | Outcome::Rejected { why, .. } => refused = Some(why),
                 later @ Outcome::Later { .. } => return later,
             }
         }
