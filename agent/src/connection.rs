@@ -26,6 +26,8 @@ use crate::address::{Address, Target};
 
 /// Bytes of a socket's path that the system takes.
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// Bytes that the other end may send before they are read: many groups are 160 KiB. More would only be older for whoever is slow.
+const UNDER_WAY: u32 = 256 << 10;
 /// A target that has not answered by then is stopped, or no probe.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -362,15 +364,20 @@ async fn channel(address: &Address, process: Arc<OnceLock<u32>>) -> Result<Chann
                 }
             });
             // The URI is never looked up: the connector knows the path.
-            Endpoint::from_static("http://localhost").connect_with_connector(connect).await
+            roomy(Endpoint::from_static("http://localhost")).connect_with_connector(connect).await
         }
         Address::Http(url) => {
-            let endpoint = Endpoint::from_shared(url.clone())?.connect_timeout(ANSWER_WITHIN);
+            let endpoint = roomy(Endpoint::from_shared(url.clone())?).connect_timeout(ANSWER_WITHIN);
             endpoint.tcp_keepalive(Some(KEEP_ALIVE)).connect().await
         }
         // Whoever opens the connection has taken the name off.
         Address::Through { agent, .. } => Box::pin(channel(agent, process)).await,
     }
+}
+
+/// A whole frame of a large target fits into what may be under way, so that it never waits for leave to send the rest.
+fn roomy(endpoint: Endpoint) -> Endpoint {
+    endpoint.initial_stream_window_size(UNDER_WAY).initial_connection_window_size(UNDER_WAY)
 }
 
 /// The system's error below a chain, if there is one.

@@ -49,6 +49,8 @@ const TICK: Duration = Duration::from_millis(250);
 const FOLDER_EVERY: Duration = Duration::from_secs(2);
 /// Another request makes the target look anew.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A target that is well says something about as often.
+const SPEAKS_EVERY: Duration = Duration::from_secs(1);
 /// Questions and reports that wait for the loop.
 const WAITING: usize = 64;
 
@@ -225,6 +227,8 @@ struct Watched {
     known: bool,
     /// When the last frame came, or it was first watched.
     heard: Instant,
+    /// When rules about its link were last evaluated.
+    looked: Instant,
     process: Option<u32>,
     /// Made with the first stack: most targets send none.
     symbols: Option<Symbols>,
@@ -279,6 +283,16 @@ impl Watched {
         }
         self.shown.take(&self.model);
         self.watcher.frame(&self.model)
+    }
+
+    /// Of a target that has just spoken there is little to say: that is looked at less often.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let speaks = now.saturating_duration_since(self.heard) <= SPEAKS_EVERY * 3 / 2;
+        let is_due = !speaks || now.saturating_duration_since(self.looked) >= SPEAKS_EVERY;
+        if is_due {
+            self.looked = now;
+        }
+        is_due
     }
 
     /// For how long it has said nothing, and why, as far as that is known.
@@ -403,6 +417,9 @@ impl Agent {
         self.hurry(broke, now);
         let (now_ns, unix_ns) = (nanoseconds(now.saturating_duration_since(self.began)), unix_ns());
         for watched in self.watched.values_mut() {
+            if !watched.is_due(now) {
+                continue;
+            }
             let silence = watched.silence(now);
             let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
             tell(&mut self.desk, &self.sinks, &notices);
@@ -499,6 +516,7 @@ impl Agent {
             model: Model::new(Description::default()),
             known: false,
             heard: now,
+            looked: now,
             process: None,
             symbols: None,
             shown: Shown::default(),

@@ -19,13 +19,15 @@ pub(crate) mod groups;
 mod openmetrics;
 pub(crate) mod otlp;
 pub(crate) mod resource;
+mod states;
 mod text;
 
 pub(crate) use groups::Shown;
+use states::States;
 
 const SECOND: f64 = 1e9;
 /// Of an alert, in a metric. A series is one alert: they are all that rules set.
-const ALERT_LABELS: [&str; 11] = [
+pub(crate) const ALERT_LABELS: [&str; 11] = [
     "alertname",
     "severity",
     "service",
@@ -237,7 +239,7 @@ impl All {
                 Gauge,
                 "taskscope_tasks",
                 None,
-                "Tasks that have a row, by state; waiting is scheduled or idle",
+                "Tasks that have a row, by runtime and state; waiting is scheduled or idle",
             ),
             runtime_tasks: Family::new(
                 Gauge,
@@ -435,16 +437,17 @@ impl All {
 
     fn states(&mut self, model: &Model, of: &impl Fn(&[Label]) -> Vec<Label>) {
         let Some(totals) = &model.frame.totals else { return };
-        let waiting = totals.followed.saturating_sub(totals.running);
-        let mut add =
-            |state: &str, count| self.tasks.add(of(&[("state", state.to_owned())]), Value::Count(count));
-        add("running", totals.running);
-        match totals.scheduled {
-            Some(scheduled) => {
-                add("scheduled", scheduled);
-                add("idle", waiting.saturating_sub(scheduled));
+        let all = States { tasks: totals.followed, running: totals.running, scheduled: totals.scheduled };
+        let (told, rest) = states::by_runtime(model, all);
+        let named = told.into_iter().map(|(name, states)| (Some(name), states));
+        // Of no runtime in particular, or the probe does not tell of which.
+        for (runtime, states) in named.chain([(None, rest)]) {
+            let runtime = runtime.map(|name| ("runtime", name));
+            for (state, count) in states.told() {
+                let labels: Vec<Label> =
+                    runtime.iter().cloned().chain([("state", state.to_owned())]).collect();
+                self.tasks.add(of(&labels), Value::Count(count));
             }
-            None => add("waiting", waiting),
         }
     }
 
@@ -524,5 +527,7 @@ fn runtime_name(model: &Model, id: u32) -> String {
     if same > 1 { format!("{name}-{id}") } else { name.to_owned() }
 }
 
+#[cfg(test)]
+mod dashboards;
 #[cfg(test)]
 mod tests;

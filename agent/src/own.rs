@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::alerts::labels::Labels;
 use crate::alerts::notice::{Alert, Notice};
-use crate::alerts::vitals::{Told, Vitals};
+use crate::alerts::vitals::{Memory, Told, Vitals};
 use crate::alerts::watcher::{Watched, Watcher};
 use crate::sinks::Health;
 
@@ -17,6 +17,8 @@ use usage::Usage;
 pub(crate) const SERVICE: &str = "taskscope-agent";
 /// What it uses is measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// The kernel goes through all of its pages for what it holds.
+const MEMORY_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Own {
     watcher: Watcher,
@@ -25,6 +27,8 @@ pub(crate) struct Own {
     began: Instant,
     last_turn: Instant,
     next_measure: Instant,
+    memory: Option<Memory>,
+    next_memory: Instant,
 }
 
 impl Own {
@@ -38,7 +42,17 @@ impl Own {
         let mut watcher = Watcher::new(watched, SERVICE, labels);
         let unknown = watcher.restore(fired, 0);
         let (vitals, usage) = (Vitals::default(), Usage::default());
-        (Self { watcher, vitals, usage, began: now, last_turn: now, next_measure: now }, unknown)
+        let own = Self {
+            watcher,
+            vitals,
+            usage,
+            began: now,
+            last_turn: now,
+            next_measure: now,
+            memory: None,
+            next_memory: now,
+        };
+        (own, unknown)
     }
 
     pub(crate) fn watcher(&self) -> &Watcher {
@@ -63,7 +77,11 @@ impl Own {
         self.vitals.turn(nanoseconds(late), now_ns);
         if now >= self.next_measure {
             self.next_measure = now + MEASURE_EVERY;
-            self.vitals.uses(usage::cpu_ns(), self.usage.memory());
+            if now >= self.next_memory {
+                self.next_memory = now + MEMORY_EVERY;
+                self.memory = self.usage.memory();
+            }
+            self.vitals.uses(usage::cpu_ns(), self.memory);
         }
         self.vitals.sinks(sinks.into_iter().map(|health| (health.exports(), health)).map(
             |(exports, health)| Told {

@@ -81,7 +81,7 @@ impl Kept {
     }
 
     /// The values of what fires move all the time; nothing is written for that.
-    fn names_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn names_the_same(&self, other: &Self) -> bool {
         let same =
             |(a, b): (&Fired, &Fired)| a.labels == b.labels && a.starts_at_unix_ns == b.starts_at_unix_ns;
         let all_same = |(a, b): (&Vec<Fired>, &Vec<Fired>)| a.len() == b.len() && a.iter().zip(b).all(same);

@@ -9,8 +9,12 @@ use serde_json::Value;
 use crate::agent::Agent;
 use crate::eventually;
 use crate::http::ask;
+use crate::proc;
 use crate::process::Process;
+use crate::stopwatch::Stopwatch;
 
+/// As often as Prometheus is usually told to scrape.
+const SCRAPED_EVERY: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_secs(15);
 
 /// An agent that listens.
@@ -70,6 +74,32 @@ impl Headless {
         ask(&self.metrics, path, accept)
     }
 
+    /// What it uses while it watches so many targets and is scraped.
+    ///
+    /// # Panics
+    /// If one of them is not up in a scrape, or the agent has ended.
+    #[track_caller]
+    pub fn cost(&self, targets: usize, lasts: Duration) -> Cost {
+        let pid = self.process.pid();
+        let before = proc::cpu_time(pid).expect("the agent runs");
+        let watch = Stopwatch::start();
+        let mut scrapes = 0;
+        eventually(lasts * 3, || {
+            if watch.elapsed() >= SCRAPED_EVERY * scrapes {
+                scrapes += 1;
+                let text = self.scrape();
+                let is_up = |line: &&str| line.starts_with("taskscope_target_up") && line.ends_with(" 1");
+                assert_eq!(text.lines().filter(is_up).count(), targets);
+            }
+            if watch.elapsed() >= lasts { Ok(()) } else { Err("measuring".to_owned()) }
+        });
+        let used = proc::cpu_time(pid).expect("the agent runs") - before;
+        Cost {
+            of_a_core: used.as_secs_f64() / watch.elapsed().as_secs_f64(),
+            rss: proc::rss(pid).expect("the agent runs"),
+        }
+    }
+
     /// What a scraper reads.
     pub fn scrape(&self) -> String {
         let (code, text) = self.get("/metrics", "*/*");
@@ -84,4 +114,19 @@ pub fn only(rule: &str, settings: &str) -> String {
     let others = rules.iter().filter_map(|it| it["name"].as_str()).filter(|name| *name != rule);
     let others: String = others.map(|name| format!("[rules.{name}]\nenabled = false\n")).collect();
     format!("{others}[rules.{rule}]\n{settings}\n")
+}
+
+/// What an agent has used.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// 1 is a core.
+    pub of_a_core: f64,
+    /// Bytes.
+    pub rss: u64,
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} % of a core, {} MiB", self.of_a_core * 100.0, self.rss >> 20)
+    }
 }

@@ -1,4 +1,5 @@
-//! Proofs about the probe: the registry's scenarios under loom, unsafe code under Miri, and very many signals under load.
+//! Proofs about the probe: the registry's scenarios under loom, unsafe code under Miri, and very many signals under load. And those
+//! of the agent's own tests that hold promises.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,6 +39,19 @@ pub(crate) fn stacks(root: &Path) -> Command {
         .args(["test", "--package", "taskscope-probe", "--lib", "--release", "--locked"])
         .args(["--", "stacks::taker"])
         .env("TASKSCOPE_STACK_SAMPLES", STACKS);
+    command
+}
+
+/// Where the agent's own tests hold what is promised of its alerts: their life in any order of what can happen, an idle night,
+/// receivers that misbehave, a disk that is full.
+pub(crate) const AGENT: [&str; 4] = ["alerts::life::", "alerts::watcher::", "sinks::", "store::"];
+
+/// Those tests, of the builds that the other tests were made with.
+pub(crate) fn agent(root: &Path) -> Command {
+    let mut command = cargo(root, Flags::Hooks);
+    // With --workspace for the same features.
+    command.args(["test", "--workspace", "--bin", "taskscope", "--release", "--locked"]);
+    command.arg("--").args(AGENT);
     command
 }
 
@@ -140,6 +154,19 @@ mod tests {
     fn a_file_of_the_probe_is_a_module_to_test() {
         assert_eq!(module("probe/src/registry/index.rs").as_deref(), Some("registry::index"));
         assert_eq!(module("tests/src/process.rs"), None);
+    }
+
+    #[test]
+    fn each_part_of_the_agent_that_is_named_has_tests() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/src");
+        for part in AGENT {
+            let path = part.strip_suffix("::").expect("a module").replace("::", "/");
+            let in_file =
+                |file: &Path| std::fs::read_to_string(file).is_ok_and(|text| text.contains("#[test]"));
+            let files = std::fs::read_dir(sources.join(&path)).into_iter().flatten().flatten();
+            let mut files = files.map(|file| file.path()).chain([sources.join(format!("{path}.rs"))]);
+            assert!(files.any(|file| in_file(&file)), "{part}");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(crate) fn tested(root: &Path, profile: Profile, size: Size, only: &[String])
 }
 
 /// What no single run of a test shows: every interleaving of the registry's threads, and at full size, its unsafe code
-/// under an interpreter that knows what is undefined.
+/// under an interpreter that knows what is undefined, and the agent's machines.
 fn prove(root: &Path, size: Size, summary: &mut Summary) -> anyhow::Result<()> {
     let mut suites = Vec::new();
     let built = phase(summary, "build for loom", || ends_well(proofs::loom(root, size)?.arg("--no-run")))?;
@@ -125,6 +125,11 @@ fn prove(root: &Path, size: Size, summary: &mut Summary) -> anyhow::Result<()> {
         phase(summary, "take very many stacks", || {
             let (read, worked) = watched(&mut proofs::stacks(root))?;
             suites.extend(read.finish().into_iter().map(|suite| suite.under("very many stacks")));
+            Ok(worked)
+        })?;
+        phase(summary, "run what the agent promises", || {
+            let (read, worked) = watched(&mut proofs::agent(root))?;
+            suites.extend(read.finish());
             Ok(worked)
         })?;
         let mut missing = None;

@@ -76,6 +76,8 @@ pub(crate) struct Work {
 pub(crate) struct Memory {
     /// What the probe has dropped, of what rules need.
     pub(crate) dropped: Series<u64>,
+    /// Tasks that are alive.
+    live: Series<u64>,
     /// Open file descriptors.
     pub(crate) files: Series<u64>,
     /// Tasks that wait in the run queues, by id of the runtime.
@@ -92,6 +94,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             dropped: Series::new(S, LONG_NS),
+            live: Series::new(5 * S, SHORT_NS),
             files: Series::new(S, LONG_NS),
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -105,6 +108,9 @@ impl Memory {
     pub(crate) fn take(&mut self, model: &Model) {
         let at_ns = model.frame.at_ns;
         self.dropped.take(at_ns, dropped(model));
+        if let Some(totals) = &model.frame.totals {
+            self.live.take(at_ns, totals.alive.unwrap_or(totals.followed));
+        }
         let files = model.frame.pools.iter().find(|pool| pool.kind() == Kind::FileDescriptors);
         if let Some(open) = files.and_then(|pool| pool.busy) {
             self.files.take(at_ns, open);
@@ -118,18 +124,18 @@ impl Memory {
             }
         }
         if model.groups_are_new {
-            let known: BTreeSet<u32> = model.groups().iter().map(|group| group.id).collect();
-            self.groups.retain(|id, _| known.contains(id));
             for group in model.groups() {
                 let now =
                     Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
                 self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, LONG_NS)).take(at_ns, now);
             }
+            if self.groups.len() > model.groups().len() {
+                let known: BTreeSet<u32> = model.groups().iter().map(|group| group.id).collect();
+                self.groups.retain(|id, _| known.contains(id));
+            }
         }
         let rows = model.rows().unwrap_or_default();
-        let known: BTreeSet<u64> = rows.iter().map(|row| row.id.0).collect();
-        self.tasks.retain(|id, _| known.contains(id));
-        for row in rows {
+        for row in &rows {
             let now = Work {
                 polls: row.polls,
                 busy_ns: row.busy_ns,
@@ -137,7 +143,17 @@ impl Memory {
             };
             self.tasks.entry(row.id.0).or_insert_with(|| Series::new(S, SHORT_NS)).take(at_ns, now);
         }
+        if self.tasks.len() > rows.len() {
+            let known: BTreeSet<u64> = rows.iter().map(|row| row.id.0).collect();
+            self.tasks.retain(|id, _| known.contains(id));
+        }
         self.see_polls(model, at_ns);
+    }
+
+    /// By how many there are more tasks than within the last minute.
+    pub(crate) fn grown(&self) -> f64 {
+        let least = self.live.since(0).min();
+        least.zip(self.live.last()).map_or(0, |(least, now)| now - least) as f64
     }
 
     fn see_polls(&mut self, model: &Model, at_ns: u64) {

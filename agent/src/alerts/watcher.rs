@@ -37,9 +37,8 @@ const GROUPS: u32 = 1_000;
 const NAMED: u32 = 20;
 /// Rows of the tasks that have used the most CPU, for rules about what they use it for.
 const BUSIEST: u32 = 64;
-/// Many groups are most of what a target has to say, and what rules read of them changes over minutes: they come less often.
+/// Past this many they come less often.
 const MANY_GROUPS: usize = 100;
-const MANY_EVERY_NS: u64 = 5_000_000_000;
 /// Until an agent that was restarted has begun to listen and to deliver.
 const RESTARTS_NS: u64 = 5_000_000_000;
 /// A poll that has run for this long may get stuck.
@@ -210,7 +209,7 @@ impl Watcher {
         let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
         let keep: BTreeSet<u64> = found.collect();
-        let every_ns = if model.groups().len() > MANY_GROUPS { MANY_EVERY_NS } else { 0 };
+        let every_ns = if model.groups().len() > MANY_GROUPS { self.pace.many_groups_ns() } else { 0 };
         v1::WatchRequest {
             request_id: self.settled,
             interval_ns: self.pace.interval_ns(),
@@ -246,6 +245,7 @@ impl Watcher {
         let notices = self.evaluate(Clock::Target, model, (None, None), now_ns, frame.unix_ns);
         let is_pending = |entry: &Entry| matches!(entry.life.phase(), Phase::Pending { .. });
         self.pace.take(self.lives.values().any(is_pending) || runs_long(frame), now_ns);
+        self.pace.take_growth(self.memory.grown() >= self.leaks_from(), now_ns);
         notices
     }
 
@@ -285,12 +285,13 @@ impl Watcher {
         let mut looming = Vec::new();
         let mut looked: Vec<(usize, Option<String>)> = Vec::new();
         for position in 0..self.watched.len() {
-            let watched = Arc::clone(&self.watched[position]);
-            let (rule, setting) = (watched.rule, &watched.setting);
-            if rule.clock != clock {
+            if self.watched[position].rule.clock != clock {
                 continue;
             }
-            let refused = rule.standing.and_then(|filter| self.refused.get(&filter(setting))).cloned();
+            let watched = Arc::clone(&self.watched[position]);
+            let (rule, setting) = (watched.rule, &watched.setting);
+            let standing = rule.standing.filter(|_| !self.refused.is_empty());
+            let refused = standing.and_then(|filter| self.refused.get(&filter(setting))).cloned();
             let is_answer = self.asks && model.frame.request_id == self.settled;
             let looks = rule.standing.is_some() && is_answer && refused.is_none();
             let found = if looks { model.found(query(position)) } else { None };
@@ -320,6 +321,13 @@ impl Watcher {
         self.tell(unix_ns)
     }
 
+    /// By how much a group has grown at least of which a leak may soon be told.
+    fn leaks_from(&self) -> f64 {
+        let leak = self.watched.iter().filter(|watched| watched.rule.name == "TaskLeak");
+        let growths = leak.map(|it| it.setting.threshold * it.setting.timing.clear_ratio / 2.0);
+        growths.min_by(f64::total_cmp).unwrap_or(f64::INFINITY)
+    }
+
     /// From when on a running poll is told.
     fn stuck_from(&self) -> Option<f64> {
         let stuck = self.watched.iter().filter(|watched| watched.rule.name == "TaskStuckInPoll");
@@ -331,7 +339,12 @@ impl Watcher {
         let watched = Arc::clone(&self.watched[position]);
         let Watched { rule, setting, about } = &*watched;
         let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
+        let nothing_stands = self.lives.values().all(|entry| entry.watched != Some(position));
         for reading in readings {
+            // Neither an alert nor the cause of one, and there is none that it would end: most readings of a healthy target.
+            if nothing_stands && reading.value < setting.threshold * LOOMS {
+                continue;
+            }
             let mut labels = self.identity.clone();
             reading.labels.iter().for_each(|(name, value)| labels.set(name, value));
             let named = |name: &'static str| {

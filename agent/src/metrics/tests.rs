@@ -16,7 +16,9 @@ fn model(groups: Vec<v1::Group>, strings: &[(u32, &str)]) -> Model {
         v1::Worker { index: 0, busy_ns_total: Some(1_500_000_000), ..Default::default() },
         v1::Worker { index: 1, ..Default::default() },
     ];
-    let runtime = v1::Runtime { id: 1, alive_tasks: Some(7), workers, ..Default::default() };
+    let (followed, running) = (Some(5), Some(2));
+    let runtime =
+        v1::Runtime { id: 1, alive_tasks: Some(7), followed, running, workers, ..Default::default() };
     let blocking =
         v1::Pool { kind: PoolKind::Blocking.into(), busy: Some(2), runtime_id: 1, ..Default::default() };
     let dropped = v1::Loss { reason: Reason::DroppedEvents.into(), count: 3 };

@@ -6,6 +6,9 @@ use super::{Family, Kind, Label, Value};
 
 pub(super) fn write(families: &[Family]) -> String {
     let mut out = String::new();
+    // Of each series, as they stand in each of its lines.
+    let mut labels = String::new();
+    let mut bounds = Bounds::default();
     for family in families {
         let name = name(family);
         let kind = match family.kind {
@@ -16,26 +19,49 @@ pub(super) fn write(families: &[Family]) -> String {
         // Writing into a text cannot fail, here and below.
         let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
         for series in &family.series {
+            labels.clear();
+            write_labels(&mut labels, &series.labels);
             match &series.value {
-                Value::Count(count) => line(&mut out, &name, "", &series.labels, None, *count),
-                Value::Number(number) => line(&mut out, &name, "", &series.labels, None, *number),
+                Value::Count(count) => {
+                    head(&mut out, &name, "", &labels, "");
+                    whole(&mut out, *count);
+                }
+                Value::Number(number) => {
+                    head(&mut out, &name, "", &labels, "");
+                    let _ = writeln!(out, "{number}");
+                }
                 Value::Durations { sum, buckets } => {
                     let mut total = 0;
-                    let mut le = String::new();
-                    for &(bound, count) in buckets {
+                    for (position, &(bound, count)) in buckets.iter().enumerate() {
                         total += count;
-                        le.clear();
-                        let _ =
-                            if bound.is_infinite() { le.write_str("+Inf") } else { write!(le, "{bound:?}") };
-                        line(&mut out, &name, "_bucket", &series.labels, Some(&le), total);
+                        head(&mut out, &name, "_bucket", &labels, bounds.label(position, bound));
+                        whole(&mut out, total);
                     }
-                    line(&mut out, &name, "_sum", &series.labels, None, *sum);
-                    line(&mut out, &name, "_count", &series.labels, None, total);
+                    head(&mut out, &name, "_sum", &labels, "");
+                    let _ = writeln!(out, "{sum}");
+                    head(&mut out, &name, "_count", &labels, "");
+                    whole(&mut out, total);
                 }
             }
         }
     }
     out
+}
+
+/// The label `le` by the position of its bucket: those of one histogram are most often those of the next.
+#[derive(Default)]
+struct Bounds(Vec<(f64, String)>);
+
+impl Bounds {
+    fn label(&mut self, position: usize, bound: f64) -> &str {
+        let is_known = self.0.get(position).is_some_and(|(known, _)| known.to_bits() == bound.to_bits());
+        if !is_known {
+            self.0.truncate(position);
+            let text = if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
+            self.0.push((bound, format!("le=\"{text}\"")));
+        }
+        self.0.get(position).map_or("", |(_, label)| label)
+    }
 }
 
 /// As it stands before the labels.
@@ -49,31 +75,45 @@ fn name(family: &Family) -> String {
     format!("{}{unit}{suffix}", family.name)
 }
 
-fn line(
-    out: &mut String,
-    name: &str,
-    suffix: &str,
-    labels: &[Label],
-    le: Option<&str>,
-    value: impl std::fmt::Display,
-) {
-    out.push_str(name);
-    out.push_str(suffix);
-    let mut before = '{';
-    for (label, value) in
-        labels.iter().map(|(label, value)| (*label, value.as_str())).chain(le.map(|le| ("le", le)))
-    {
-        out.push(before);
+fn write_labels(out: &mut String, labels: &[Label]) {
+    for (label, value) in labels {
+        if !out.is_empty() {
+            out.push(',');
+        }
         out.push_str(label);
         out.push_str("=\"");
         escape(out, value);
         out.push('"');
-        before = ',';
     }
-    if before == ',' {
-        out.push('}');
+}
+
+/// A line up to its value; `labels` and `last` are written already.
+fn head(out: &mut String, name: &str, suffix: &str, labels: &str, last: &str) {
+    out.push_str(name);
+    out.push_str(suffix);
+    let between = if labels.is_empty() || last.is_empty() { "" } else { "," };
+    if !labels.is_empty() || !last.is_empty() {
+        for part in ["{", labels, between, last, "}"] {
+            out.push_str(part);
+        }
     }
-    let _ = writeln!(out, " {value}");
+    out.push(' ');
+}
+
+/// A value and the end of its line. A scrape has tens of thousands.
+fn whole(out: &mut String, value: u64) {
+    let mut digits = [0; 20];
+    let (mut first, mut rest) = (digits.len(), value);
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+    out.push('\n');
 }
 
 fn escape(out: &mut String, value: &str) {
@@ -95,14 +135,41 @@ mod tests {
 
     #[test]
     fn every_kind_of_text_stays_within_its_quotes() {
-        let mut out = String::new();
-        let labels =
-            [("a", "say \"hi\"\\now\nthen".to_owned()), ("b", String::new()), ("c", "\\".to_owned())];
-        line(&mut out, "x", "_bucket", &labels, Some("+Inf"), 3);
-        line(&mut out, "y", "", &[], None, 0.5);
+        let (mut labels, mut out) = (String::new(), String::new());
+        let kinds = [("a", "say \"hi\"\\now\nthen".to_owned()), ("b", String::new()), ("c", "\\".to_owned())];
+        write_labels(&mut labels, &kinds);
+        head(&mut out, "x", "_bucket", &labels, "le=\"+Inf\"");
+        whole(&mut out, 3);
+        head(&mut out, "y", "", "", "");
+        whole(&mut out, 0);
         assert_eq!(
             out,
-            "x_bucket{a=\"say \\\"hi\\\"\\\\now\\nthen\",b=\"\",c=\"\\\\\",le=\"+Inf\"} 3\ny 0.5\n"
+            "x_bucket{a=\"say \\\"hi\\\"\\\\now\\nthen\",b=\"\",c=\"\\\\\",le=\"+Inf\"} 3\ny 0\n"
         );
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_they_are() {
+        for value in [0, 7, 10, 1_234_567_890, u64::MAX] {
+            let mut out = String::new();
+            whole(&mut out, value);
+            assert_eq!(out, format!("{value}\n"));
+        }
+    }
+
+    #[test]
+    fn histograms_with_bounds_of_their_own_have_them() {
+        let mut bounds = Bounds::default();
+        let mut said = |buckets: &[f64]| {
+            let each =
+                buckets.iter().enumerate().map(|(position, &bound)| bounds.label(position, bound).to_owned());
+            each.collect::<Vec<_>>().join(" ")
+        };
+        for _ in 0..2 {
+            assert_eq!(said(&[0.5, 1.0, f64::INFINITY]), r#"le="0.5" le="1.0" le="+Inf""#);
+        }
+        assert_eq!(said(&[0.5, 2.0, 3.0]), r#"le="0.5" le="2.0" le="3.0""#);
+        assert_eq!(said(&[0.5]), r#"le="0.5""#);
+        assert_eq!(said(&[0.5, 2.0, 3.0]), r#"le="0.5" le="2.0" le="3.0""#);
     }
 }

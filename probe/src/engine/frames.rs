@@ -178,6 +178,8 @@ impl Watcher {
         let mut runtimes = sampler.workers.describe(sampler.awake_ns(now_ns), &sampler.lines, &sampler.live);
         sampler.add_stacks_of_unseen(&mut runtimes);
         let answer = self.answer.as_ref();
+        let scheduled = answer.and_then(|answer| answer.scheduled.as_deref());
+        totals::count_tasks(sampler, &mut runtimes, scheduled);
         let mut frame = v1::Frame {
             seq: self.seq,
             request_id: self.ask.request_id,
@@ -185,7 +187,7 @@ impl Watcher {
             unix_ns: super::thread::unix_ns(),
             resync,
             rows_age_ns: answer.map_or(0, |answer| now_ns.saturating_sub(answer.began_ns)),
-            totals: Some(totals::totals(sampler, answer.and_then(|answer| answer.scheduled))),
+            totals: Some(totals::totals(sampler, scheduled)),
             threads: totals::threads(sampler, &runtimes, self.wants_other_threads()),
             runtimes,
             pools: sampler.all_pools(now_ns),

@@ -500,6 +500,16 @@ pub struct Runtime {
     /// While no worker takes tasks: how long the longest-waiting of them has waited at least. Absent otherwise.
     #[prost(uint64, optional, tag = "8")]
     pub oldest_ready_ns: ::core::option::Option<u64>,
+    /// Tasks spawned onto it that have a row; absent: the probe is older than this field. Tasks of no runtime in particular, as the
+    /// body of `main`, are in `Totals.followed` only.
+    #[prost(uint64, optional, tag = "9")]
+    pub followed: ::core::option::Option<u64>,
+    /// Of those, in a poll; absent where `followed` is.
+    #[prost(uint64, optional, tag = "10")]
+    pub running: ::core::option::Option<u64>,
+    /// Of those, woken and waiting for a worker; absent where `Totals.scheduled` is.
+    #[prost(uint64, optional, tag = "11")]
+    pub scheduled: ::core::option::Option<u64>,
 }
 /// Nested message and enum types in `Runtime`.
 pub mod runtime {

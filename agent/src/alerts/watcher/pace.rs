@@ -6,9 +6,16 @@ const HURRIED_NS: u64 = 250_000_000;
 /// Another pace is another request, after which the target sends everything anew: not for what comes and goes.
 const HURRIED_FOR_NS: u64 = 10_000_000_000;
 
+/// Rows of groups, where they are many: they are most of what a large target has to say, and what rules read of them changes over
+/// minutes, unless tasks become more.
+const CALM_GROUPS_NS: u64 = 15_000_000_000;
+const GROWING_GROUPS_NS: u64 = 5_000_000_000;
+const GROWING_FOR_NS: u64 = 60_000_000_000;
+
 #[derive(Default)]
 pub(super) struct Pace {
     loomed_ns: Option<u64>,
+    grew_ns: Option<u64>,
 }
 
 impl Pace {
@@ -19,6 +26,20 @@ impl Pace {
         } else if self.loomed_ns.is_some_and(|at_ns| now_ns >= at_ns.saturating_add(HURRIED_FOR_NS)) {
             self.loomed_ns = None;
         }
+    }
+
+    /// The same of the number of tasks; `grows`: they have become more by what may be a leak.
+    pub(super) fn take_growth(&mut self, grows: bool, now_ns: u64) {
+        if grows {
+            self.grew_ns = Some(now_ns);
+        } else if self.grew_ns.is_some_and(|at_ns| now_ns >= at_ns.saturating_add(GROWING_FOR_NS)) {
+            self.grew_ns = None;
+        }
+    }
+
+    /// Time between rows of many groups.
+    pub(super) fn many_groups_ns(&self) -> u64 {
+        if self.grew_ns.is_some() { GROWING_GROUPS_NS } else { CALM_GROUPS_NS }
     }
 
     /// Time between frames.
@@ -48,5 +69,20 @@ mod tests {
         assert_eq!(pace.interval_ns(), HURRIED_NS);
         pace.take(false, 21 * S);
         assert_eq!(pace.interval_ns(), CALM_NS);
+    }
+
+    #[test]
+    fn many_groups_come_seldom_until_tasks_become_more() {
+        const S: u64 = 1_000_000_000;
+        let mut pace = Pace::default();
+        pace.take_growth(false, 0);
+        assert_eq!(pace.many_groups_ns(), CALM_GROUPS_NS);
+        pace.take_growth(true, S);
+        for second in 2..61 {
+            pace.take_growth(false, second * S);
+            assert_eq!(pace.many_groups_ns(), GROWING_GROUPS_NS, "{second} s");
+        }
+        pace.take_growth(false, 61 * S);
+        assert_eq!(pace.many_groups_ns(), CALM_GROUPS_NS);
     }
 }

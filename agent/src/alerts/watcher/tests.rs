@@ -8,6 +8,9 @@ use crate::config::Config;
 use crate::config::rules::untouched;
 use crate::rules::fixture::{MS, S, poll};
 
+mod identity;
+mod restarts;
+
 /// A target as tests let it live: frames of it, restarts, and what the watcher tells.
 pub(super) struct Played {
     pub(super) watcher: Watcher,
@@ -26,6 +29,8 @@ pub(super) struct Shown {
     /// A poll of this length has ended.
     pub(super) slow_ns: Option<u64>,
     pub(super) panics: u64,
+    /// How many tasks there are; none: it does not say.
+    pub(super) level: Option<u64>,
 }
 
 impl Played {
@@ -89,6 +94,7 @@ impl Played {
             strings,
             runtimes,
             events,
+            totals: shown.level.map(|followed| v1::Totals { followed, ..Default::default() }),
             ..Default::default()
         });
         self.watcher.frame(&self.model)
@@ -397,7 +403,8 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::option::of(100 * MS..3 * S),
         prop_oneof![4 => Just(0_u64), 1 => 1..3_u64],
     );
-    let shown = shown.prop_map(|(stuck_ns, slow_ns, panics)| Shown { stuck_ns, slow_ns, panics });
+    let shown =
+        shown.prop_map(|(stuck_ns, slow_ns, panics)| Shown { stuck_ns, slow_ns, panics, level: None });
     prop_oneof![
         8 => shown.prop_map(Step::Frame),
         4 => (0..3 * S).prop_map(Step::Pass),

@@ -10,7 +10,8 @@ use crate::engine::sampler::{Live, Sampler};
 use crate::engine::{Engine, current_runtime_id};
 use crate::runtimes::RuntimeEntry;
 
-pub(super) fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
+/// `scheduled` is by runtime.
+pub(super) fn totals(sampler: &Sampler, scheduled: Option<&[(u32, u64)]>) -> v1::Totals {
     let counts = sampler.engine.registry.counts();
     let recent = sampler.history.recent();
     let requests_total = sampler.requests_total();
@@ -18,7 +19,7 @@ pub(super) fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
         followed: sampler.followed(),
         alive: sampler.alive(&sampler.engine.runtimes()),
         running: sampler.live.iter().filter(|live| live.poll.kind() != TaskKind::Unspecified).count() as u64,
-        scheduled,
+        scheduled: scheduled.map(|counts| counts.iter().map(|(_, count)| count).sum()),
         spawned_total: counts.spawned,
         ended_total: counts.ended,
         polls_total: counts.polls,
@@ -27,6 +28,25 @@ pub(super) fn totals(sampler: &Sampler, scheduled: Option<u64>) -> v1::Totals {
         window_ns: recent.window_ns,
         polls_window: recent.polls,
         requests_window: requests_total.map(|_| recent.requests),
+    }
+}
+
+/// Says of each runtime how many of its tasks have a row, and in which state. Reads counts that are kept anyway.
+pub(super) fn count_tasks(sampler: &Sampler, runtimes: &mut [v1::Runtime], scheduled: Option<&[(u32, u64)]>) {
+    let known = sampler.engine.runtimes();
+    for runtime in runtimes {
+        let Some(entry) = known.iter().find(|entry| entry.id == runtime.id) else { continue };
+        let runs_for =
+            |tid: u32| sampler.lines.iter().any(|line| line.tid == tid && line.runtime == entry.id);
+        let is_task = |live: &&Live| matches!(live.poll.kind(), TaskKind::Task | TaskKind::Wrapped);
+        let running = sampler.live.iter().filter(is_task).filter(|live| runs_for(live.tid)).count();
+        runtime.followed = Some(followed_on(sampler.engine, entry));
+        runtime.running = Some(running as u64);
+        let waits = |counts: &[(u32, u64)]| {
+            let of_it = counts.iter().find(|(id, _)| *id == entry.id);
+            of_it.map_or(0, |(_, count)| *count)
+        };
+        runtime.scheduled = scheduled.map(waits);
     }
 }
 

@@ -36,7 +36,8 @@ pub(super) struct Walk {
     /// Ids that nothing but a walk can find: of tasks that the index does not have.
     lost: Vec<u64>,
     found: Vec<(u64, u32)>,
-    scheduled: u64,
+    /// Tasks that wait for a worker, by the id of their runtime.
+    scheduled: Vec<(u32, u64)>,
     /// Whether every task seen so far reports its wakes; `None` before the first.
     wakes_are_seen: Option<bool>,
 }
@@ -47,8 +48,8 @@ pub(super) struct Answer {
     pub(super) began_ns: u64,
     /// `None` where no rows were asked for.
     pub(super) window: Option<(Vec<(TaskId, Spot)>, u64)>,
-    /// Tasks that wait for a worker; `None` where not every task tells.
-    pub(super) scheduled: Option<u64>,
+    /// Tasks that wait for a worker, by the id of their runtime; `None` where not every task tells.
+    pub(super) scheduled: Option<Vec<(u32, u64)>>,
 }
 
 /// What a walk is finished with.
@@ -72,7 +73,7 @@ impl Walk {
             standing: ask.standing.iter().map(|_| <(Verdicts, Matches)>::default()).collect(),
             lost,
             found: Vec::new(),
-            scheduled: 0,
+            scheduled: Vec::new(),
             wakes_are_seen: None,
         }
     }
@@ -118,7 +119,9 @@ impl Walk {
         let view = row.view();
         if self.wakes_are_seen != Some(false) {
             self.wakes_are_seen = Some(view.wakes.is_some());
-            self.scheduled += u64::from(row.state() == TaskState::Scheduled);
+            if row.state() == TaskState::Scheduled {
+                count(&mut self.scheduled, view.flags.runtime());
+            }
         }
         for (standing, (verdicts, matches)) in ask.standing.iter().zip(&mut self.standing) {
             if verdicts.admit(&standing.filter, row, registry) && standing.filter.rest.matches(row) {
@@ -156,6 +159,14 @@ impl Walk {
             lost: self.lost,
             found: self.found,
         }
+    }
+}
+
+/// Runtimes are few.
+fn count(counts: &mut Vec<(u32, u64)>, runtime: u32) {
+    match counts.iter_mut().find(|(id, _)| *id == runtime) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((runtime, 1)),
     }
 }
 

@@ -363,6 +363,8 @@ impl Observed {
             alive_tasks: metrics.map(|metrics| metrics.num_alive_tasks() as u64),
             ready_tasks: self.ready,
             oldest_ready_ns: self.ready_since_ns.map(|began| now_ns.saturating_sub(began)),
+            // Its tasks are counted for the frame.
+            ..v1::Runtime::default()
         }
     }
 
