@@ -83,9 +83,11 @@ const RELATIONS: [Relation; 7] = [
     },
 ];
 
-/// Signs of one thing, where they are of one runtime: the one that is told first stands for those that are not louder. Of several
-/// in one moment, the first here.
-const ALIKE: [&[&str]; 2] = [&["RuntimeBusy", "LoopLag", "ReadyQueueGrowing"], &["TaskStuckInPoll"]];
+/// Signs of too much to do, where they are of one runtime: the one that is told first stands for those that are not louder until it
+/// is resolved. Of several in one moment, the first here.
+const OVERLOAD: [&str; 3] = ["RuntimeBusy", "LoopLag", "ReadyQueueGrowing"];
+/// Polls that are stuck together may be in one lock: the first that is told stands for the others while it goes on.
+const STUCK: &str = "TaskStuckInPoll";
 
 /// Nothing is held back for longer than this by a cause that does not fire yet.
 const LOOMS_S: f64 = 10.0;
@@ -147,23 +149,24 @@ impl Relation {
     }
 }
 
-/// Which of those that have been told says as much already.
+/// Which of those that have been told says as much already; `fires` is of one that goes on or has only just ended.
 pub(crate) fn told_by<'a>(told: &'a [Cause], about: &About<'_>) -> Option<&'a Cause> {
     let name = about.labels.get("alertname")?;
-    let alike = ALIKE.iter().find(|alike| alike.contains(&name))?;
     let runtime = about.labels.get("runtime")?;
     told.iter().find(|cause| {
-        cause.labels.get("alertname").is_some_and(|name| alike.contains(&name))
+        let Some(other) = cause.labels.get("alertname") else { return false };
+        let overload = other != name && OVERLOAD.contains(&other) && OVERLOAD.contains(&name);
+        let stuck = other == STUCK && name == STUCK && cause.fires && !is_same(&cause.labels, about.labels);
+        (overload || stuck)
             && cause.labels.get("runtime") == Some(runtime)
             && cause.severity >= about.severity
-            && cause.labels != *about.labels
     })
 }
 
 /// Which of several that fire in one moment is told: the least.
 pub(crate) fn rank(labels: &Labels) -> usize {
     let name = labels.get("alertname").unwrap_or_default();
-    ALIKE.iter().find_map(|alike| alike.iter().position(|it| *it == name)).unwrap_or(0)
+    OVERLOAD.iter().position(|it| *it == name).unwrap_or(0)
 }
 
 /// What the annotation `also` of a cause calls what it holds back; `None`: it is the same alert.

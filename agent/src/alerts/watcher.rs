@@ -451,8 +451,8 @@ impl Watcher {
         }
         causes.extend(self.looming.iter().cloned());
         let mut told: Vec<Cause> = Vec::new();
-        for (labels, entry) in self.lives.iter().filter(|(_, entry)| entry.speaks()) {
-            told.push(entry.cause(labels));
+        for (labels, entry) in self.lives.iter().filter(|(_, it)| it.told == Some(Transition::Firing)) {
+            told.push(Cause { fires: entry.goes_on(), ..entry.cause(labels) });
         }
         let mut also: Vec<(Fingerprint, String)> = Vec::new();
         // Who is first among those that say the same.
@@ -538,14 +538,13 @@ impl Entry {
         }
     }
 
-    /// It was told, and what it is about goes on or has only just ended.
-    fn speaks(&self) -> bool {
-        let goes_on = match self.life.phase() {
+    /// What it is about goes on, or has only just ended.
+    fn goes_on(&self) -> bool {
+        match self.life.phase() {
             Phase::Firing => true,
             Phase::Recovering { below_ns } => below_ns < AFTERMATH_NS,
             Phase::Inactive | Phase::Pending { .. } => false,
-        };
-        goes_on && self.told == Some(Transition::Firing)
+        }
     }
 
     fn cause(&self, labels: &Labels) -> Cause {

@@ -45,17 +45,20 @@ impl Incident {
                 strings: if self.seq == 1 { strings } else { vec![] },
                 ..shown(quarter * 250 * MS)
             });
-            let notices = self.watcher.frame(&self.model);
+            let mut notices = self.watcher.frame(&self.model);
+            // Nobody is notified of what is pending.
+            notices.retain(|notice| notice.transition != Transition::Pending);
             told.extend(notices.iter().map(short));
             self.notices.extend(notices);
         }
         told
     }
 
-    /// What the last notice of that alert says that it has held back.
+    /// What the loudest of that alert has held back, as it is said at its end.
     fn also(&self, name: &str) -> &str {
-        let last = self.notices.iter().rfind(|notice| notice.alert.name() == name).expect("it was told");
-        last.alert.annotations.get("also").map_or("", String::as_str)
+        let is_its = |it: &&Notice| it.transition == Transition::Resolved && it.alert.name() == name;
+        let over = self.notices.iter().find(is_its).expect("it is over");
+        over.alert.annotations.get("also").map_or("", String::as_str)
     }
 }
 
@@ -102,7 +105,7 @@ fn full_pool(ns: u64) -> v1::Frame {
         busy: Some(5),
         queued: Some(4),
         // Learnt a little later than the jobs began.
-        saturated_ns: ns.checked_sub(500 * MS),
+        saturated_ns: ns.checked_sub(250 * MS),
         runtime_id: 1,
         ..Default::default()
     };
@@ -249,18 +252,21 @@ fn a_task_that_waits_for_a_stuck_runtime_is_named_in_it_and_one_of_another_runti
 
 #[test]
 fn a_runtime_with_too_much_to_do_is_told_once_and_again_when_it_is_worse() {
-    let busy = |lag: u64| {
+    let busy = |began: u64, lag: u64| {
         move |ns: u64| {
             let workers = vec![v1::Worker { busy_ratio: Some(1.0), ..Default::default() }; 2];
-            let runtime =
-                v1::Runtime { ready_tasks: Some(ns / MS), oldest_ready_ns: Some(lag), ..runtime(1, workers) };
+            let runtime = v1::Runtime {
+                ready_tasks: Some((began + ns) / MS),
+                oldest_ready_ns: Some(lag),
+                ..runtime(1, workers)
+            };
             v1::Frame { runtimes: vec![runtime], ..well() }
         }
     };
     let mut incident = Incident::new(all());
     incident.pass(2, |_| well());
-    assert_eq!(incident.pass(50, busy(300 * MS)), ["firing ReadyQueueGrowing warning"]);
-    assert_eq!(incident.pass(15, busy(3 * S)), ["firing LoopLag critical"]);
+    assert_eq!(incident.pass(35, busy(0, 300 * MS)), ["firing ReadyQueueGrowing warning"]);
+    assert_eq!(incident.pass(15, busy(35 * S, 3 * S)), ["firing LoopLag critical"]);
     let mut told = incident.pass(60, |_| well());
     told.sort();
     assert_eq!(told, ["resolved LoopLag critical", "resolved ReadyQueueGrowing warning"]);
@@ -278,8 +284,7 @@ fn polls_that_are_stuck_together_are_told_once_and_what_stays_stuck_then() {
     assert_eq!(incident.pass(5, both), ["firing TaskStuckInPoll warning"]);
     assert_eq!(incident.notices[0].alert.labels.get("label"), Some("POST /resize"));
     // The first has ended.
-    let one =
-        |ns: u64| v1::Frame { runtimes: vec![runtime(1, vec![stuck_worker(5 * S, 4)])], at_ns: ns, ..well() };
+    let one = |_: u64| v1::Frame { runtimes: vec![runtime(1, vec![stuck_worker(5 * S, 4)])], ..well() };
     assert_eq!(incident.pass(5, one), Vec::<String>::new());
     assert_eq!(incident.pass(2, one), ["firing TaskStuckInPoll warning"]);
     assert_eq!(incident.notices[1].alert.labels.get("label"), Some("POST /orders"));
