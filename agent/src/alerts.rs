@@ -14,6 +14,7 @@ mod memory;
 pub(crate) mod notice;
 pub(crate) mod rule;
 pub(crate) mod rules;
+mod runtimes;
 mod timeline;
 pub(crate) mod vitals;
 pub(crate) mod watcher;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use taskscope_proto::v1::{self, loss::Reason, pool::Kind};
 
+use super::runtimes::RuntimeLabels;
 use crate::model::Model;
 
 const S: u64 = 1_000_000_000;
@@ -80,6 +81,8 @@ pub(crate) struct Memory {
     live: Series<u64>,
     /// Open file descriptors.
     pub(crate) files: Series<u64>,
+    /// What alerts call the runtimes.
+    pub(crate) runtimes: RuntimeLabels,
     /// Tasks that wait in the run queues, by id of the runtime.
     pub(crate) queues: BTreeMap<u32, Series<u64>>,
     /// By id of the group.
@@ -96,6 +99,7 @@ impl Default for Memory {
             dropped: Series::new(S, LONG_NS),
             live: Series::new(5 * S, SHORT_NS),
             files: Series::new(S, LONG_NS),
+            runtimes: RuntimeLabels::default(),
             queues: BTreeMap::new(),
             groups: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -116,6 +120,7 @@ impl Memory {
             self.files.take(at_ns, open);
         }
         let runtimes = &model.frame.runtimes;
+        self.runtimes.take(runtimes);
         self.queues.retain(|id, _| runtimes.iter().any(|runtime| runtime.id == *id));
         for runtime in runtimes {
             if let Some(ready) = runtime.ready_tasks.or(runtime.global_queue) {

@@ -46,11 +46,25 @@ pub(crate) struct Scene<'a> {
     pub(crate) memory: &'a Memory,
     /// What the setting's standing query has found; `None`: the target has not looked.
     pub(crate) found: Option<&'a [u64]>,
+    /// The target was asked for it, and can look.
+    pub(crate) asked: bool,
     /// What the other settings say from when on a running poll is told, in seconds; `None`: it is not.
     pub(crate) stuck_from: Option<f64>,
     pub(crate) silence: Option<&'a Silence>,
     /// Of the agent itself; `None`: this is about a target.
     pub(crate) vitals: Option<&'a Vitals>,
+}
+
+impl<'a> Scene<'a> {
+    /// In which nobody has looked for anything.
+    pub(crate) fn of(model: &'a Model, memory: &'a Memory) -> Self {
+        Self { model, memory, found: None, asked: false, stuck_from: None, silence: None, vitals: None }
+    }
+
+    /// What alerts call a runtime; empty where there is none of that id.
+    pub(crate) fn runtime(&self, id: u32) -> &'a str {
+        self.memory.runtimes.label(id).unwrap_or_default()
+    }
 }
 
 /// The target has said nothing for a while, by the agent's clock.
@@ -119,6 +133,18 @@ pub(crate) struct Reading {
 pub(crate) enum Seen {
     /// Of everything that is not among them the value is zero.
     Readings(Vec<Reading>),
+    /// As above, but of what these labels are about nothing can be said, for this reason: what fires of it goes on firing.
+    Partly { readings: Vec<Reading>, unknown: Vec<Labels>, why: String },
     /// Nothing can be said, for this reason: what fires goes on firing.
     Missing(String),
+}
+
+impl Seen {
+    /// `why` is only told where something is not known.
+    pub(crate) fn of(readings: Vec<Reading>, unknown: Vec<Labels>, why: &str) -> Self {
+        if unknown.is_empty() {
+            return Self::Readings(readings);
+        }
+        Self::Partly { readings, unknown, why: why.to_owned() }
+    }
 }

@@ -146,18 +146,17 @@ fn about(model: &Model, poll: &v1::LivePoll) -> Labels {
     labels.with("label", model.text(poll.label_sid))
 }
 
-/// The label `runtime`: runtimes without a name share one, for there may be a new one each second.
-fn runtime_name(runtime: &v1::Runtime) -> &str {
-    runtime.name.as_deref().filter(|name| !name.is_empty()).unwrap_or("tokio")
+fn about_runtime(scene: &Scene<'_>, runtime: &v1::Runtime) -> Labels {
+    Labels::default().with("runtime", scene.runtime(runtime.id))
 }
 
-fn about_runtime(runtime: &v1::Runtime) -> Labels {
-    Labels::default().with("runtime", runtime_name(runtime))
+/// The runtime was asked and has no task: nothing of it waits, and its workers have nothing to do.
+fn rests(runtime: &v1::Runtime) -> bool {
+    runtime.alive_tasks == Some(0)
 }
 
-fn about_pool(model: &Model, pool: &v1::Pool) -> Labels {
-    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == pool.runtime_id);
-    Labels::default().with("pool", &pool.name).with("runtime", runtime.map_or("", runtime_name))
+fn about_pool(scene: &Scene<'_>, pool: &v1::Pool) -> Labels {
+    Labels::default().with("pool", &pool.name).with("runtime", scene.runtime(pool.runtime_id))
 }
 
 fn about_row(row: &TaskRow, runtime: &str) -> Labels {
@@ -165,19 +164,14 @@ fn about_row(row: &TaskRow, runtime: &str) -> Labels {
     group(text(&row.name), text(&row.spawned_at)).with("label", &row.label).with("runtime", runtime)
 }
 
-fn runtime_of<'a>(model: &'a Model, row: &TaskRow) -> &'a str {
-    let runtime = model.frame.runtimes.iter().find(|runtime| runtime.id == row.runtime.0);
-    runtime.map_or("", runtime_name)
-}
-
 /// Rows by what an alert about them is about, those with the greatest value first.
 fn by_labels<'a>(
-    model: &Model,
+    scene: &Scene<'_>,
     rows: impl Iterator<Item = (&'a TaskRow, u64)>,
 ) -> BTreeMap<Labels, Vec<(&'a TaskRow, u64)>> {
     let mut all: BTreeMap<Labels, Vec<(&TaskRow, u64)>> = BTreeMap::new();
     for (row, value) in rows {
-        all.entry(about_row(row, runtime_of(model, row))).or_default().push((row, value));
+        all.entry(about_row(row, scene.runtime(row.runtime.0))).or_default().push((row, value));
     }
     all.values_mut().for_each(|rows| rows.sort_by_key(|(_, value)| std::cmp::Reverse(*value)));
     all
@@ -256,17 +250,27 @@ mod fixture {
         crate::rules::fixture::model(frame)
     }
 
+    /// Of which this is all that was seen.
+    pub(super) fn memory_of(model: &Model) -> Memory {
+        let mut memory = Memory::default();
+        memory.take(model);
+        memory
+    }
+
+    /// Of what a rule can say nothing.
+    pub(super) fn unknown_to(rule: &Rule, scene: &Scene<'_>) -> Vec<Labels> {
+        match (rule.read)(scene, &rule.defaults[0]) {
+            Seen::Partly { unknown, .. } => unknown,
+            seen => panic!("it can say something: {seen:?}"),
+        }
+    }
+
     pub(super) fn readings(rule: &Rule, model: &Model) -> Vec<Reading> {
         readings_of(rule, &rule.defaults[0], model)
     }
 
     pub(super) fn readings_of(rule: &Rule, setting: &Setting, model: &Model) -> Vec<Reading> {
-        let memory = Memory::default();
-        readings_in(
-            rule,
-            setting,
-            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None, vitals: None },
-        )
+        readings_in(rule, setting, &Scene::of(model, &memory_of(model)))
     }
 
     /// What the first setting reads of the last of these frames, all of which it has seen.
@@ -277,15 +281,7 @@ mod fixture {
             model.apply(frame);
             memory.take(&model);
         }
-        let scene = Scene {
-            model: &model,
-            memory: &memory,
-            found: None,
-            stuck_from: None,
-            silence: None,
-            vitals: None,
-        };
-        readings_in(rule, &rule.defaults[0], &scene)
+        readings_in(rule, &rule.defaults[0], &Scene::of(&model, &memory))
     }
 
     /// A model with these rows, in their order.
@@ -296,9 +292,8 @@ mod fixture {
 
     /// What a rule with a standing query reads that has found these tasks.
     pub(super) fn found_in(rule: &Rule, model: &Model, ids: &[u64]) -> Vec<Reading> {
-        let memory = Memory::default();
-        let scene =
-            Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None, vitals: None };
+        let memory = memory_of(model);
+        let scene = Scene { found: Some(ids), asked: true, ..Scene::of(model, &memory) };
         readings_in(rule, &rule.defaults[0], &scene)
     }
 
@@ -319,14 +314,13 @@ mod fixture {
     /// What the first setting of a rule about the agent itself reads.
     pub(super) fn of_the_agent(rule: &Rule, vitals: &Vitals) -> Vec<Reading> {
         let (model, memory) = (scene_of(v1::Frame::default()), Memory::default());
-        let (model, memory, vitals) = (&model, &memory, Some(vitals));
-        let scene = Scene { model, memory, found: None, stuck_from: None, silence: None, vitals };
+        let scene = Scene { vitals: Some(vitals), ..Scene::of(&model, &memory) };
         readings_in(rule, &rule.defaults[0], &scene)
     }
 
     pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {
         match (rule.read)(scene, setting) {
-            Seen::Readings(readings) => readings,
+            Seen::Readings(readings) | Seen::Partly { readings, .. } => readings,
             Seen::Missing(why) => panic!("{why}"),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use taskscope_proto::v1;
 
 use super::explain::{Evaluated, Evaluation, Explained};
-use super::inhibit::{self, Cause, LOOMS};
+use super::inhibit::{self, About, Cause};
 use super::labels::{Fingerprint, Labels};
 use super::life::{Input, Life, Phase, Timing, Transition};
 use super::memory::{EVENTS_NS, Memory};
@@ -43,6 +43,9 @@ const MANY_GROUPS: usize = 100;
 const RESTARTS_NS: u64 = 5_000_000_000;
 /// A poll that has run for this long may get stuck.
 const LONG_NS: u64 = 100_000_000;
+
+/// For so long after the end of what was told, another sign of the same is no news.
+const AFTERMATH_NS: u64 = 5_000_000_000;
 
 /// The annotation that names the file with what was seen.
 pub(crate) const EVIDENCE: &str = "evidence";
@@ -295,11 +298,17 @@ impl Watcher {
             let is_answer = self.asks && model.frame.request_id == self.settled;
             let looks = rule.standing.is_some() && is_answer && refused.is_none();
             let found = if looks { model.found(query(position)) } else { None };
-            let scene = Scene { model, memory: &self.memory, found, stuck_from, silence, vitals };
+            let asked = rule.standing.is_some() && self.asks && refused.is_none();
+            let memory = &self.memory;
+            let scene = Scene { model, memory, found, asked, stuck_from, silence, vitals };
             let missing = match (rule.read)(&scene, setting) {
                 Seen::Readings(readings) => {
-                    looming.extend(self.apply(position, readings, now_ns, unix_ns));
+                    looming.extend(self.apply(position, readings, &[], now_ns, unix_ns));
                     None
+                }
+                Seen::Partly { readings, unknown, why } => {
+                    looming.extend(self.apply(position, readings, &unknown, now_ns, unix_ns));
+                    Some(why)
                 }
                 Seen::Missing(why) => {
                     let of_setting = self.lives.values_mut().filter(|it| it.watched == Some(position));
@@ -334,27 +343,40 @@ impl Watcher {
         stuck.map(|watched| watched.setting.threshold).min_by(f64::total_cmp)
     }
 
-    /// Readings of a setting. What is not among them reads zero. Gives what is about to be a cause.
-    fn apply(&mut self, position: usize, readings: Vec<Reading>, now_ns: u64, unix_ns: u64) -> Vec<Cause> {
+    /// What an alert of a setting has, that is about this.
+    fn labels(&self, watched: &Watched, about: &Labels) -> Labels {
+        let mut labels = self.identity.clone();
+        about.iter().for_each(|(name, value)| labels.set(name, value));
+        labels.with("alertname", watched.rule.name).with("severity", watched.setting.severity.name())
+    }
+
+    /// Readings of a setting. What is not among them reads zero, unless it is not known. Gives what is about to be a cause.
+    fn apply(
+        &mut self,
+        position: usize,
+        readings: Vec<Reading>,
+        unknown: &[Labels],
+        now_ns: u64,
+        unix_ns: u64,
+    ) -> Vec<Cause> {
         let watched = Arc::clone(&self.watched[position]);
         let Watched { rule, setting, about } = &*watched;
+        let unknown: BTreeSet<Labels> = unknown.iter().map(|it| self.labels(&watched, it)).collect();
         let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
+        let matters = setting.threshold * inhibit::matters_from(rule.name, rule.unit);
         let nothing_stands = self.lives.values().all(|entry| entry.watched != Some(position));
         for reading in readings {
             // Neither an alert nor the cause of one, and there is none that it would end: most readings of a healthy target.
-            if nothing_stands && reading.value < setting.threshold * LOOMS {
+            if nothing_stands && reading.value < matters {
                 continue;
             }
-            let mut labels = self.identity.clone();
-            reading.labels.iter().for_each(|(name, value)| labels.set(name, value));
+            let labels = self.labels(&watched, &reading.labels);
             let named = |name: &'static str| {
                 labels.get(name).or_else(|| reading.annotations.get(name).map(String::as_str))
             };
             if !about.holds(named) {
                 continue;
             }
-            labels.set("alertname", rule.name);
-            labels.set("severity", setting.severity.name());
             let is_less = |known: &Reading| known.value < reading.value;
             if greatest.get(&labels).is_none_or(is_less) {
                 greatest.insert(labels, reading);
@@ -362,7 +384,8 @@ impl Watcher {
         }
         let mut causes = Vec::new();
         for (labels, reading) in &greatest {
-            if inhibit::may_cause(labels) && reading.value >= setting.threshold * LOOMS {
+            let wait_s = setting.timing.for_ns as f64 / 1e9;
+            if inhibit::looms(labels, rule.unit, reading.value, setting.threshold, wait_s) {
                 let fingerprint = labels.fingerprint();
                 let (labels, severity) = (labels.clone(), setting.severity);
                 causes.push(Cause { fingerprint, labels, severity, fires: false });
@@ -372,7 +395,8 @@ impl Watcher {
             let reading = greatest.remove(&**labels);
             entry.threshold = setting.threshold;
             let value = reading.as_ref().map_or(0.0, |reading| reading.value);
-            let is_known = value >= setting.threshold || now_ns >= entry.unknown_until_ns;
+            let is_known = value >= setting.threshold
+                || now_ns >= entry.unknown_until_ns && (reading.is_some() || !unknown.contains(&**labels));
             entry.read(Some(value).filter(|_| is_known), &setting.timing, now_ns, unix_ns);
             // What is over is told as it was last.
             if let Some(reading) = reading.filter(|it| it.value >= setting.threshold) {
@@ -436,22 +460,35 @@ impl Watcher {
         let mut causes: Vec<Cause> = Vec::new();
         for (labels, entry) in &self.lives {
             if entry.life.is_firing() && entry.held_by.is_none() {
-                let (fingerprint, severity) = (entry.fingerprint, entry.severity);
-                causes.push(Cause { fingerprint, labels: (**labels).clone(), severity, fires: true });
+                causes.push(entry.cause(labels));
             }
         }
         causes.extend(self.looming.iter().cloned());
+        let mut told: Vec<Cause> = Vec::new();
+        for (labels, entry) in self.lives.iter().filter(|(_, it)| it.told == Some(Transition::Firing)) {
+            told.push(Cause { fires: entry.goes_on(), ..entry.cause(labels) });
+        }
         let mut also: Vec<(Fingerprint, String)> = Vec::new();
-        for (labels, entry) in &mut self.lives {
-            let cause = inhibit::cause_of(&causes, labels, entry.severity);
+        // Who is first among those that say the same.
+        let mut entries: Vec<(&Arc<Labels>, &mut Entry)> = self.lives.iter_mut().collect();
+        entries.sort_by(|a, b| {
+            inhibit::rank(a.0)
+                .cmp(&inhibit::rank(b.0))
+                .then(b.1.severity.cmp(&a.1.severity))
+                .then(b.1.value.total_cmp(&a.1.value))
+        });
+        for (labels, entry) in entries {
+            let about = About { labels, severity: entry.severity, annotations: &entry.annotations };
             let is_told = entry.told == Some(Transition::Firing);
-            entry.held_by =
-                cause.filter(|_| !is_told).map(|cause| (cause.fingerprint, name(&cause.labels).to_owned()));
-            if let Some(cause) = cause.filter(|_| entry.held_by.is_some())
-                && name(&cause.labels) != name(labels)
-            {
-                also.push((cause.fingerprint, name(labels).to_owned()));
+            let cause = inhibit::cause_of(&causes, &about).or_else(|| inhibit::told_by(&told, &about));
+            let cause = cause.filter(|_| !is_told).cloned();
+            also.extend(
+                cause.iter().filter_map(|it| Some((it.fingerprint, inhibit::called(&it.labels, labels)?))),
+            );
+            if cause.is_none() && !is_told && entry.life.phase() == Phase::Firing {
+                told.push(entry.cause(labels));
             }
+            entry.held_by = cause.map(|cause| (cause.fingerprint, name(&cause.labels).to_owned()));
         }
         for entry in self.lives.values_mut() {
             let held = also.iter().filter(|(cause, _)| *cause == entry.fingerprint);
@@ -515,6 +552,20 @@ impl Entry {
         }
     }
 
+    /// What it is about goes on, or has only just ended.
+    fn goes_on(&self) -> bool {
+        match self.life.phase() {
+            Phase::Firing => true,
+            Phase::Recovering { below_ns } => below_ns < AFTERMATH_NS,
+            Phase::Inactive | Phase::Pending { .. } => false,
+        }
+    }
+
+    fn cause(&self, labels: &Labels) -> Cause {
+        let (fingerprint, severity) = (self.fingerprint, self.severity);
+        Cause { fingerprint, labels: labels.clone(), severity, fires: true }
+    }
+
     /// `None`: it could not be read.
     fn read(&mut self, value: Option<f64>, timing: &Timing, now_ns: u64, unix_ns: u64) {
         let is_new = self.life.is_over();
@@ -574,6 +625,8 @@ fn name(labels: &Labels) -> &str {
     labels.get("alertname").unwrap_or_default()
 }
 
+#[cfg(test)]
+mod incidents;
 #[cfg(test)]
 mod long_runs;
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn names() -> Names {
         failing: None,
     };
     let own = Watcher::new(vec![], "taskscope-agent", &Labels::default());
-    let itself = Itself { watcher: &own, reload: LastReload { is_good: true, good_unix_ns: 1 } };
+    let itself = Itself { watcher: &own, reload: LastReload { is_good: true, good_unix_ns: 1 }, missed: &[] };
     let families = families([seen].into_iter(), 0, &[sink], &itself);
     // None is left out, or what follows would prove less than it says.
     let written: BTreeSet<&str> = families.iter().map(|family| family.name).collect();

@@ -22,6 +22,7 @@ pub(crate) static RULE: Rule = Rule {
 
 fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let model = scene.model;
+    let runtime = only_runtime(scene);
     let polls = model.frame.threads.iter().filter_map(|thread| thread.poll.as_ref());
     let jobs = polls.filter(|poll| poll.kind() == v1::TaskKind::Blocking);
     let readings = jobs.map(|poll| {
@@ -34,13 +35,24 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
             words::duration(poll.since_ns),
             what(model, poll)
         );
-        let reading = Reading::new(about(model, poll), seconds(poll.since_ns), summary);
+        let mut reading = Reading::new(about(model, poll), seconds(poll.since_ns), summary);
+        if let Some(runtime) = runtime {
+            reading = reading.with("runtime", runtime);
+        }
         match line {
             Some(line) => reading.with("line", line),
             None => reading,
         }
     });
     Seen::Readings(readings.collect())
+}
+
+/// A target does not tell on which pool a job runs. `None`: it may be one of several.
+fn only_runtime<'a>(scene: &Scene<'a>) -> Option<&'a str> {
+    let pools = scene.model.frame.pools.iter().filter(|pool| pool.kind() == v1::pool::Kind::Blocking);
+    let mut at_work = pools.filter(|pool| pool.busy != Some(0));
+    let pool = at_work.next().filter(|_| at_work.next().is_none())?;
+    Some(scene.runtime(pool.runtime_id)).filter(|runtime| !runtime.is_empty())
 }
 
 #[cfg(test)]
@@ -66,5 +78,25 @@ mod tests {
             "{}",
             found[0].summary
         );
+    }
+    #[test]
+    fn whose_pool_it_is_on_is_told_where_only_one_is_at_work() {
+        let told = |busy: [u64; 2]| {
+            let poll = Some(v1::LivePoll { kind: v1::TaskKind::Blocking.into(), ..poll(400 * S) });
+            let threads = vec![v1::Thread { poll, ..Default::default() }];
+            let runtimes = [1, 2].map(|id| v1::Runtime { id, ..Default::default() }).to_vec();
+            let pool = |(runtime_id, busy)| v1::Pool {
+                kind: v1::pool::Kind::Blocking.into(),
+                runtime_id,
+                busy: Some(busy),
+                ..Default::default()
+            };
+            let pools = (1..).zip(busy).map(pool).collect();
+            let found =
+                readings(&RULE, &scene_of(v1::Frame { threads, runtimes, pools, ..Default::default() }));
+            found[0].annotations.get("runtime").cloned()
+        };
+        assert_eq!(told([0, 1]).as_deref(), Some("tokio-2"));
+        assert_eq!(told([3, 1]), None);
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use taskscope_proto::v1;
 use taskscope_proto::words;
 
-use super::{S, SERVICES, about_runtime, filter_of, from, seconds};
+use super::{S, SERVICES, about_runtime, filter_of, from, rests, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -21,38 +22,55 @@ pub(crate) static RULE: Rule = Rule {
     read,
 };
 
-fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
+fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let model = scene.model;
     // A task that was polled meanwhile is not found any more, whatever its last row says.
     let mut waits: BTreeMap<u32, u64> = BTreeMap::new();
     let found = scene.found.unwrap_or_default().iter().filter_map(|&id| model.row(id));
-    for row in found.filter(|row| row.state == taskscope_proto::v1::TaskState::Scheduled) {
+    for row in found.filter(|row| row.state == v1::TaskState::Scheduled) {
         let longest = waits.entry(row.runtime.0).or_default();
         *longest = (*longest).max(row.since_ns);
     }
-    let readings = model.frame.runtimes.iter().filter_map(|runtime| {
-        let waited_ns = runtime.oldest_ready_ns.max(waits.get(&runtime.id).copied())?;
-        let ready = runtime.ready_tasks.or(runtime.global_queue);
-        let behind = ready.filter(|&ready| ready > 1).map_or(String::new(), |ready| {
-            format!("; {} tasks are ready", words::count(ready))
-        });
+    let (mut readings, mut unknown) = (Vec::new(), Vec::new());
+    for runtime in &model.frame.runtimes {
+        let waited_ns = runtime.oldest_ready_ns.max(waits.get(&runtime.id).copied());
+        let is_long = waited_ns.is_some_and(|ns| seconds(ns) >= setting.threshold);
+        if !is_long && !is_told(scene, runtime) {
+            unknown.push(about_runtime(scene, runtime));
+            continue;
+        }
+        let Some(waited_ns) = waited_ns else { continue };
+        let ready = ready(runtime);
+        let behind = ready
+            .filter(|&ready| ready > 1)
+            .map_or(String::new(), |ready| format!("; {} tasks are ready", words::count(ready)));
         let summary = format!(
             "LAG {}: for so long a task of runtime {} has been ready and waits for a worker{behind}. Do: see what its workers \
              are in (`taskscope status`).",
             words::duration(waited_ns),
-            super::runtime_name(runtime)
+            scene.runtime(runtime.id)
         );
-        Some(Reading::new(about_runtime(runtime), seconds(waited_ns), summary))
-    });
-    Seen::Readings(readings.collect())
+        readings.push(Reading::new(about_runtime(scene, runtime), seconds(waited_ns), summary));
+    }
+    Seen::of(readings, unknown, "the target does not tell what waits for a worker")
+}
+
+/// Whether something that waits would be known of. A source that has never told anything is not waited for, if there is another.
+fn is_told(scene: &Scene<'_>, runtime: &v1::Runtime) -> bool {
+    let queue = ready(runtime).is_some() || runtime.oldest_ready_ns.is_some();
+    let has_told = scene.memory.queues.contains_key(&runtime.id);
+    let tasks = scene.found.is_some();
+    rests(runtime) || (queue || !has_told) && (tasks || !scene.asked) && (queue || tasks)
+}
+
+fn ready(runtime: &v1::Runtime) -> Option<u64> {
+    runtime.ready_tasks.or(runtime.global_queue)
 }
 
 #[cfg(test)]
 mod tests {
-    use taskscope_proto::v1;
-
     use super::*;
-    use crate::alerts::rules::fixture::{readings, scene_of};
+    use crate::alerts::rules::fixture::{memory_of, readings, scene_of, unknown_to};
 
     #[test]
     fn the_longest_wait_of_a_runtime_is_read() {
@@ -72,5 +90,37 @@ mod tests {
                  see what its workers are in (`taskscope status`)."
             ]
         );
+    }
+    /// Whether nothing can be said of a runtime that tells this now, and has told so many ready tasks before.
+    fn is_unknown(before: Option<u64>, now: Option<u64>, found: Option<&[u64]>, asked: bool) -> bool {
+        let frame = |ready_tasks| v1::Frame {
+            runtimes: vec![v1::Runtime { id: 1, ready_tasks, ..Default::default() }],
+            ..Default::default()
+        };
+        let mut model = scene_of(frame(before));
+        let memory = memory_of(&model);
+        model.apply(frame(now));
+        let scene = Scene { found, asked, ..Scene::of(&model, &memory) };
+        match read(&scene, &RULE.defaults[0]) {
+            Seen::Readings(readings) => {
+                assert_eq!(readings, []);
+                false
+            }
+            _ => {
+                assert_eq!(unknown_to(&RULE, &scene)[0].get("runtime"), Some("tokio"));
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_that_has_stopped_telling_what_waits_is_not_taken_for_one_in_which_nothing_does() {
+        assert!(!is_unknown(Some(3), Some(3), Some(&[]), true));
+        assert!(is_unknown(Some(3), None, Some(&[]), true), "its queues");
+        assert!(is_unknown(Some(3), Some(3), None, true), "its tasks");
+        assert!(is_unknown(None, None, None, false), "anything");
+        // A recording, and a probe that knows of wrapped tasks alone.
+        assert!(!is_unknown(Some(3), Some(3), None, false));
+        assert!(!is_unknown(None, None, Some(&[]), true));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) static RULE: Rule = Rule {
 fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let Some(found) = scene.found else { return not_looked(scene, Kind::Wakes) };
     let rows = found.iter().filter_map(|&id| scene.model.row(id)).filter(|row| row.is_lost());
-    let readings = by_labels(scene.model, rows.map(|row| (row, row.since_ns)));
+    let readings = by_labels(scene, rows.map(|row| (row, row.since_ns)));
     let readings = readings.into_iter().map(|(labels, rows)| {
         let (row, since_ns) = rows[0];
         let many = match rows.len() {

@@ -34,7 +34,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             words::printable(&pool.name),
             words::duration(setting.timing.for_ns)
         );
-        Some(Reading::new(about_pool(scene.model, pool), ratio, summary))
+        Some(Reading::new(about_pool(scene, pool), ratio, summary))
     });
     Seen::Readings(readings.collect())
 }

@@ -27,7 +27,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
             _ => return None,
         };
         let summary = full(pool, &jobs)?.sentence;
-        Some(Reading::new(about_pool(scene.model, pool), seconds(pool.saturated_ns?), summary))
+        Some(Reading::new(about_pool(scene, pool), seconds(pool.saturated_ns?), summary))
     });
     Seen::Readings(pools.collect())
 }

@@ -3,8 +3,8 @@
 
 use taskscope_proto::words;
 
-use super::{S, SERVICES, about_runtime, from};
-use crate::alerts::memory::SHORT_NS;
+use super::{S, SERVICES, about_runtime, from, rests};
+use crate::alerts::memory::{SHORT_NS, Series};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -26,21 +26,25 @@ const fn keeps(mut setting: Setting) -> Setting {
 }
 
 fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
-    let at_ns = scene.model.frame.at_ns;
-    let (began_ns, middle_ns) =
-        (at_ns.saturating_sub(setting.window_ns), at_ns.saturating_sub(setting.window_ns / 2));
-    let readings = scene.model.frame.runtimes.iter().filter_map(|runtime| {
-        let queue = scene.memory.queues.get(&runtime.id)?;
-        queue.first().filter(|(first, _)| *first <= began_ns)?;
-        let fewest_late = queue.since(middle_ns).min()?;
-        let late = queue.since(middle_ns).count();
-        let all: Vec<u64> = queue.since(began_ns).collect();
-        let fewest_early = all[..all.len() - late].iter().min().copied()?;
-        let ready = runtime.ready_tasks.or(runtime.global_queue)?;
+    let (mut readings, mut unknown) = (Vec::new(), Vec::new());
+    for runtime in scene.model.frame.runtimes.iter().filter(|runtime| !rests(runtime)) {
+        let ready = runtime.ready_tasks.or(runtime.global_queue);
+        let queue = scene.memory.queues.get(&runtime.id);
+        let fewest = queue.and_then(|queue| fewest(queue, scene.model.frame.at_ns, setting.window_ns));
+        let (ready, fewest_early, fewest_late) = match (ready, fewest) {
+            (Some(ready), Some((early, late))) => (ready, early, late),
+            // However it has changed, it is short.
+            (Some(ready), None) if (ready as f64) < setting.threshold => continue,
+            _ => {
+                unknown.push(about_runtime(scene, runtime));
+                continue;
+            }
+        };
         if fewest_late * 2 < fewest_early * 3 || fewest_late == 0 {
-            return None;
+            continue;
         }
-        let oldest = runtime.oldest_ready_ns.map_or(String::new(), |ns| format!(", oldest {}", words::duration(ns)));
+        let oldest =
+            runtime.oldest_ready_ns.map_or(String::new(), |ns| format!(", oldest {}", words::duration(ns)));
         let summary = format!(
             "QUEUE GROWS: {} tasks are ready and wait for a worker{oldest}; {} was the fewest {} ago. Do: find what keeps \
              its {} workers busy, or let less work in.",
@@ -49,9 +53,23 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             words::duration(setting.window_ns),
             runtime.workers.len()
         );
-        Some(Reading::new(about_runtime(runtime), ready as f64, summary))
-    });
-    Seen::Readings(readings.collect())
+        readings.push(Reading::new(about_runtime(scene, runtime), ready as f64, summary));
+    }
+    Seen::of(
+        readings,
+        unknown,
+        "the target has not told all through the window how many tasks wait for a worker",
+    )
+}
+
+/// The fewest that waited at a time, in the first half of the window and in its second; `None`: one of them was not seen.
+fn fewest(queue: &Series<u64>, at_ns: u64, window_ns: u64) -> Option<(u64, u64)> {
+    let (began_ns, middle_ns) = (at_ns.saturating_sub(window_ns), at_ns.saturating_sub(window_ns / 2));
+    queue.first().filter(|(first, _)| *first <= began_ns)?;
+    let late = queue.since(middle_ns).count();
+    let all: Vec<u64> = queue.since(began_ns).collect();
+    let (early, late) = all.split_at(all.len() - late);
+    Some((early.iter().min().copied()?, late.iter().min().copied()?))
 }
 
 #[cfg(test)]
@@ -59,15 +77,39 @@ mod tests {
     use taskscope_proto::v1;
 
     use super::*;
-    use crate::alerts::rules::fixture::readings_after;
+    use crate::alerts::memory::Memory;
+    use crate::alerts::rules::fixture::{readings_after, scene_of, unknown_to};
+
+    fn frame(second: u64, ready_tasks: Option<u64>) -> v1::Frame {
+        let runtimes = vec![v1::Runtime { id: 1, ready_tasks, ..Default::default() }];
+        v1::Frame { at_ns: second * S, runtimes, ..Default::default() }
+    }
 
     fn said(ready: impl Fn(u64) -> u64) -> Vec<Reading> {
-        let frames = (0..30).map(|second| v1::Frame {
-            at_ns: second * S,
-            runtimes: vec![v1::Runtime { id: 1, ready_tasks: Some(ready(second)), ..Default::default() }],
-            ..Default::default()
-        });
-        readings_after(&RULE, frames)
+        readings_after(&RULE, (0..30).map(|second| frame(second, Some(ready(second)))))
+    }
+
+    #[test]
+    fn a_queue_of_which_nothing_is_told_any_more_is_not_taken_for_an_empty_one() {
+        let (mut model, mut memory) = (scene_of(v1::Frame::default()), Memory::default());
+        let mut is_unknown = |second: u64, ready: Option<u64>| {
+            model.apply(frame(second, ready));
+            memory.take(&model);
+            let scene = Scene::of(&model, &memory);
+            let is_unknown = matches!(read(&scene, &RULE.defaults[0]), Seen::Partly { .. });
+            if is_unknown {
+                assert_eq!(unknown_to(&RULE, &scene)[0].get("runtime"), Some("tokio"));
+            }
+            is_unknown
+        };
+        for second in 0..30 {
+            let is_long = second * 40 >= 200;
+            assert_eq!(is_unknown(100 + second, Some(second * 40)), is_long && second < 20, "{second}");
+        }
+        assert!((130..160).all(|second| is_unknown(second, None)));
+        // It is told again, and what it was meanwhile is not known; but a short queue is one.
+        assert!(is_unknown(161, Some(900)));
+        assert!(!is_unknown(162, Some(20)));
     }
 
     #[test]

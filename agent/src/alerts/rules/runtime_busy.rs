@@ -1,6 +1,6 @@
 //! The workers of a runtime are busy for the threshold's share of the time, taken together.
 
-use super::{S, SERVICES, about_runtime, from};
+use super::{S, SERVICES, about_runtime, from, rests};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -17,10 +17,14 @@ pub(crate) static RULE: Rule = Rule {
 };
 
 fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
-    let readings = scene.model.frame.runtimes.iter().filter_map(|runtime| {
+    let (mut readings, mut unknown) = (Vec::new(), Vec::new());
+    for runtime in &scene.model.frame.runtimes {
         let busy: Vec<f64> = runtime.workers.iter().filter_map(|worker| worker.busy_ratio).collect();
         if busy.is_empty() {
-            return None;
+            if !rests(runtime) {
+                unknown.push(about_runtime(scene, runtime));
+            }
+            continue;
         }
         let mean = busy.iter().sum::<f64>() / busy.len() as f64;
         let summary = format!(
@@ -28,17 +32,15 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
              use them (`taskscope tasks --sort busy`), or give it more workers.",
             busy.len(),
             if busy.len() == 1 { "" } else { "s" },
-            super::runtime_name(runtime),
+            scene.runtime(runtime.id),
             mean * 100.0,
             taskscope_proto::words::duration(setting.timing.for_ns)
         );
-        Some(Reading::new(about_runtime(runtime), mean, summary))
-    });
-    let readings: Vec<Reading> = readings.collect();
-    if readings.is_empty() && !scene.model.frame.runtimes.is_empty() {
-        return Seen::Missing("the target does not tell how busy its workers are".to_owned());
+        readings.push(
+            Reading::new(about_runtime(scene, runtime), mean, summary).with("workers", runtime.workers.len()),
+        );
     }
-    Seen::Readings(readings)
+    Seen::of(readings, unknown, "the target does not tell how busy its workers are")
 }
 
 #[cfg(test)]
@@ -46,7 +48,7 @@ mod tests {
     use taskscope_proto::v1;
 
     use super::*;
-    use crate::alerts::rules::fixture::{readings, scene_of};
+    use crate::alerts::rules::fixture::{memory_of, readings, scene_of, unknown_to};
 
     #[test]
     fn workers_are_taken_together_and_one_that_is_not_known_is_left_out() {
@@ -63,5 +65,20 @@ mod tests {
                 .summary
                 .starts_with("BUSY: the 2 workers of runtime tokio are busy for 95 % of their time")
         );
+    }
+    #[test]
+    fn of_workers_that_are_not_told_nothing_is_said_unless_they_have_nothing_to_do() {
+        let runtime = |id, alive_tasks, busy_ratio| v1::Runtime {
+            id,
+            alive_tasks,
+            workers: vec![v1::Worker { busy_ratio, ..Default::default() }],
+            ..Default::default()
+        };
+        let runtimes =
+            vec![runtime(1, Some(3), Some(0.5)), runtime(2, Some(9), None), runtime(3, Some(0), None)];
+        let model = scene_of(v1::Frame { runtimes, ..Default::default() });
+        let memory = memory_of(&model);
+        let unknown = unknown_to(&RULE, &Scene::of(&model, &memory));
+        assert_eq!(unknown.iter().map(|it| it.get("runtime")).collect::<Vec<_>>(), [Some("tokio-2")]);
     }
 }

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{ROWS, S, about_row, from, noted, runtime_of, who};
+use super::{ROWS, S, about_row, from, noted, who};
 use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -42,7 +42,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             words::short_count(rate),
             words::duration(setting.window_ns)
         );
-        let labels = about_row(row, runtime_of(model, row));
+        let labels = about_row(row, scene.runtime(row.runtime.0));
         Some(noted(Reading::new(labels, rate, summary), row))
     });
     Seen::Readings(readings.collect())

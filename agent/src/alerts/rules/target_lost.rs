@@ -53,14 +53,7 @@ mod tests {
         let (model, memory) = (scene_of(v1::Frame::default()), Memory::default());
         let silence =
             Silence { for_ns: 20 * S, reason: "nobody listens at unix:/x\nhint: see `taskscope ls`".into() };
-        let scene = Scene {
-            model: &model,
-            memory: &memory,
-            found: None,
-            stuck_from: None,
-            silence: Some(&silence),
-            vitals: None,
-        };
+        let scene = Scene { silence: Some(&silence), ..Scene::of(&model, &memory) };
         let found = readings_in(&RULE, &RULE.defaults[0], &scene);
         assert_eq!(
             found[0].summary,

@@ -23,7 +23,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let Some(found) = scene.found else { return not_looked(scene, Kind::Cancellations) };
     let rows = found.iter().filter_map(|&id| scene.model.row(id));
     let asked = rows.filter_map(|row| Some((row, row.cancel?.since_ns)));
-    let readings = by_labels(scene.model, asked).into_iter().map(|(labels, rows)| {
+    let readings = by_labels(scene, asked).into_iter().map(|(labels, rows)| {
         let (row, since_ns) = rows[0];
         let summary = sentence(&rows);
         noted(Reading::new(labels, seconds(since_ns), summary), row).with("tasks", rows.len())
@@ -81,14 +81,7 @@ mod tests {
     fn where_the_target_has_not_looked_nothing_is_said() {
         let model = rows(v1::TaskRows::default());
         let memory = crate::alerts::memory::Memory::default();
-        let scene = Scene {
-            model: &model,
-            memory: &memory,
-            found: None,
-            stuck_from: None,
-            silence: None,
-            vitals: None,
-        };
+        let scene = Scene::of(&model, &memory);
         assert!(matches!(read(&scene, &RULE.defaults[0]), Seen::Missing(_)));
     }
 }

@@ -3,7 +3,8 @@
 //! and it is not steady since [`STEADY_NS`]: a service that spawns at its start what it keeps is no leak. Slow: the same growth through the whole window, in both of its halves, while tasks live longer and longer.
 //!
 //! Traffic that rises has more tasks that live as long as before, and is no leak; connections that stay open each have a file
-//! descriptor, and what grows no faster than those is no leak of tasks (see ResourceNearLimit).
+//! descriptor, and what grows no faster than those is no leak of tasks (see ResourceNearLimit). Tasks that wait for a worker do not
+//! end either, and whether they would is not known until one takes them (see ReadyQueueGrowing).
 
 use taskscope_proto::v1;
 
@@ -22,6 +23,8 @@ const MOST: f64 = 0.6;
 const HARDLY: f64 = 0.1;
 /// Of new tasks, that have a file descriptor each if they are connections.
 const CONNECTIONS: f64 = 0.5;
+/// Tasks in the run queues among the new.
+const QUEUED: f64 = 0.5;
 
 pub(crate) static RULE: Rule = Rule {
     name: "TaskLeak",
@@ -47,11 +50,18 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let groups = scene.model.groups().iter().filter(|group| group.queue_wait.is_none());
     // A group cannot have grown by more than it is.
     let least = setting.threshold * setting.timing.clear_ratio;
-    let readings = groups.filter(|group| group.live as f64 >= least).filter_map(|group| {
-        let (grown, summary) = steep(scene, setting, group).or_else(|| slow(scene, setting, group))?;
-        Some(Reading::new(labels(scene.model, group), grown as f64, summary).with("live", group.live))
-    });
-    Seen::Readings(readings.collect())
+    let (mut readings, mut unknown) = (Vec::new(), Vec::new());
+    for group in groups.filter(|group| group.live as f64 >= least) {
+        let grows = steep(scene, setting, group).or_else(|| slow(scene, setting, group));
+        let Some((grown, summary)) = grows else { continue };
+        let labels = labels(scene.model, group);
+        if is_queue(scene, grown) {
+            unknown.push(labels);
+        } else {
+            readings.push(Reading::new(labels, grown as f64, summary).with("live", group.live));
+        }
+    }
+    Seen::of(readings, unknown, "its tasks wait for a worker: whether they end is not known")
 }
 
 fn labels(model: &Model, of: &v1::Group) -> crate::alerts::labels::Labels {
@@ -125,6 +135,13 @@ fn is_connections(scene: &Scene<'_>, window_ns: u64, grown: u64) -> bool {
     now.saturating_sub(before) as f64 >= grown as f64 * CONNECTIONS
 }
 
+/// As many tasks are ready and wait for a worker.
+fn is_queue(scene: &Scene<'_>, grown: u64) -> bool {
+    let runtimes = scene.model.frame.runtimes.iter();
+    let ready: u64 = runtimes.filter_map(|runtime| runtime.ready_tasks.or(runtime.global_queue)).sum();
+    ready as f64 >= grown as f64 * QUEUED
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,13 +152,14 @@ mod tests {
         live: u64,
         ended: u64,
         files: u64,
+        ready: u64,
         trend: v1::Trend,
     }
 
     /// A second of a group a frame.
     fn said(seconds: u64, at: impl Fn(u64) -> At) -> Vec<String> {
         let frames = (0..seconds).map(|second| {
-            let At { live, ended, files, trend } = at(second);
+            let At { live, ended, files, ready, trend } = at(second);
             let group = v1::Group {
                 id: 1,
                 name_sid: 5,
@@ -161,6 +179,7 @@ mod tests {
                 at_ns: second * S,
                 groups: Some(v1::GroupWindow { total: 1, groups: vec![group], labels: vec![] }),
                 pools: vec![pool],
+                runtimes: vec![v1::Runtime { id: 1, ready_tasks: Some(ready), ..Default::default() }],
                 ..Default::default()
             }
         });
@@ -193,6 +212,18 @@ mod tests {
                  what is to tell them to end, and does not."
             ]
         );
+    }
+
+    #[test]
+    fn tasks_that_no_worker_takes_are_no_leak() {
+        let queue = |of_ready: u64| {
+            move |second: u64| {
+                let live = 40 + second * 39;
+                At { live, ready: second * of_ready, trend: rising(second, live, 40, 0), ..At::default() }
+            }
+        };
+        assert_eq!(said(50, queue(38)), Vec::<String>::new());
+        assert_eq!(said(50, queue(3)).len(), 1, "what little waits is no reason");
     }
 
     #[test]

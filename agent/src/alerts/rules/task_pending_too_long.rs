@@ -23,7 +23,7 @@ pub(crate) static RULE: Rule = Rule {
 fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let Some(found) = scene.found else { return not_looked(scene, Kind::Tasks) };
     let idle = found.iter().filter_map(|&id| scene.model.row(id)).map(|row| (row, row.since_ns));
-    let readings = by_labels(scene.model, idle).into_iter().map(|(labels, rows)| {
+    let readings = by_labels(scene, idle).into_iter().map(|(labels, rows)| {
         let (row, since_ns) = rows[0];
         let many = match rows.len() {
             1 => String::new(),

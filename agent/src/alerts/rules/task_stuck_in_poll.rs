@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taskscope_proto::v1;
 
-use super::{POLLS, about, from, runtime_name, seconds};
+use super::{POLLS, about, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::stuck_worker::{main_sentence, sentence};
@@ -29,7 +29,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
         let mut polls: BTreeMap<Labels, Vec<(&v1::Worker, &v1::LivePoll)>> = BTreeMap::new();
         for worker in &runtime.workers {
             if let Some(poll) = &worker.poll {
-                let labels = about(model, poll).with("runtime", runtime_name(runtime));
+                let labels = about(model, poll).with("runtime", scene.runtime(runtime.id));
                 polls.entry(labels).or_default().push((worker, poll));
             }
         }

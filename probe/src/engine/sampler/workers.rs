@@ -35,6 +35,8 @@ struct Observed {
     global: Option<QueueState>,
     local: Option<QueueState>,
     quiet_since_ns: Option<u64>,
+    /// It had no task when it was let go, and nothing has happened on it since.
+    rests: bool,
     active: u64,
 }
 
@@ -211,6 +213,7 @@ impl Observed {
             global: None,
             local: None,
             quiet_since_ns: None,
+            rests: false,
             active: 0,
         }
     }
@@ -305,14 +308,18 @@ impl Observed {
         self.active = active;
         let Some(facts) = &self.facts else {
             if moved || runtime.followed.sum() > 0 || !runtime.lost_hooks().is_empty() {
+                self.rests = false;
                 runtime.want_metrics();
             }
             return;
         };
+        self.rests = false;
         let quiet = !moved && !runtime.is_pinned() && facts.metrics.num_alive_tasks() == 0;
         if since(&mut self.quiet_since_ns, quiet, now_ns).is_some_and(|ns| ns >= QUIET_NS) {
             runtime.release_metrics();
             self.facts = None;
+            // Without hooks, tasks may come and go unseen.
+            self.rests = runtime.has_hooks();
             self.quiet_since_ns = None;
             self.workers.clear();
         }
@@ -346,6 +353,7 @@ impl Observed {
             None => by_worker.keys().max().map_or(0, |highest| highest + 1),
         };
         let metrics = self.facts.as_ref().map(|facts| &facts.metrics);
+        let none = self.rests.then_some(0);
         let workers = (0..count)
             .map(|index| self.worker(now_ns, index, by_worker.get(&index).copied(), live))
             .collect();
@@ -359,8 +367,8 @@ impl Observed {
             }
             .into(),
             workers,
-            global_queue: metrics.map(|metrics| metrics.global_queue_depth() as u64),
-            alive_tasks: metrics.map(|metrics| metrics.num_alive_tasks() as u64),
+            global_queue: metrics.map(|metrics| metrics.global_queue_depth() as u64).or(none),
+            alive_tasks: metrics.map(|metrics| metrics.num_alive_tasks() as u64).or(none),
             ready_tasks: self.ready,
             oldest_ready_ns: self.ready_since_ns.map(|began| now_ns.saturating_sub(began)),
             // Its tasks are counted for the frame.
