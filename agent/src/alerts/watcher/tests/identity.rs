@@ -104,12 +104,13 @@ fn frame(numbers: Numbers, second: u64, standing: &[v1::StandingQuery]) -> v1::F
         id,
         name_sid: 3,
         spawned_at_sid: 2,
-        live: task,
-        spawned_total: task,
+        // More than wait in the run queues.
+        live: task * 4,
+        spawned_total: task * 4,
         trend: Some(v1::Trend {
             window_ns: 31 * S,
             live_before: 1,
-            spawned: task,
+            spawned: task * 4,
             ended: 0,
             growing_seconds: 31,
         }),
