@@ -38,7 +38,9 @@ impl Courier {
     pub(crate) fn arrive(&self) {
         let mut parcel = lock(&self.parcel);
         parcel.has_arrived = true;
-        parcel.waker.take().map_or((), Waker::wake);
+        if let Some(waker) = parcel.waker.take() {
+            waker.wake();
+        }
         drop(parcel);
         self.watch.end();
     }
