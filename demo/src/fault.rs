@@ -264,7 +264,7 @@ mod tests {
              `hot-loop`, `lost-waker`, `long-job`, `files`, `queue`, `busy` joined by commas"
         );
         for (text, hint) in [
-            ("fire", "hint: give `tour`"),
+            ("gremlins", "hint: give `tour`"),
             ("", "hint: give `tour`"),
             ("leak,", "hint: give `tour`"),
             ("leaks", "did you mean `leak`?"),
