@@ -122,7 +122,7 @@ pub(crate) enum Command {
         #[arg(long)]
         serve: bool,
         /// tour, none, or faults joined by commas: stuck-poll, slow-poll, contention, pool-full, panic, leak,
-        /// ignores-cancel
+        /// ignores-cancel, error, pending, never-yields, hot-loop, lost-waker, long-job, files, queue, busy
         #[arg(long, default_value = "tour", value_name = "FAULTS")]
         faults: Faults,
         /// End after this long, such as 20s

@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::report::print;
 use crate::session::{Happened, Session, places};
 use crate::symbols::Symbols;
-use crate::tour::{self, News, Tour};
+use crate::tour::{self, News, Told, Tour};
 use crate::why::{self, Why};
 
 /// A configuration with which each of the demo's faults is an alert within seconds.
@@ -236,15 +236,29 @@ impl Plain {
         if faults.is_empty() {
             return print("summary: nothing was injected\n");
         }
+        let of_rules = faults.iter().filter_map(|injected| match tour::told(injected.fault) {
+            Told::ByWhy(..) => None,
+            Told::ByRule(rule) => Some((injected.fault, rule)),
+        });
+        let of_rules: Vec<_> = of_rules.collect();
         let slowest =
             self.worst.map_or(String::new(), |worst| format!(", the slowest after {}", delay(worst)));
         let places = faults.iter().filter(|injected| tour::guilty_file(injected.fault).is_some()).count();
         let located = faults.iter().filter(|injected| injected.located.is_some()).count();
         let lines =
             if places == 0 { String::new() } else { format!("; {located} of {places} at their line") };
-        print(&format!("summary: {named} of {} faults named{lines}{slowest}\n", faults.len()))?;
-        for injected in faults.iter().filter(|injected| injected.named.is_none()) {
+        let of_why = faults.len() - of_rules.len();
+        if of_why > 0 {
+            print(&format!("summary: {named} of {of_why} faults named{lines}{slowest}\n"))?;
+        }
+        let is_of_why = |fault| matches!(tour::told(fault), Told::ByWhy(..));
+        for injected in faults.iter().filter(|it| it.named.is_none() && is_of_why(it.fault)) {
             print(&format!("summary: {} was not named\n", injected.fault))?;
+        }
+        for (fault, rule) in of_rules {
+            print(&format!(
+                "summary: {fault} takes longer than `why` looks: `taskscope alerts` tells it, as {rule} (`taskscope demo --rules`)\n"
+            ))?;
         }
         Ok(())
     }

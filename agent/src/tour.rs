@@ -35,16 +35,33 @@ pub(crate) enum News {
     Located(Injected),
 }
 
-/// What a sentence about this fault begins with, and what it has to name: another one may be about something older.
-fn marks(fault: Fault) -> (&'static str, &'static str) {
+/// Who tells a fault.
+pub(crate) enum Told {
+    /// What a sentence about it begins with, and what that has to name: another one may be about something older.
+    ByWhy(&'static str, &'static str),
+    /// Only the alerts do, by this rule: `why` says what is wrong at once, and this takes a while to be.
+    ByRule(&'static str),
+}
+
+pub(crate) fn told(fault: Fault) -> Told {
+    use Told::{ByRule, ByWhy};
     match fault {
-        Fault::StuckPoll => ("STUCK", "POST /resize"),
-        Fault::SlowPoll => ("SLOW", "POST /login"),
-        Fault::Contention => ("STUCK", "POST /orders"),
-        Fault::PoolFull => ("FULL", "blocking pool"),
-        Fault::Panic => ("DIED SILENTLY", "audit-writer panicked at "),
-        Fault::Leak => ("GROWING", "session-watch"),
-        Fault::IgnoresCancel => ("IGNORES CANCEL", "newsletter"),
+        Fault::StuckPoll => ByWhy("STUCK", "POST /resize"),
+        Fault::SlowPoll => ByWhy("SLOW", "POST /login"),
+        Fault::Contention => ByWhy("STUCK", "POST /orders"),
+        Fault::PoolFull => ByWhy("FULL", "blocking pool"),
+        Fault::Panic => ByWhy("DIED SILENTLY", "audit-writer panicked at "),
+        Fault::Leak => ByWhy("GROWING", "session-watch"),
+        Fault::IgnoresCancel => ByWhy("IGNORES CANCEL", "newsletter"),
+        Fault::Error => ByWhy("DIED SILENTLY", "stock-sync failed"),
+        Fault::Files => ByWhy("FILE DESCRIPTORS", "open"),
+        Fault::Pending => ByRule("TaskPendingTooLong"),
+        Fault::NeverYields => ByRule("TaskNeverYields"),
+        Fault::HotLoop => ByRule("SelfWakingLoop"),
+        Fault::LostWaker => ByRule("LostWaker"),
+        Fault::LongJob => ByRule("BlockingJobTooLong"),
+        Fault::Queue => ByRule("ReadyQueueGrowing"),
+        Fault::Busy => ByRule("RuntimeBusy"),
     }
 }
 
@@ -55,7 +72,17 @@ pub(crate) fn guilty_file(fault: Fault) -> Option<&'static str> {
         Fault::SlowPoll => Some("demo/src/work.rs:"),
         Fault::Contention => Some("demo/src/prices.rs:"),
         Fault::Panic => Some("demo/src/audit.rs:"),
-        Fault::Leak | Fault::IgnoresCancel => None,
+        Fault::Leak
+        | Fault::IgnoresCancel
+        | Fault::Error
+        | Fault::Pending
+        | Fault::NeverYields
+        | Fault::HotLoop
+        | Fault::LostWaker
+        | Fault::LongJob
+        | Fault::Files
+        | Fault::Queue
+        | Fault::Busy => None,
     }
 }
 
@@ -93,7 +120,7 @@ impl Tour {
     /// What the tool says now. Gives back a fault that it names for the first time, or for the first time with its line.
     pub(crate) fn said(&mut self, why: &Why, now: Instant) -> Option<News> {
         let current = self.faults.last_mut().filter(|injected| injected.located.is_none())?;
-        let (begins, names) = marks(current.fault);
+        let Told::ByWhy(begins, names) = told(current.fault) else { return None };
         let is_named = |line: &&Line| {
             let text = line.text();
             matches!(line, Line::Finding(_)) && text.starts_with(begins) && text.contains(names)
@@ -141,7 +168,10 @@ impl Tour {
                 Some(format!("named after {}, its line after {}: {sentence}", after(named), after(located)))
             }
             (Some((named, sentence)), _) => Some(format!("named after {}: {sentence}", after(named))),
-            (None, _) => None,
+            (None, _) => match told(last.fault) {
+                Told::ByWhy(..) => None,
+                Told::ByRule(rule) => Some(format!("`taskscope alerts` tells it, as {rule}")),
+            },
         };
         Some(StripView { truth, said })
     }
@@ -189,5 +219,22 @@ mod tests {
             tour.strip(at(3000)).map(|strip| strip.truth),
             Some("stuck-poll ended 1.0 s ago: healthy until the next".into())
         );
+    }
+
+    #[test]
+    fn a_fault_that_only_a_rule_tells_is_said_to_be_one() {
+        for fault in Fault::ALL {
+            if let Told::ByRule(rule) = told(fault) {
+                assert_eq!(crate::alerts::rules::named(rule).map(|rule| rule.name), Ok(rule), "{fault}");
+            }
+        }
+        let t0 = Instant::now();
+        let mut tour = Tour::default();
+        let name = Fault::HotLoop;
+        let truth = name.truth().to_owned();
+        tour.announced(Announcement::Fault { name, state: Edge::Start, truth, at_ms: 0 }, t0);
+        assert!(tour.said(&why("STUCK 1 s: POST /resize"), t0).is_none());
+        let said = tour.strip(t0).and_then(|strip| strip.said);
+        assert_eq!(said.as_deref(), Some("`taskscope alerts` tells it, as SelfWakingLoop"));
     }
 }

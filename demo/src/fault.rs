@@ -16,10 +16,19 @@ pub enum Fault {
     Panic,
     Leak,
     IgnoresCancel,
+    Error,
+    Pending,
+    NeverYields,
+    HotLoop,
+    LostWaker,
+    LongJob,
+    Files,
+    Queue,
+    Busy,
 }
 
 impl Fault {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 16] = [
         Self::StuckPoll,
         Self::SlowPoll,
         Self::Contention,
@@ -27,6 +36,15 @@ impl Fault {
         Self::Panic,
         Self::Leak,
         Self::IgnoresCancel,
+        Self::Error,
+        Self::Pending,
+        Self::NeverYields,
+        Self::HotLoop,
+        Self::LostWaker,
+        Self::LongJob,
+        Self::Files,
+        Self::Queue,
+        Self::Busy,
     ];
 
     /// Those of the tour, in its order; the leak is last because it takes longest to be seen.
@@ -42,6 +60,15 @@ impl Fault {
             Self::Panic => "panic",
             Self::Leak => "leak",
             Self::IgnoresCancel => "ignores-cancel",
+            Self::Error => "error",
+            Self::Pending => "pending",
+            Self::NeverYields => "never-yields",
+            Self::HotLoop => "hot-loop",
+            Self::LostWaker => "lost-waker",
+            Self::LongJob => "long-job",
+            Self::Files => "files",
+            Self::Queue => "queue",
+            Self::Busy => "busy",
         }
     }
 
@@ -65,6 +92,25 @@ impl Fault {
                 "39 times a second POST /login spawns a session-watch task that nobody tells to end"
             }
             Self::IgnoresCancel => "the newsletter task is told to stop, and goes on sending",
+            Self::Error => "the stock-sync task ends with an error, and nobody awaits it",
+            Self::Pending => {
+                "a payment-confirmation task waits for a bank that has forgotten the payment, and has no limit"
+            }
+            Self::NeverYields => {
+                "the sales-report task computes on its worker, 51 ms a poll, and awaits only what is there"
+            }
+            Self::HotLoop => "a print-watch task wakes itself in each of its polls until there is paper",
+            Self::LostWaker => {
+                "a parcel-watch task has returned Pending, and the future that it awaits has kept no waker"
+            }
+            Self::LongJob => {
+                "the backup job keeps a thread of the blocking pool: it waits for a share that is gone"
+            }
+            Self::Files => {
+                "an album of 240 photos is downloaded and none of its files closed; the process may open 20 more"
+            }
+            Self::Queue => "400 face-search tasks a second of 10 ms of CPU each are spawned for two workers",
+            Self::Busy => "4 panorama tasks compute on the workers, 2 ms a poll, and never wait",
         }
     }
 
@@ -78,6 +124,9 @@ impl Fault {
             Self::Panic => Duration::from_secs(4),
             Self::Leak => Duration::from_secs(40),
             Self::IgnoresCancel => Duration::from_secs(10),
+            Self::Error => Duration::from_secs(4),
+            Self::Pending | Self::LostWaker | Self::LongJob | Self::Files => Duration::from_secs(8),
+            Self::NeverYields | Self::HotLoop | Self::Queue | Self::Busy => Duration::from_secs(10),
         }
     }
 }
@@ -211,10 +260,11 @@ mod tests {
         assert_eq!(
             said,
             "unknown fault `stuck-pol`\nhint: did you mean `stuck-poll`? Give `tour`, `none`, or any of `stuck-poll`, \
-             `slow-poll`, `contention`, `pool-full`, `panic`, `leak`, `ignores-cancel` joined by commas"
+             `slow-poll`, `contention`, `pool-full`, `panic`, `leak`, `ignores-cancel`, `error`, `pending`, `never-yields`, \
+             `hot-loop`, `lost-waker`, `long-job`, `files`, `queue`, `busy` joined by commas"
         );
         for (text, hint) in [
-            ("fire", "hint: give `tour`"),
+            ("gremlins", "hint: give `tour`"),
             ("", "hint: give `tour`"),
             ("leak,", "hint: give `tour`"),
             ("leaks", "did you mean `leak`?"),

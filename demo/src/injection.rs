@@ -32,9 +32,19 @@ impl Injection {
             Fault::Contention => (1, Request::post("/prices", String::new())),
             Fault::PoolFull => (1, Request::post("/import", format!(r#"{{"photos":{IMPORTED_PHOTOS}}}"#))),
             // The shop's own customers bring it out, or it needs nobody.
-            Fault::SlowPoll | Fault::Panic | Fault::Leak | Fault::IgnoresCancel => {
-                (0, Request::get("/health".into()))
-            }
+            Fault::SlowPoll
+            | Fault::Panic
+            | Fault::Leak
+            | Fault::IgnoresCancel
+            | Fault::Error
+            | Fault::Pending
+            | Fault::NeverYields
+            | Fault::HotLoop
+            | Fault::LostWaker
+            | Fault::LongJob
+            | Fault::Files
+            | Fault::Queue
+            | Fault::Busy => (0, Request::get("/health".into())),
         };
         // One that fails is no loss: the customers ask for the same.
         let asked = (0..times).filter_map(|_| send(address, &request).ok()).collect();

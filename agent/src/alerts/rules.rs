@@ -232,6 +232,10 @@ fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
         if let Some(reason) = model.some_text(last.reason_sid) {
             reading = reading.with("reason", reason);
         }
+        let site = last.poll.as_ref().and_then(|poll| model.some_text(poll.spawned_at_sid));
+        if let Some(site) = site {
+            reading = reading.with("spawned_at", site);
+        }
         Some(reading)
     };
     Seen::Readings(died.into_iter().filter_map(reading).collect())

@@ -35,6 +35,8 @@ const MOST_KEPT: usize = 256;
 /// More than any probe keeps apart: which are told is chosen here, for good.
 const GROUPS: u32 = 1_000;
 const NAMED: u32 = 20;
+/// Where some of them may be none that the rule is about.
+const NAMED_OF_SOME: u32 = 100;
 /// Rows of the tasks that have used the most CPU, for rules about what they use it for.
 const BUSIEST: u32 = 64;
 /// Past this many they come less often.
@@ -60,6 +62,18 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    /// Of the standing query that finds its tasks: of all that are in its state only those that it is about, as far as a filter can
+    /// say that.
+    fn filter(&self) -> Option<String> {
+        let filter = (self.rule.standing?)(&self.setting);
+        Some(filter + &self.about.terms().0)
+    }
+
+    /// How many tasks that query is to name.
+    fn named(&self) -> u32 {
+        if self.about.terms().1 { NAMED } else { NAMED_OF_SOME }
+    }
+
     /// After a restart of the agent the rule cannot tell for so long that nothing is wrong: it has not looked back over its window, or
     /// not seen a silence last.
     fn learns_within_ns(&self) -> u64 {
@@ -206,8 +220,8 @@ impl Watcher {
     /// What to ask the target for. It changes with what was found: rows of those tasks are wanted.
     pub(crate) fn request(&self, model: &Model) -> v1::WatchRequest {
         let standing = self.watched.iter().enumerate().filter_map(|(position, watched)| {
-            let filter = (watched.rule.standing?)(&watched.setting);
-            Some(v1::StandingQuery { query_id: query(position), filter, for_ns: 0, limit: NAMED })
+            let (filter, limit) = (watched.filter()?, watched.named());
+            Some(v1::StandingQuery { query_id: query(position), filter, for_ns: 0, limit })
         });
         let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
@@ -293,8 +307,8 @@ impl Watcher {
             }
             let watched = Arc::clone(&self.watched[position]);
             let (rule, setting) = (watched.rule, &watched.setting);
-            let standing = rule.standing.filter(|_| !self.refused.is_empty());
-            let refused = standing.and_then(|filter| self.refused.get(&filter(setting))).cloned();
+            let filter = if self.refused.is_empty() { None } else { watched.filter() };
+            let refused = filter.and_then(|filter| self.refused.get(&filter)).cloned();
             let is_answer = self.asks && model.frame.request_id == self.settled;
             let looks = rule.standing.is_some() && is_answer && refused.is_none();
             let found = if looks { model.found(query(position)) } else { None };

@@ -47,6 +47,13 @@ impl Pattern {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
+
+    /// The one name that it is about, and whether it leaves that out; `None`: it may be about many.
+    fn name(&self) -> Option<(&str, bool)> {
+        let name = self.text.strip_prefix('!').filter(|_| self.is_not).unwrap_or(&self.text);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        (!name.is_empty() && name.chars().all(is_plain)).then_some((name, self.is_not))
+    }
 }
 
 impl PartialEq for Pattern {
@@ -98,11 +105,53 @@ impl Match {
         }
     }
 
+    /// What of it a filter of tasks can say, each term after a space; and whether that is all of it. `service` says nothing about tasks.
+    pub(crate) fn terms(&self) -> (String, bool) {
+        let name = self.task_group.as_ref().and_then(Pattern::name);
+        let terms = match name {
+            // A task without a name is in a group of its place, which no such name is.
+            Some((name, true)) => format!(" name!={name}"),
+            Some((name, false)) => format!(" name={name}"),
+            None => String::new(),
+        };
+        let is_all =
+            self.task_group.is_some() == name.is_some() && self.label.is_none() && self.class.is_none();
+        (terms, is_all)
+    }
+
     /// `named` answers what an alert's label of that name says; what has no such label does not match it, and is not left out.
     pub(crate) fn holds<'a>(&self, named: impl Fn(&'static str) -> Option<&'a str>) -> bool {
         Self::KEYS.into_iter().all(|key| match self.of(key) {
             Some(pattern) => named(key).map_or(pattern.is_not, |text| pattern.holds(text)),
             None => true,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_and_anything_else_is_left_to_the_rule() {
+        let terms = |text: &str| {
+            let task_group = Pattern::of_match(text).ok();
+            assert!(task_group.is_some(), "{text}");
+            Match { task_group, ..Match::default() }.terms()
+        };
+        assert_eq!(Match::default().terms(), (String::new(), true));
+        assert_eq!(terms("payment-confirmation"), (" name=payment-confirmation".to_owned(), true));
+        assert_eq!(terms("!mailer_2"), (" name!=mailer_2".to_owned(), true));
+        for many in ["batch-.*", "!batch-.*", "a|b", "src/main.rs:7:5", "", "!"] {
+            assert_eq!(terms(many), (String::new(), false), "{many}");
+        }
+        let label = Match { label: Pattern::of_match("upload").ok(), ..Match::default() };
+        assert_eq!(label.terms(), (String::new(), false));
+        for (text, filter) in [("mailer", "name=mailer"), ("!mailer", "name!=mailer")] {
+            assert!(format!("state=idle{}", terms(text).0).ends_with(filter));
+            assert!(
+                format!("state=idle{}", terms(text).0).parse::<taskscope_proto::filter::Filter>().is_ok()
+            );
+        }
     }
 }
