@@ -134,7 +134,7 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         }
         None => None,
     };
-    let sinks = Sinks::start(&config.sinks, Some(&questions))?;
+    let sinks = Sinks::start(settings.prepared(), Some(&questions));
     let mut server = tokio::spawn(server::serve(listener, questions));
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
