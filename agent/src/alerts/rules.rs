@@ -96,7 +96,7 @@ const fn from(severity: Severity, threshold: f64) -> Setting {
         severity,
         threshold,
         window_ns: 0,
-        min_count: 1,
+        min_count: None,
         timing: Timing { for_ns: 0, keep_firing_ns: 30 * S, clear_ratio: 0.8 },
     }
 }
@@ -108,12 +108,18 @@ impl Setting {
         self
     }
 
-    /// It counts what happened within a window; when that is over, so is the alert.
-    const fn within(mut self, window_ns: u64, min_count: u64) -> Self {
+    /// It looks back over a window; when that is over, so is the alert.
+    const fn over(mut self, window_ns: u64) -> Self {
         self.window_ns = window_ns;
-        self.min_count = min_count;
         self.timing.keep_firing_ns = 0;
         self
+    }
+
+    /// It counts events within a window. Its `read` asks [`Setting::is_enough`], or the like.
+    const fn within(self, window_ns: u64, min_count: u64) -> Self {
+        let mut setting = self.over(window_ns);
+        setting.min_count = Some(min_count);
+        setting
     }
 }
 
@@ -227,6 +233,7 @@ fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
             died.entry(about(model, &poll)).or_default().push(event);
         }
     }
+    died.retain(|_, events| setting.is_enough(events.len() as u64));
     let reading = |(labels, events): (Labels, Vec<&v1::Event>)| {
         let last = *events.last()?;
         let many = match events.len() {
@@ -261,31 +268,31 @@ mod fixture {
     }
 
     pub(super) fn readings_of(rule: &Rule, setting: &Setting, model: &Model) -> Vec<Reading> {
-        let memory = Memory::default();
-        readings_in(
-            rule,
-            setting,
-            &Scene { model, memory: &memory, found: None, stuck_from: None, silence: None, vitals: None },
-        )
+        readings_in(rule, setting, &scene(model, &Memory::default()))
+    }
+
+    /// Of a target of which nothing is known but this.
+    pub(super) fn scene<'a>(model: &'a Model, memory: &'a Memory) -> Scene<'a> {
+        Scene { model, memory, found: None, stuck_from: None, silence: None, vitals: None }
     }
 
     /// What the first setting reads of the last of these frames, all of which it has seen.
     pub(super) fn readings_after(rule: &Rule, frames: impl Iterator<Item = v1::Frame>) -> Vec<Reading> {
+        readings_of_after(rule, &rule.defaults[0], frames)
+    }
+
+    pub(super) fn readings_of_after(
+        rule: &Rule,
+        setting: &Setting,
+        frames: impl Iterator<Item = v1::Frame>,
+    ) -> Vec<Reading> {
         let mut model = scene_of(v1::Frame::default());
         let mut memory = Memory::default();
         for frame in frames {
             model.apply(frame);
             memory.take(&model);
         }
-        let scene = Scene {
-            model: &model,
-            memory: &memory,
-            found: None,
-            stuck_from: None,
-            silence: None,
-            vitals: None,
-        };
-        readings_in(rule, &rule.defaults[0], &scene)
+        readings_in(rule, setting, &scene(&model, &memory))
     }
 
     /// A model with these rows, in their order.
@@ -297,9 +304,7 @@ mod fixture {
     /// What a rule with a standing query reads that has found these tasks.
     pub(super) fn found_in(rule: &Rule, model: &Model, ids: &[u64]) -> Vec<Reading> {
         let memory = Memory::default();
-        let scene =
-            Scene { model, memory: &memory, found: Some(ids), stuck_from: None, silence: None, vitals: None };
-        readings_in(rule, &rule.defaults[0], &scene)
+        readings_in(rule, &rule.defaults[0], &Scene { found: Some(ids), ..scene(model, &memory) })
     }
 
     /// Two tasks, `mailer` and `session-watch`, for 20 s.
@@ -319,9 +324,7 @@ mod fixture {
     /// What the first setting of a rule about the agent itself reads.
     pub(super) fn of_the_agent(rule: &Rule, vitals: &Vitals) -> Vec<Reading> {
         let (model, memory) = (scene_of(v1::Frame::default()), Memory::default());
-        let (model, memory, vitals) = (&model, &memory, Some(vitals));
-        let scene = Scene { model, memory, found: None, stuck_from: None, silence: None, vitals };
-        readings_in(rule, &rule.defaults[0], &scene)
+        readings_in(rule, &rule.defaults[0], &Scene { vitals: Some(vitals), ..scene(&model, &memory) })
     }
 
     pub(super) fn readings_in(rule: &Rule, setting: &Setting, scene: &Scene<'_>) -> Vec<Reading> {

@@ -36,7 +36,8 @@ mod tests {
     use taskscope_proto::v1::{self, TaskState};
 
     use super::*;
-    use crate::alerts::rules::fixture::{S, found_in, rows};
+    use crate::alerts::memory::Memory;
+    use crate::alerts::rules::fixture::{S, found_in, rows, scene};
 
     fn said(polls: u64, wakes: u64, state: TaskState) -> Vec<Reading> {
         let columns = v1::TaskRows {
@@ -80,15 +81,8 @@ mod tests {
     #[test]
     fn where_the_target_has_not_looked_nothing_is_said() {
         let model = rows(v1::TaskRows::default());
-        let memory = crate::alerts::memory::Memory::default();
-        let scene = Scene {
-            model: &model,
-            memory: &memory,
-            found: None,
-            stuck_from: None,
-            silence: None,
-            vitals: None,
-        };
+        let memory = Memory::default();
+        let scene = scene(&model, &memory);
         assert!(matches!(read(&scene, &RULE.defaults[0]), Seen::Missing(_)));
     }
 }
