@@ -3,15 +3,18 @@
 //! time of each target, and so many a minute: a storm of alerts is no storm of questions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use taskscope_proto::v1::{Description, GroupQuery, StackQuery, WatchRequest};
-use tokio::task::JoinHandle;
+use taskscope_proto::v1::{Description, Frame, GroupQuery, StackQuery, WatchRequest};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::address::Target;
-use crate::alerts::labels::Fingerprint;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::Notice;
 use crate::alerts::rule::Clock;
@@ -56,6 +59,8 @@ pub(crate) struct Evidence {
     turns: Turns,
     waiting: VecDeque<Job>,
     taking: BTreeMap<MemberId, Taking>,
+    /// Files that alerts name which are not over.
+    named: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// Why files cannot be written, as it was told last.
     trouble: Option<String>,
 }
@@ -64,7 +69,6 @@ pub(crate) struct Evidence {
 struct Job {
     path: PathBuf,
     member: MemberId,
-    alert: Fingerprint,
     target: Target,
     /// Another run of the target is no evidence.
     instance: String,
@@ -74,9 +78,16 @@ struct Job {
 
 #[derive(Debug)]
 struct Taking {
-    alert: Fingerprint,
     path: PathBuf,
-    task: JoinHandle<Result<(), Trouble>>,
+    task: JoinHandle<Taken>,
+}
+
+/// What came of one.
+#[derive(Debug)]
+struct Taken {
+    outcome: Result<(), Trouble>,
+    /// Of alerts that are not over, and had to make room for it.
+    gone: Vec<PathBuf>,
 }
 
 /// Why there is none.
@@ -103,6 +114,7 @@ impl Evidence {
             turns: Turns::default(),
             waiting: VecDeque::new(),
             taking: BTreeMap::new(),
+            named: Arc::default(),
             trouble: None,
         }
     }
@@ -129,12 +141,12 @@ impl Evidence {
             let alert = notice.alert.fingerprint;
             let path = folder.join(folder::name(unix_ns, notice.alert.name(), alert));
             let text = path.display().to_string();
-            watcher.keep_evidence(alert, Some(&text));
+            watcher.keep_evidence(alert, &text);
+            held(&self.named).insert(path.clone());
             notice.alert.annotations.insert(EVIDENCE.to_owned(), text);
             self.waiting.push_back(Job {
                 path,
                 member: subject.member,
-                alert,
                 target: subject.target.clone(),
                 instance: subject.model.description.instance.clone(),
                 concerned: concerned(notice, watcher, subject.model),
@@ -143,22 +155,39 @@ impl Evidence {
         self.start();
     }
 
-    /// What of it is done; gives the alerts whose evidence could not be had.
-    pub(crate) fn tick(&mut self) -> Vec<(MemberId, Fingerprint)> {
-        let mut failed = Vec::new();
+    /// Whether any is being taken, or waits for its turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.taking.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// All files that alerts name which are not over, as of now.
+    pub(crate) fn named(&self, all: BTreeSet<PathBuf>) {
+        *held(&self.named) = all;
+    }
+
+    /// What of it is done; gives the files that an alert names and that are not there.
+    pub(crate) fn tick(&mut self) -> Vec<PathBuf> {
+        let mut lost = Vec::new();
         let done: Vec<MemberId> =
             self.taking.iter().filter(|(_, it)| it.task.is_finished()).map(|(id, _)| *id).collect();
         for member in done {
-            let Some(Taking { alert, path, task }) = self.taking.remove(&member) else { continue };
-            let outcome = task.now_or_never().unwrap_or(Ok(Ok(())));
-            let outcome = outcome.unwrap_or_else(|error| Err(Trouble::Target(error.to_string())));
-            if outcome.is_err() {
-                failed.push((member, alert));
-            }
-            self.say(&path, outcome);
+            let Some(Taking { path, task }) = self.taking.remove(&member) else { continue };
+            // It is finished.
+            let Some(taken) = task.now_or_never() else { continue };
+            lost.extend(self.taken(path, taken));
         }
         self.start();
-        failed
+        lost
+    }
+
+    /// Gives the files that are not there.
+    fn taken(&mut self, path: PathBuf, taken: Result<Taken, JoinError>) -> Vec<PathBuf> {
+        let broken = |error: JoinError| Taken::failed(Trouble::Target(error.to_string()));
+        let Taken { outcome, gone: mut lost } = taken.unwrap_or_else(broken);
+        let is_lost = outcome.is_err();
+        self.say(&path, outcome);
+        lost.extend(Some(path).filter(|_| is_lost));
+        lost
     }
 
     fn say(&mut self, path: &Path, outcome: Result<(), Trouble>) {
@@ -187,19 +216,51 @@ impl Evidence {
             if self.taking.contains_key(&self.waiting[at].member) {
                 at += 1;
             } else if let Some(job) = self.waiting.remove(at) {
-                let (member, alert, path) = (job.member, job.alert, job.path.clone());
-                self.taking.insert(member, Taking { alert, path, task: tokio::spawn(take(job)) });
+                let (member, path) = (job.member, job.path.clone());
+                let task = tokio::spawn(take(job, Arc::clone(&self.named)));
+                self.taking.insert(member, Taking { path, task });
             }
         }
     }
 
-    /// Gives what is under way the time to be written.
-    pub(crate) async fn close(self, within: Duration) {
+    /// Gives what is under way and what waits the time to be written. How many are not by then is told, and given.
+    pub(crate) async fn close(&mut self, within: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + within;
-        for Taking { task, .. } in self.taking.into_values() {
-            let _ = tokio::time::timeout_at(deadline, task).await;
+        self.start();
+        while !self.taking.is_empty() {
+            let ended = poll_fn(|cx| {
+                let poll = |(id, taking): (&MemberId, &mut Taking)| match Pin::new(&mut taking.task).poll(cx)
+                {
+                    Poll::Ready(taken) => Some((*id, taken)),
+                    Poll::Pending => None,
+                };
+                self.taking.iter_mut().find_map(poll).map_or(Poll::Pending, Poll::Ready)
+            });
+            let Ok((member, taken)) = tokio::time::timeout_at(deadline, ended).await else { break };
+            if let Some(Taking { path, .. }) = self.taking.remove(&member) {
+                self.taken(path, taken);
+            }
+            self.start();
         }
+        self.taking.values().for_each(|taking| taking.task.abort());
+        let late = self.taking.len() + self.waiting.len();
+        if late > 0 {
+            crate::complain(&format!(
+                "taskscope: the agent ends before the evidence of {late} alerts is kept"
+            ));
+        }
+        late
     }
+}
+
+impl Taken {
+    fn failed(trouble: Trouble) -> Self {
+        Self { outcome: Err(trouble), gone: Vec::new() }
+    }
+}
+
+fn held(named: &Mutex<BTreeSet<PathBuf>>) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+    named.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nobody can be asked about a target that says nothing.
@@ -234,7 +295,32 @@ fn request(description: &Description, concerned: &[u64]) -> WatchRequest {
     }
 }
 
-async fn take(job: Job) -> Result<(), Trouble> {
+async fn take(job: Job, named: Arc<Mutex<BTreeSet<PathBuf>>>) -> Taken {
+    let (description, frame) = match asked(&job).await {
+        Ok(answer) => answer,
+        Err(trouble) => return Taken::failed(trouble),
+    };
+    // A disk may hang: the agent does not.
+    let written = tokio::task::spawn_blocking(move || {
+        let Some(bytes) = fit::fit(&description, frame, &job.concerned, MOST_BYTES) else {
+            let why = format!("what it said does not fit into {MOST_BYTES} bytes");
+            return Taken::failed(Trouble::Target(why));
+        };
+        let (named, mut gone) = (held(&named).clone(), Vec::new());
+        let outcome = folder::write(&job.path, &bytes, &named, &mut gone).map_err(|error| {
+            let folder = job.path.parent().unwrap_or(&job.path);
+            Trouble::Disk(format!("cannot write in {}: {error}", folder.display()))
+        });
+        Taken { outcome, gone }
+    });
+    match tokio::time::timeout(WRITTEN_WITHIN, written).await {
+        Ok(written) => written.unwrap_or_else(|error| Taken::failed(Trouble::Target(error.to_string()))),
+        Err(_) => Taken::failed(Trouble::Disk("the disk does not answer".to_owned())),
+    }
+}
+
+/// What the target says of itself and of what is concerned.
+async fn asked(job: &Job) -> Result<(Description, Frame), Trouble> {
     let told = |error: &dyn std::fmt::Display| Trouble::Target(error.to_string());
     let target = job.target.clone();
     // A name is looked for in folders, whose sockets may hang.
@@ -250,21 +336,7 @@ async fn take(job: Job) -> Result<(), Trouble> {
         .await
         .map_err(|_| Trouble::Target("it did not answer in time".to_owned()))?
         .map_err(|error| told(&error))?;
-    let description = connection.description;
-    // A disk may hang: the agent does not.
-    let written = tokio::task::spawn_blocking(move || {
-        let Some(bytes) = fit::fit(&description, frame, &job.concerned, MOST_BYTES) else {
-            return Err(Trouble::Target(format!("what it said does not fit into {MOST_BYTES} bytes")));
-        };
-        folder::write(&job.path, &bytes).map_err(|error| {
-            let folder = job.path.parent().unwrap_or(&job.path);
-            Trouble::Disk(format!("cannot write in {}: {error}", folder.display()))
-        })
-    });
-    match tokio::time::timeout(WRITTEN_WITHIN, written).await {
-        Ok(written) => written.unwrap_or_else(|error| Err(Trouble::Target(error.to_string()))),
-        Err(_) => Err(Trouble::Disk("the disk does not answer".to_owned())),
-    }
+    Ok((connection.description, frame))
 }
 
 #[cfg(test)]
@@ -315,7 +387,7 @@ mod tests {
         let id = notices[1].alert.fingerprint;
         let path =
             format!("{}/evidence/20261121T014939.822Z-TaskSlowPoll-{id}.tskscop", folder.path().display());
-        assert_eq!(named, [None, Some(path), None, None]);
+        assert_eq!(named, [None, Some(path.clone()), None, None]);
         // Nobody listens there.
         let failed = loop {
             let failed = evidence.tick();
@@ -324,12 +396,78 @@ mod tests {
             }
             tokio::task::yield_now().await;
         };
-        assert_eq!(failed, [(member, id)]);
+        assert_eq!(failed, [PathBuf::from(path)]);
         assert!(evidence.tick().is_empty());
         // Without a folder nothing is named.
         let mut none = Evidence::new(None);
         let mut notices = [of("TaskSlowPoll", Transition::Firing)];
         none.begin(&mut notices, &mut watcher(), &subject, 1, at);
         assert_eq!(notices[0].alert.annotations.get(EVIDENCE), None);
+    }
+    /// A firing alert of a target at that address; gives its file.
+    fn begun(evidence: &mut Evidence, watcher: &mut Watcher, at: &Path, unix_ns: u64) -> PathBuf {
+        let target: Target = format!("unix:{}", at.display()).parse().expect("an address");
+        let model = model(v1::Frame::default());
+        let member = crate::fleet::fixture::member(1);
+        let subject = Subject { member, target: &target, model: &model };
+        let mut notices = [notice("TaskSlowPoll", "a", Transition::Firing)];
+        let now = tokio::time::Instant::now().into_std();
+        evidence.begin(&mut notices, watcher, &subject, unix_ns, now);
+        PathBuf::from(&notices[0].alert.annotations[EVIDENCE])
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_had_costs_its_own_name_and_not_that_of_the_next() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let untouched = crate::config::rules::untouched();
+        let config = crate::config::Config::read("a.toml", "", &|_| None, &untouched).expect("it is empty");
+        let mut watcher = Watcher::new(config.watched(), "checkout", &Default::default());
+        // It fires, is over, and fires again before its first file is given up.
+        watcher.restore(vec![notice("TaskSlowPoll", "a", Transition::Firing).alert], 0);
+        let mut evidence = Evidence::new(Some(folder.path().join("evidence")));
+        let nowhere = folder.path().join("nowhere.sock");
+        let first = begun(&mut evidence, &mut watcher, &nowhere, S);
+        let second = begun(&mut evidence, &mut watcher, &nowhere, 2 * S);
+        let named = |watcher: &Watcher| watcher.evidence().map(PathBuf::from).collect::<Vec<_>>();
+        let mut failed = Vec::new();
+        while failed.is_empty() {
+            failed = evidence.tick();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(failed, [first.clone()]);
+        watcher.forget_evidence(&first.display().to_string());
+        assert_eq!(named(&watcher), [second.clone()]);
+        watcher.forget_evidence(&second.display().to_string());
+        assert_eq!(named(&watcher), [] as [PathBuf; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_at_the_end_is_taken_and_what_there_is_no_time_for_is_counted() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let at = folder.path().join("shop.sock");
+        let listener = tokio::net::UnixListener::bind(&at).expect("it can listen");
+        let mut evidence = Evidence::new(Some(folder.path().join("evidence")));
+        let two = |evidence: &mut Evidence| {
+            for unix_ns in [S, 2 * S] {
+                begun(evidence, &mut watcher(), &at, unix_ns);
+            }
+            assert_eq!((evidence.taking.len(), evidence.waiting.len()), (1, 1), "one at a time of a target");
+        };
+        two(&mut evidence);
+        // Nobody speaks there; both are asked for all the same.
+        let hangs_up = async {
+            for _ in 0..2 {
+                drop(listener.accept().await.expect("somebody comes"));
+            }
+            std::future::pending().await
+        };
+        let late = tokio::select! {
+            late = evidence.close(Duration::from_secs(20)) => late,
+            () = hangs_up => unreachable!("it waits for ever"),
+        };
+        assert_eq!((late, evidence.is_busy()), (0, false));
+        let mut evidence = Evidence::new(Some(folder.path().join("evidence")));
+        two(&mut evidence);
+        assert_eq!(evidence.close(Duration::from_millis(20)).await, 2, "the target does not answer");
     }
 }

@@ -35,6 +35,7 @@ use crate::symbols::{Symbols, debug_dirs};
 use crate::viewers::Viewers;
 use crate::{alerts, complain, exposer, server};
 
+mod evidence;
 mod ready;
 mod settled;
 
@@ -136,7 +137,7 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         }
         None => None,
     };
-    let sinks = Sinks::start(&config.sinks, Some(&questions))?;
+    let sinks = Sinks::start(settings.prepared(), Some(&questions));
     let mut server = tokio::spawn(server::serve(listener, questions));
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
@@ -175,10 +176,10 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         }
     };
     // What fires goes on to fire: an agent that ends is no news about its targets.
-    for health in agent.sinks.close(CLOSE_WITHIN).await {
+    let (healths, _) = tokio::join!(agent.sinks.close(CLOSE_WITHIN), agent.evidence.close(CLOSE_WITHIN));
+    for health in healths {
         tracing::info!("{health}");
     }
-    agent.evidence.close(CLOSE_WITHIN).await;
     if let Some(store) = store {
         store.close(CLOSE_WITHIN).await;
     }
@@ -424,11 +425,7 @@ impl Agent {
             let notices = watched.watcher.tick(&watched.model, Some(&silence), now_ns, unix_ns);
             tell(&mut self.desk, &self.sinks, &notices);
         }
-        for (id, alert) in self.evidence.tick() {
-            if let Some(watched) = self.watched.get_mut(&id) {
-                watched.watcher.keep_evidence(alert, None);
-            }
-        }
+        self.tend_evidence();
         for notice in self.desk.tick(unix_ns) {
             self.sinks.send(&notice);
         }
@@ -580,6 +577,7 @@ impl Agent {
             tell(&mut self.desk, &self.sinks, &notices);
         }
         watched.ask_anew(self.histograms, now);
+        self.name_evidence();
         self.hurry(broke, now);
         if let Some(name) = self.fleet.member(id).map(|member| member.name.clone()) {
             self.look_at(&name);

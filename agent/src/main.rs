@@ -214,7 +214,8 @@ async fn alerts(
     let is_past = matches!(target, Some(Target::Recording(_)));
     let is_other =
         |sink: &&config::sinks::Sink| !is_past && !matches!(sink.kind, config::sinks::Kind::Stdout);
-    let sinks = sinks::Sinks::start(config.sinks.iter().filter(is_other), None)?;
+    let prepared = sinks::Prepared::of(config.sinks.iter().filter(is_other), &sinks::Prepared::default())?;
+    let sinks = sinks::Sinks::start(&prepared, None);
     let evaluated = foreground::evaluate(target, &config, &sinks, run_for, dirs, show).await?;
     for health in sinks.close(CLOSE_WITHIN).await {
         complain(&format!("taskscope: {health}"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use taskscope_proto::v1::{Description, Frame, WatchRequest};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 
 use crate::address::{Address, Target};
@@ -79,7 +80,11 @@ pub(crate) struct Session {
     link: Link,
     attempt: u64,
     request: WatchRequest,
+    /// What the attempt under way was begun with.
+    begun_with: WatchRequest,
     requests: Option<mpsc::Sender<WatchRequest>>,
+    /// There was no room in the queue for the last request.
+    owes: bool,
     /// By the target of this connection; the next one may be newer.
     refused: Refused,
     reports: mpsc::Sender<Report>,
@@ -106,8 +111,10 @@ impl Session {
             target,
             link,
             attempt: 0,
+            begun_with: request.clone(),
             request,
             requests: None,
+            owes: false,
             refused: Refused::new(),
             reports,
             looked: now,
@@ -128,15 +135,19 @@ impl Session {
         self.link.attempt()
     }
 
-    /// Asks for something else from now on, over this connection and later ones.
+    /// Asks for something else from now on, over this connection and later ones. A target that does not read what it was asked
+    /// before is asked again at each [`Session::tick`], for what was wanted last.
     pub(crate) fn ask(&mut self, request: WatchRequest) {
         self.request = request;
-        if let Some(requests) = &self.requests {
-            // A full queue means that the target is not reading: the newest request is sent with the next connection.
-            let mut request = self.request.clone();
-            leave_out(&mut request, &self.refused);
-            let _ = requests.try_send(request);
-        }
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let Some(requests) = &self.requests else { return };
+        let mut request = self.request.clone();
+        leave_out(&mut request, &self.refused);
+        // A connection that has ended is followed by one that begins with it.
+        self.owes = matches!(requests.try_send(request), Err(TrySendError::Full(_)));
     }
 
     pub(crate) fn handle(&mut self, report: Report, now: Instant) -> Vec<Happened> {
@@ -147,6 +158,10 @@ impl Session {
             News::Connected { description, process, requests, refused } => {
                 self.requests = requests;
                 self.refused.clone_from(&refused);
+                if self.request != self.begun_with {
+                    // It was asked for meanwhile.
+                    self.send();
+                }
                 (Input::Connected, Some(Happened::Described { description, process, refused }))
             }
             News::Frame(frame) => (Input::Frame, Some(Happened::Frame(frame))),
@@ -161,6 +176,9 @@ impl Session {
     /// Time has passed. A local target that is back is not kept waiting by the back-off: whether somebody listens is
     /// cheap to see.
     pub(crate) fn tick(&mut self, now: Instant) -> Vec<Happened> {
+        if self.owes {
+            self.send();
+        }
         let due = self.link.next_timeout().is_some_and(|at| now >= at);
         let mut happened = if due { self.apply(Input::Tick, now) } else { vec![] };
         let waiting = matches!(self.link.state(), State::Disconnected { .. });
@@ -190,6 +208,8 @@ impl Session {
     fn connect(&mut self) {
         self.attempt += 1;
         self.requests = None;
+        self.owes = false;
+        self.begun_with.clone_from(&self.request);
         let attempt = Attempt { session: self.id, number: self.attempt, reports: self.reports.clone() };
         let task = tokio::spawn(attempt.run(self.target.clone(), self.request.clone()));
         if let Some(before) = self.task.replace(task.abort_handle()) {
@@ -356,4 +376,50 @@ pub(crate) fn address_of(target: Option<&Target>) -> anyhow::Result<Address> {
         Some(target) => resolve(target)?,
         None => discover::local_targets().only().map(discover::Found::address)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(request_id: u64) -> WatchRequest {
+        WatchRequest { request_id, ..WatchRequest::default() }
+    }
+
+    /// A session whose target has connected just now, and reads from the queue.
+    fn connected(room: usize) -> (Session, mpsc::Receiver<WatchRequest>, Instant) {
+        let target = "unix:/nowhere/shop.sock".parse().expect("an address");
+        let now = tokio::time::Instant::now().into_std();
+        let mut session = Session::start(target, request(0), mpsc::channel(1).0, now);
+        session.ask(request(1));
+        let (requests, read) = mpsc::channel(room);
+        let (description, refused) = (Box::default(), Refused::new());
+        let news = News::Connected { description, process: None, requests: Some(requests), refused };
+        session.handle(Report { session: session.id, attempt: session.attempt, news }, now);
+        (session, read, now)
+    }
+
+    fn read_of(queue: &mut mpsc::Receiver<WatchRequest>) -> Vec<u64> {
+        std::iter::from_fn(|| queue.try_recv().ok()).map(|request| request.request_id).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_while_it_connects_is_asked_once_it_has() {
+        let (mut session, mut queue, now) = connected(2);
+        assert_eq!(read_of(&mut queue), [1]);
+        session.tick(now);
+        assert_eq!(read_of(&mut queue), Vec::<u64>::new(), "once");
+    }
+
+    #[tokio::test]
+    async fn what_a_full_queue_refused_is_asked_again_and_only_what_was_wanted_last() {
+        let (mut session, mut queue, now) = connected(2);
+        (2..=5).for_each(|id| session.ask(request(id)));
+        session.tick(now);
+        assert_eq!(read_of(&mut queue), [1, 2], "it does not read");
+        session.tick(now);
+        assert_eq!(read_of(&mut queue), [5]);
+        session.tick(now);
+        assert_eq!(read_of(&mut queue), Vec::<u64>::new(), "once");
+    }
 }

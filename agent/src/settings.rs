@@ -11,11 +11,12 @@ use crate::cli::Headless;
 use crate::complain;
 use crate::config::reload::{Change, Look, Reload, Stamp};
 use crate::config::{self, Config};
+use crate::sinks::Prepared;
 
 /// What came of reading it again.
 pub(crate) enum Reloaded {
     /// Another one holds from now on, with what is different.
-    Taken { config: Box<Config>, change: Change, file: String },
+    Taken { config: Box<Config>, prepared: Prepared, change: Change, file: String },
     /// That of before goes on; why has been told.
     Refused,
 }
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     /// `None`: there is no file, and the flags and the defaults are all.
     file: Option<PathBuf>,
     flags: Arc<Headless>,
+    /// The sinks that hold now, which keep their HTTP clients.
+    prepared: Prepared,
     /// The file as it was read.
     read: Look,
     /// Caught from the start on: one that comes early ends nothing.
@@ -38,8 +41,13 @@ impl Settings {
         let file = config::file(flags.config.as_deref(), &config::environment);
         // Looked at first: what is written meanwhile is read again.
         let read = file.as_deref().map_or(Err(std::io::ErrorKind::NotFound), Stamp::of);
-        let config = load(file.as_deref(), &flags)?;
-        Ok((Self { file, flags: Arc::new(flags), read, hangup }, config))
+        let (config, prepared) = load(file.as_deref(), &flags, &Prepared::default())?;
+        Ok((Self { file, flags: Arc::new(flags), prepared, read, hangup }, config))
+    }
+
+    /// The sinks that hold now.
+    pub(crate) fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 
     /// Until nobody listens any more. `current` is what holds now.
@@ -66,17 +74,20 @@ impl Settings {
             } else if !reload.looked(look) {
                 continue;
             }
-            let (at, flags) = (file.clone(), self.flags.clone());
-            let read = tokio::task::spawn_blocking(move || load(Some(&at), &flags)).await;
+            let (at, flags, before) = (file.clone(), self.flags.clone(), self.prepared.clone());
+            let read = tokio::task::spawn_blocking(move || load(Some(&at), &flags, &before)).await;
             let reloaded = match read.map_err(anyhow::Error::from).and_then(|read| read) {
-                Ok(mut read) => {
+                // Nothing refuses it from here on: it is what holds.
+                Ok((mut read, prepared)) => {
                     trouble = None;
                     let change = Change::between(&current, &read);
                     // What cannot change stays what it is, for whoever asks the configuration.
                     (read.listen, read.metrics, read.state) =
                         (current.listen.clone(), current.metrics, current.state.clone());
                     current = read.clone();
-                    Reloaded::Taken { config: Box::new(read), change, file: file.display().to_string() }
+                    self.prepared = prepared.clone();
+                    let file = file.display().to_string();
+                    Reloaded::Taken { config: Box::new(read), prepared, change, file }
                 }
                 Err(error) => {
                     let text = format!("{error:#}");
@@ -96,8 +107,11 @@ impl Settings {
     }
 }
 
-fn load(file: Option<&Path>, flags: &Headless) -> anyhow::Result<Config> {
-    flags.over(Config::load(file, &config::environment, &config::rules::untouched())?)
+/// With its sinks, of which those are made that are not `before`. Reads files.
+fn load(file: Option<&Path>, flags: &Headless, before: &Prepared) -> anyhow::Result<(Config, Prepared)> {
+    let config = flags.over(Config::load(file, &config::environment, &config::rules::untouched())?)?;
+    let prepared = Prepared::of(&config.sinks, before)?;
+    Ok((config, prepared))
 }
 
 impl Change {

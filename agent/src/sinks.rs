@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::Url;
 use reqwest::header::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,6 +13,7 @@ mod alertmanager;
 mod bucket;
 mod otlp;
 mod post;
+mod prepared;
 mod queue;
 mod repeat;
 mod retry;
@@ -31,10 +31,12 @@ use alertmanager::Active;
 use bucket::Bucket;
 use otlp::metrics::Exporter;
 use post::{Outcome, Receiver};
+use prepared::Part;
+pub(crate) use prepared::Prepared;
 use queue::Queue;
 use repeat::Repeat;
 use retry::Retry;
-pub(crate) use settled::can_be_made;
+use settled::{Before, Leaving};
 use webhook::Webhook;
 
 /// All sinks of a configuration.
@@ -42,7 +44,7 @@ use webhook::Webhook;
 pub(crate) struct Sinks {
     running: Vec<Running>,
     /// Those that are configured away, and deliver what waits.
-    leaving: Vec<JoinHandle<()>>,
+    leaving: Vec<Leaving>,
     /// To an agent's loop, from which metrics come; without one there are none.
     questions: Option<mpsc::Sender<Question>>,
 }
@@ -58,7 +60,9 @@ struct Running {
     repeat: Option<Mutex<Repeat>>,
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
-    task: JoinHandle<()>,
+    /// `None`: its end was awaited.
+    task: Option<JoinHandle<()>>,
+    before: Before,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,15 +114,10 @@ impl fmt::Display for Health {
 impl Sinks {
     /// Starts a task for each, on the runtime at hand. Nothing is connected to yet. `questions` go to an agent's loop, from
     /// which metrics come; without one there are none.
-    pub(crate) fn start<'a>(
-        configured: impl IntoIterator<Item = &'a Sink>,
-        questions: Option<&mpsc::Sender<Question>>,
-    ) -> anyhow::Result<Self> {
-        let mut running = Vec::new();
-        for sink in configured {
-            running.extend(workers(sink, questions)?.into_iter().map(|fresh| fresh.start(None)));
-        }
-        Ok(Self { running, leaving: Vec::new(), questions: questions.cloned() })
+    pub(crate) fn start(prepared: &Prepared, questions: Option<&mpsc::Sender<Question>>) -> Self {
+        let fresh = prepared.parts().iter().filter_map(|part| Fresh::of(part, questions));
+        let running = fresh.map(|fresh| fresh.start(None)).collect();
+        Self { running, leaving: Vec::new(), questions: questions.cloned() }
     }
 
     /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
@@ -160,7 +159,8 @@ impl Sinks {
         self.running.iter().map(|sink| held(&sink.health).clone()).collect()
     }
 
-    /// Gives what waits the time to arrive; what does not is counted as dropped.
+    /// Gives what waits the time to arrive; what does not is counted as dropped. Sinks that are not configured any more are among
+    /// what is given where they had not come to an end.
     pub(crate) async fn close(self, within: Duration) -> Vec<Health> {
         self.running.iter().for_each(|sink| sink.queue.close());
         let deadline = tokio::time::Instant::now() + within;
@@ -172,8 +172,7 @@ impl Sinks {
             healths.push(health.clone());
         }
         for leaving in self.leaving {
-            // It has a limit of its own; what it does not deliver by then it counts and tells itself.
-            let _ = tokio::time::timeout_at(deadline, leaving).await;
+            healths.extend(leaving.ended(deadline).await);
         }
         healths
     }
@@ -197,11 +196,16 @@ impl Running {
 
     /// Awaits the end of its task, whose queue is closed; what has not arrived by then is left in the queue.
     async fn ended(&mut self, deadline: tokio::time::Instant) {
-        if tokio::time::timeout_at(deadline, &mut self.task).await.is_err() {
-            self.task.abort();
-            // What was under way goes back to the queue as it ends.
-            let _ = (&mut self.task).await;
+        if let Some(task) = &mut self.task {
+            if tokio::time::timeout_at(deadline, &mut *task).await.is_err() {
+                task.abort();
+                // What was under way goes back to the queue as it ends.
+                let _ = task.await;
+            }
+            self.task = None;
         }
+        // It may have waited itself for one before it.
+        settled::take_over(&self.before, &self.queue, deadline).await;
     }
 }
 
@@ -227,7 +231,6 @@ impl Wants {
 struct Fresh {
     /// Of an Alertmanager, with this instance alone; of OTLP with alerts or with metrics.
     sink: Sink,
-    instance: String,
     worker: Worker,
 }
 
@@ -241,55 +244,32 @@ enum Worker {
     Alertmanager { receiver: Receiver, active: Active },
 }
 
-/// One for each receiver of a sink.
-fn workers(sink: &Sink, questions: Option<&mpsc::Sender<Question>>) -> anyhow::Result<Vec<Fresh>> {
-    let receiver = |url: Url| {
-        Receiver::new(url, sink.timeout).map_err(|why| anyhow::anyhow!("the sink \"{}\": {why}", sink.name))
-    };
-    let alone = |worker| Ok(vec![Fresh { sink: sink.clone(), instance: String::new(), worker }]);
-    match &sink.kind {
-        Kind::Stdout => alone(Worker::Stdout),
-        Kind::Webhook { url, secret_file, .. } => alone(Worker::Webhook(Webhook {
-            receiver: receiver(url.clone())?,
-            secret_file: secret_file.clone(),
-            name: sink.name.clone(),
-        })),
-        Kind::Otlp { endpoint, alerts, metrics } => {
-            let fresh = |alerts, metrics, worker| {
-                let kind = Kind::Otlp { endpoint: endpoint.clone(), alerts, metrics };
-                Fresh { sink: Sink { kind, ..sink.clone() }, instance: String::new(), worker }
-            };
-            let mut all = Vec::new();
-            if *alerts {
-                all.push(fresh(true, None, Worker::Otlp(receiver(otlp::logs_url(endpoint))?)));
-            }
-            if let Some(every) = *metrics {
-                let receiver = receiver(otlp::metrics::url(endpoint))?;
-                let questions = questions.cloned();
-                let exporter = questions.map(|questions| Exporter { receiver, every, questions });
-                all.extend(exporter.map(|exporter| fresh(false, Some(every), Worker::Metrics(exporter))));
-            }
-            Ok(all)
-        }
-        Kind::Alertmanager { urls, resend } => urls
-            .iter()
-            .map(|url| {
-                let port = url.port_or_known_default().unwrap_or_default();
-                let instance = format!("{}:{port}", url.host_str().unwrap_or_default());
-                let kind = Kind::Alertmanager { urls: vec![url.clone()], resend: *resend };
-                let mut url = url.clone();
-                url.set_path(&format!("{}/api/v2/alerts", url.path().trim_end_matches('/')));
-                let worker = Worker::Alertmanager { receiver: receiver(url)?, active: Active::new(*resend) };
-                Ok(Fresh { sink: Sink { kind, ..sink.clone() }, instance, worker })
-            })
-            .collect(),
-    }
-}
-
 impl Fresh {
+    /// `None`: it sends metrics, and there is no loop from which they come.
+    fn of(part: &Part, questions: Option<&mpsc::Sender<Question>>) -> Option<Self> {
+        let worker = match (&part.sink.kind, part.receiver.clone()) {
+            // Everything else has a receiver.
+            (Kind::Stdout, _) | (_, None) => Worker::Stdout,
+            (Kind::Webhook { secret_file, .. }, Some(receiver)) => Worker::Webhook(Webhook {
+                receiver,
+                secret_file: secret_file.clone(),
+                name: part.sink.name.clone(),
+            }),
+            (Kind::Otlp { metrics: Some(every), .. }, Some(receiver)) => {
+                Worker::Metrics(Exporter { receiver, every: *every, questions: questions?.clone() })
+            }
+            (Kind::Otlp { metrics: None, .. }, Some(receiver)) => Worker::Otlp(receiver),
+            (Kind::Alertmanager { resend, .. }, Some(receiver)) => {
+                Worker::Alertmanager { receiver, active: Active::new(*resend) }
+            }
+        };
+        Some(Self { sink: part.sink.clone(), worker })
+    }
+
     /// Where it takes the place of another one, it begins when that has ended, and takes on what that has not delivered.
     fn start(self, before: Option<Running>) -> Running {
-        let Self { sink, instance, worker } = self;
+        let Self { sink, worker } = self;
+        let instance = prepared::instance(&sink);
         let exports = matches!(worker, Worker::Metrics(_));
         // No name that is given has a `/`.
         let name = if exports { format!("{}/metrics", sink.name) } else { sink.name.clone() };
@@ -322,13 +302,16 @@ impl Fresh {
             bucket: matches!(worker, Worker::Webhook(_)).then(Bucket::default),
         };
         let most = sink.queue;
-        let task = tokio::spawn(async move {
-            if let Some(before) = before {
-                before.hand_over(&delivery.queue).await;
+        let before: Before = Arc::new(tokio::sync::Mutex::new(before.map(Box::new)));
+        let task = tokio::spawn({
+            let before = before.clone();
+            async move {
+                let deadline = tokio::time::Instant::now() + settled::CHANGES_WITHIN;
+                settled::take_over(&before, &delivery.queue, deadline).await;
+                delivery.run(worker, most).await;
             }
-            delivery.run(worker, most).await;
         });
-        Running { configured: sink, wants, resends, repeat, queue, health, task }
+        Running { configured: sink, wants, resends, repeat, queue, health, task: Some(task), before }
     }
 }
 
@@ -424,9 +407,11 @@ impl Delivery {
     }
 
     /// Everything that fires, over and over.
-    async fn keep(mut self, receiver: Receiver, mut active: Active, most: usize) {
+    async fn keep(mut self, receiver: Receiver, active: Active, most: usize) {
+        let mut keeps = Keeps { queue: self.queue.clone(), active };
         loop {
-            self.take_in(&mut active, most);
+            let active = &mut keeps.active;
+            self.take_in(active, most);
             active.forget(now_ns());
             let due = active.due(now_ns());
             let wait_ns = self.retry.wait_ns(now_ns());
@@ -440,7 +425,7 @@ impl Delivery {
                 let _ = tokio::time::timeout(sleep, self.queue.news()).await;
                 continue;
             }
-            self.post(&receiver, &mut active, due).await;
+            self.post(&receiver, active, due).await;
         }
     }
 
@@ -563,6 +548,18 @@ impl Drop for Owed {
         for batch in self.batches.drain(..) {
             self.queue.put_back(batch);
         }
+    }
+}
+
+/// What an Alertmanager's instance is to be told; what has not arrived goes back if the task is ended over it.
+struct Keeps {
+    queue: Arc<Queue>,
+    active: Active,
+}
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        self.queue.put_back(self.active.undelivered());
     }
 }
 

@@ -27,9 +27,14 @@ struct Running {
 
 impl Running {
     fn start(folder: &Path, config: &Path) -> Self {
+        Self::with(folder, config, &[])
+    }
+
+    fn with(folder: &Path, config: &Path, variables: &[(&str, &str)]) -> Self {
         let config = config.to_string_lossy();
         let args = ["agent", "--metrics", "127.0.0.1:0", "--config", &config];
-        let process = Agent::with(args).in_runtime_folder(folder).start();
+        let agent = Agent::with(args).in_runtime_folder(folder);
+        let process = variables.iter().fold(agent, |agent, (name, value)| agent.env(name, value)).start();
         let said = |start: &str| {
             process.stderr.wait_for(SOON, 0, |line| line.strip_prefix(start).map(str::to_owned))
         };
@@ -245,6 +250,40 @@ fn a_config_map_that_is_swapped_is_read_and_a_file_that_goes_changes_nothing() {
     agent.said("cannot read the configuration", 1);
     symlink("..1", at("..data")).expect("a link can be made");
     agent.said("again: labels changed", 2);
+    agent.process.signal(Signal::TERM);
+    assert!(agent.process.wait(SOON).success(), "{}", agent.process.outputs());
+}
+
+#[test]
+fn a_sink_that_cannot_be_made_changes_nothing_and_going_back_is_no_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    let of = |colour: &str, url: &str| {
+        let sink = format!("[[sinks]]\ntype = \"webhook\"\nurl = \"{url}\"\n");
+        format!("[agent.labels]\ncolour = \"{colour}\"\n{sink}")
+    };
+    let good = of("blue", "http://127.0.0.1:1/");
+    fs::write(&file, &good).expect("it is written");
+    // Without certificates there is no way to speak TLS.
+    let nowhere = [("SSL_CERT_FILE", "/nowhere/ca.pem"), ("SSL_CERT_DIR", "/nowhere")];
+    let mut agent = Running::with(folder.path(), &file, &nowhere);
+    fs::write(&file, of("green", "https://127.0.0.1:1/")).expect("it is written");
+    agent.said("the sink \"webhook\": no HTTP client can be made", 1);
+    let is_good = |wanted: f64| {
+        eventually(SOON, || match agent.metric("taskscope_config_last_reload_successful ") {
+            is_good if (is_good - wanted).abs() < f64::EPSILON => Ok(()),
+            other => Err(format!("{other}")),
+        });
+    };
+    is_good(0.0);
+    fs::write(&file, &good).expect("it is written");
+    agent.said("nothing in it that can change has", 1);
+    is_good(1.0);
+    // Mended instead, it is taken as a whole.
+    fs::write(&file, of("green", "https://127.0.0.1:1/x")).expect("it is written");
+    agent.said("the sink \"webhook\": no HTTP client can be made", 2);
+    fs::write(&file, of("green", "http://127.0.0.1:1/x")).expect("it is written");
+    agent.said("again: labels, sink webhook changed", 1);
     agent.process.signal(Signal::TERM);
     assert!(agent.process.wait(SOON).success(), "{}", agent.process.outputs());
 }

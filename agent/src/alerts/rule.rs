@@ -111,9 +111,16 @@ pub(crate) struct Setting {
     pub(crate) threshold: f64,
     /// How far back the rule looks; 0 where it looks at the present only.
     pub(crate) window_ns: u64,
-    /// Of rules that count: how many it takes within the window.
-    pub(crate) min_count: u64,
+    /// Of a rule that counts events: how many it takes within the window. `None`: the rule counts none.
+    pub(crate) min_count: Option<u64>,
     pub(crate) timing: Timing,
+}
+
+impl Setting {
+    /// Whether so many events within the window are enough to speak of.
+    pub(crate) fn is_enough(&self, events: u64) -> bool {
+        self.min_count.is_none_or(|least| events >= least)
+    }
 }
 
 /// What a rule read about one thing.

@@ -96,7 +96,7 @@ const fn from(severity: Severity, threshold: f64) -> Setting {
         severity,
         threshold,
         window_ns: 0,
-        min_count: 1,
+        min_count: None,
         timing: Timing { for_ns: 0, keep_firing_ns: 30 * S, clear_ratio: 0.8 },
     }
 }
@@ -108,12 +108,18 @@ impl Setting {
         self
     }
 
-    /// It counts what happened within a window; when that is over, so is the alert.
-    const fn within(mut self, window_ns: u64, min_count: u64) -> Self {
+    /// It looks back over a window; when that is over, so is the alert.
+    const fn over(mut self, window_ns: u64) -> Self {
         self.window_ns = window_ns;
-        self.min_count = min_count;
         self.timing.keep_firing_ns = 0;
         self
+    }
+
+    /// It counts events within a window. Its `read` asks [`Setting::is_enough`], or the like.
+    const fn within(self, window_ns: u64, min_count: u64) -> Self {
+        let mut setting = self.over(window_ns);
+        setting.min_count = Some(min_count);
+        setting
     }
 }
 
@@ -221,6 +227,7 @@ fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
             died.entry(about(model, &poll)).or_default().push(event);
         }
     }
+    died.retain(|_, events| setting.is_enough(events.len() as u64));
     let reading = |(labels, events): (Labels, Vec<&v1::Event>)| {
         let last = *events.last()?;
         let many = match events.len() {
@@ -279,13 +286,21 @@ mod fixture {
 
     /// What the first setting reads of the last of these frames, all of which it has seen.
     pub(super) fn readings_after(rule: &Rule, frames: impl Iterator<Item = v1::Frame>) -> Vec<Reading> {
+        readings_of_after(rule, &rule.defaults[0], frames)
+    }
+
+    pub(super) fn readings_of_after(
+        rule: &Rule,
+        setting: &Setting,
+        frames: impl Iterator<Item = v1::Frame>,
+    ) -> Vec<Reading> {
         let mut model = scene_of(v1::Frame::default());
         let mut memory = Memory::default();
         for frame in frames {
             model.apply(frame);
             memory.take(&model);
         }
-        readings_in(rule, &rule.defaults[0], &Scene::of(&model, &memory))
+        readings_in(rule, setting, &Scene::of(&model, &memory))
     }
 
     /// A model with these rows, in their order.

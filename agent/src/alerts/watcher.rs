@@ -199,10 +199,10 @@ impl Watcher {
         unknown
     }
 
-    /// Where what was seen when the alert began to fire is kept; `None`: it could not be.
-    pub(crate) fn keep_evidence(&mut self, id: Fingerprint, path: Option<&str>) {
+    /// Where what was seen when the alert began to fire is kept.
+    pub(crate) fn keep_evidence(&mut self, id: Fingerprint, path: &str) {
         for entry in self.lives.values_mut().filter(|entry| entry.fingerprint == id) {
-            entry.evidence = path.map(str::to_owned);
+            entry.evidence = Some(path.to_owned());
         }
     }
 

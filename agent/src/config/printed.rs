@@ -120,8 +120,10 @@ fn severity(page: &mut Page<'_>, own: &str, unit: Unit, ruling: &Ruling) {
     };
     page.line("threshold", &threshold, &paths("threshold"));
     page.line("for", &text(value::duration_text(setting.timing.for_ns)), &paths("for"));
+    if let Some(min_count) = setting.min_count {
+        page.line("min_count", &count(min_count), &paths("min_count"));
+    }
     if setting.window_ns > 0 {
-        page.line("min_count", &count(setting.min_count), &paths("min_count"));
         page.line("window", &text(value::duration_text(setting.window_ns)), &paths("window"));
     }
     page.line("clear_ratio", &Value::Float(setting.timing.clear_ratio), &paths("clear_ratio"));

@@ -128,7 +128,8 @@ impl Said {
             }
         }
         set(&mut setting.threshold, self.threshold);
-        set(&mut setting.min_count, self.min_count);
+        // Where it counts nothing that was told, or is.
+        setting.min_count = setting.min_count.map(|least| self.min_count.unwrap_or(least));
         set(&mut setting.window_ns, self.window_ns);
         set(&mut setting.timing.for_ns, self.for_ns);
         set(&mut setting.timing.keep_firing_ns, self.keep_firing_ns);
@@ -262,8 +263,7 @@ fn contradictions(
             ),
         );
     }
-    // What is counted is counted within a window.
-    if !looks_back && is_said("min_count") {
+    if setting.min_count.is_none() && is_said("min_count") {
         tell("min_count", format!("{} counts nothing\nhint: leave `min_count` out", rule.name));
     }
 }

@@ -5,13 +5,16 @@ use crate::alerts::rule::{Setting, Severity, Unit};
 
 const S: u64 = 1_000_000_000;
 
-fn setting(severity: Severity, threshold: f64, window_ns: u64, min_count: u64) -> Setting {
+fn setting(severity: Severity, threshold: f64, window_ns: u64, min_count: Option<u64>) -> Setting {
     let timing = Timing { for_ns: 0, keep_firing_ns: 30 * S, clear_ratio: 0.8 };
     Setting { severity, threshold, window_ns, min_count, timing }
 }
 
 fn untouched() -> Vec<Untouched> {
-    let slow = vec![setting(Severity::Warning, 0.1, 60 * S, 3), setting(Severity::Critical, 1.0, 60 * S, 1)];
+    let slow = vec![
+        setting(Severity::Warning, 0.1, 60 * S, Some(3)),
+        setting(Severity::Critical, 1.0, 60 * S, Some(1)),
+    ];
     let rule = |name, unit, is_on, settings| Untouched {
         name,
         unit,
@@ -22,9 +25,9 @@ fn untouched() -> Vec<Untouched> {
     };
     vec![
         rule("TaskSlowPoll", Unit::Seconds, true, slow),
-        rule("RuntimeBusy", Unit::Ratio, true, vec![setting(Severity::Warning, 0.95, 0, 1)]),
-        rule("TaskPanicked", Unit::Count, true, vec![setting(Severity::Warning, 1.0, 60 * S, 1)]),
-        rule("TaskPendingTooLong", Unit::Seconds, false, vec![setting(Severity::Warning, 30.0, 0, 1)]),
+        rule("RuntimeBusy", Unit::Ratio, true, vec![setting(Severity::Warning, 0.95, 0, None)]),
+        rule("TaskPanicked", Unit::Count, true, vec![setting(Severity::Warning, 1.0, 60 * S, Some(1))]),
+        rule("TaskPendingTooLong", Unit::Seconds, false, vec![setting(Severity::Warning, 30.0, 0, None)]),
     ]
 }
 
@@ -116,6 +119,31 @@ fn what_contradicts_itself_is_told() {
         [[sinks]]\ntype = \"stdout\"\n[[sinks]]\ntype = \"stdout\"\n\
         [[sinks]]\ntype = \"otlp\"\nendpoint = \"http://a:4318\"\nalerts = false\n[targets]\nfolder = false\n";
     insta::assert_snapshot!(wrong(source));
+}
+
+/// With every rule of this program, and not those of these tests.
+fn read_as_the_agent_does(source: &str) -> Result<Config, Vec<Problem>> {
+    Config::read("a.toml", source, &nothing, &rules::untouched())
+}
+
+#[test]
+fn how_many_events_it_takes_is_taken_by_rules_that_count_and_refused_by_all_others() {
+    let mut counting = Vec::new();
+    for rule in crate::alerts::rules::RULES {
+        let source = format!("[rules.{}]\nmin_count = 7\n", rule.name);
+        match read_as_the_agent_does(&source) {
+            Ok(config) => {
+                counting.push(rule.name);
+                let rulings = &config.rules[rule.name].rulings;
+                assert!(rulings.iter().all(|it| it.setting.min_count == Some(7)), "{rulings:?}");
+            }
+            Err(problems) => assert_eq!(
+                listed(&problems),
+                format!("a.toml:2:13: {} counts nothing\nhint: leave `min_count` out", rule.name)
+            ),
+        }
+    }
+    assert_eq!(counting, ["TaskSlowPoll", "TaskPanicked", "TaskFailed", "ProbeDropping"]);
 }
 
 #[test]

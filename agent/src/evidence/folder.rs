@@ -1,5 +1,6 @@
 //! The files of evidence: their names, and how many there are.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -34,12 +35,18 @@ fn is_ours(name: &str) -> bool {
         && id.chars().all(|c| c.is_ascii_hexdigit())
 }
 
-/// A file that its owner alone can read; it is there as a whole or not at all. The oldest ones make room for it.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A file that its owner alone can read; it is there as a whole or not at all. The oldest ones make room for it, and those that are
+/// `named` by alerts which still fire only after all others; such a one is then `gone`, even if the new one cannot be written.
+pub(super) fn write(
+    path: &Path,
+    bytes: &[u8],
+    named: &BTreeSet<PathBuf>,
+    gone: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // First: where the disk is full, there is room afterwards.
-    prune(folder, path)?;
+    prune(folder, path, named, gone)?;
     let unfinished = path.with_extension(UNFINISHED.trim_start_matches('.'));
     let written = OpenOptions::new()
         .write(true)
@@ -57,7 +64,9 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Leaves room for one more.
-fn prune(folder: &Path, coming: &Path) -> io::Result<()> {
+fn prune(folder: &Path, coming: &Path, named: &BTreeSet<PathBuf>, gone: &mut Vec<PathBuf>) -> io::Result<()> {
+    // Named is the file, also while it is written.
+    let whole = |path: &Path| path.with_extension(ENDING.trim_start_matches('.'));
     let mut ours: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -65,13 +74,16 @@ fn prune(folder: &Path, coming: &Path) -> io::Result<()> {
             ours.push(path);
         }
     }
-    ours.sort();
+    ours.sort_by_cached_key(|path| (named.contains(&whole(path)), path.clone()));
     let past = (ours.len() + 1).saturating_sub(KEPT);
     for path in &ours[..past] {
         match std::fs::remove_file(path) {
             // Somebody was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
+        }
+        if named.contains(path) {
+            gone.push(path.clone());
         }
     }
     Ok(())
@@ -95,6 +107,35 @@ mod tests {
         names
     }
 
+    /// Gives what is gone of those that are named.
+    fn written(path: &Path, named: &[&Path]) -> io::Result<Vec<PathBuf>> {
+        let mut gone = Vec::new();
+        let named = named.iter().map(|path| path.to_path_buf()).collect();
+        write(path, b"x", &named, &mut gone).map(|()| gone)
+    }
+
+    #[test]
+    fn what_is_over_makes_room_before_what_still_fires() {
+        let temporary = tempfile::tempdir().expect("a temporary folder can be made");
+        let at = |number: u64| temporary.path().join(name(number * S, "TaskLeak", Fingerprint(number)));
+        for number in 1..=50 {
+            written(&at(number), &[]).expect("it can be written");
+        }
+        // The first two fire; the last one is being written.
+        let half = at(50).with_extension("part");
+        std::fs::rename(at(50), &half).expect("it is there");
+        let fires = [at(1), at(2), at(50)];
+        let fires = fires.each_ref().map(PathBuf::as_path);
+        assert_eq!(written(&at(51), &fires).expect("it can be written"), [] as [PathBuf; 0]);
+        let left = [at(1), at(2), at(3), at(4), half].map(|path| path.exists());
+        assert_eq!(left, [true, true, false, true, true]);
+        // Where all of them fire the oldest goes, and whose it was is told.
+        let all: Vec<PathBuf> = (1..=52).map(at).collect();
+        let all: Vec<&Path> = all.iter().map(PathBuf::as_path).collect();
+        assert_eq!(written(&at(52), &all).expect("it can be written"), [at(1)]);
+        assert_eq!(names(temporary.path()).len(), 50);
+    }
+
     #[test]
     fn of_51_files_the_newest_50_are_kept_and_nobody_elses_is_touched() {
         let temporary = tempfile::tempdir().expect("a temporary folder can be made");
@@ -105,7 +146,7 @@ mod tests {
         std::fs::write(folder.join("a-b-c.tskscop"), "mine").expect("it can be written");
         std::fs::write(folder.join(name(0)).with_extension("part"), "half").expect("it can be written");
         for number in 1..=51 {
-            write(&folder.join(name(number)), b"x").expect("it can be written");
+            written(&folder.join(name(number)), &[]).expect("it can be written");
         }
         let wanted = (2..=51).map(name).chain(["00-notes.txt", "a-b-c.tskscop"].map(str::to_owned));
         let mut wanted: Vec<String> = wanted.collect();
@@ -114,7 +155,7 @@ mod tests {
         let mode = std::fs::metadata(folder.join(name(51))).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         // A clock that was set back makes no new file an old one.
-        write(&folder.join(name(1)), b"x").expect("it can be written");
+        written(&folder.join(name(1)), &[]).expect("it can be written");
         assert!(folder.join(name(1)).exists() && !folder.join(name(2)).exists());
     }
 
@@ -123,12 +164,12 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a temporary folder can be made");
         let folder = temporary.path().join("evidence");
         std::fs::write(&folder, "a file in its place").expect("it can be written");
-        assert!(write(&folder.join(name(S, "A", Fingerprint(1))), b"x").is_err());
+        assert!(written(&folder.join(name(S, "A", Fingerprint(1))), &[]).is_err());
         // Somebody's folder has the name of the file.
         let folder = temporary.path().join("other");
         let path = folder.join(name(S, "A", Fingerprint(1)));
         std::fs::create_dir_all(path.join("full")).expect("it can be made");
-        assert!(write(&path, b"x").is_err());
+        assert!(written(&path, &[]).is_err());
         assert_eq!(names(&folder).len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use crate::complain;
 use crate::config::{Folder, Targets};
 use crate::fleet::{Listed, Source};
 use crate::settings::Reloaded;
+use crate::sinks::Prepared;
 
 /// How the last attempt to read the configuration again went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,25 +20,17 @@ pub(crate) struct LastReload {
 
 impl Agent {
     pub(super) fn reloaded(&mut self, reloaded: Reloaded, now: Instant) {
-        let Reloaded::Taken { config, change, file } = reloaded else {
+        let Reloaded::Taken { config, prepared, change, file } = reloaded else {
             self.reload.is_good = false;
             return;
         };
-        match self.settle(&config, now) {
-            Ok(()) => {
-                self.reload = LastReload { is_good: true, good_unix_ns: unix_ns() };
-                change.told(&file).iter().for_each(|line| complain(line));
-            }
-            Err(error) => {
-                self.reload.is_good = false;
-                complain(&format!("taskscope: what was configured before goes on: {error:#}"));
-            }
-        }
+        self.settle(&config, &prepared, now);
+        self.reload = LastReload { is_good: true, good_unix_ns: unix_ns() };
+        change.told(&file).iter().for_each(|line| complain(line));
     }
 
-    /// Sinks first find out whether they can be made: then all of it holds, and else nothing.
-    fn settle(&mut self, config: &Config, now: Instant) -> anyhow::Result<()> {
-        crate::sinks::can_be_made(&config.sinks)?;
+    /// All of it holds from now on.
+    fn settle(&mut self, config: &Config, prepared: &Prepared, now: Instant) {
         let before = std::mem::replace(&mut self.labels, config.labels());
         self.watched_rules = config.watched();
         self.histograms = config.wants_histograms();
@@ -54,7 +47,7 @@ impl Agent {
         self.aim(&config.targets, now);
         let told = self.told();
         let is_silenced = |notice: &Notice| self.desk.is_silenced(&notice.alert.labels, unix_ns());
-        self.sinks.settle(&config.sinks, &told, is_silenced)
+        self.sinks.settle(prepared, &told, is_silenced);
     }
 
     /// Watches these, and no others.

@@ -40,22 +40,27 @@ fn rule_json(rule: &Rule) -> serde_json::Value {
 }
 
 fn setting_json(setting: &Setting) -> serde_json::Value {
-    json!({
+    let mut object = json!({
         "severity": setting.severity,
         "threshold": setting.threshold,
         "window_ns": setting.window_ns,
-        "min_count": setting.min_count,
         "for_ns": setting.timing.for_ns,
         "clear_ratio": setting.timing.clear_ratio,
         "keep_firing_for_ns": setting.timing.keep_firing_ns,
-    })
+    });
+    // Absent where the rule counts no events.
+    if let Some(min_count) = setting.min_count {
+        object["min_count"] = min_count.into();
+    }
+    object
 }
 
 /// `warning: from 100 ms on, 3 within 1m00s`
 fn words_of(rule: &Rule, setting: &Setting) -> String {
     let mut parts = vec![format!("{}: from {} on", setting.severity.name(), amount(rule, setting.threshold))];
-    if setting.min_count > 1 {
-        parts.push(format!("{} of them", setting.min_count));
+    // One alone goes without saying.
+    if let Some(min_count) = setting.min_count.filter(|&least| least > 1) {
+        parts.push(format!("{min_count} of them"));
     }
     if setting.window_ns > 0 {
         parts.push(format!("within {}", words::duration(setting.window_ns)));

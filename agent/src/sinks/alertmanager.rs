@@ -22,8 +22,8 @@ struct Kept {
     due_ns: Option<u64>,
     /// When it ended, by the agent's clock.
     ended_ns: Option<u64>,
-    /// Its end has arrived.
-    end_known: bool,
+    /// The instance has taken it as it is now.
+    arrived: bool,
 }
 
 /// What fires, and what did until a short while ago.
@@ -45,7 +45,7 @@ impl Active {
             Transition::Firing => None,
             Transition::Resolved => Some(now_ns),
         };
-        let kept = Kept { alert, due_ns: Some(now_ns), ended_ns, end_known: false };
+        let kept = Kept { alert, due_ns: Some(now_ns), ended_ns, arrived: false };
         self.kept.insert(notice.alert.fingerprint, kept);
     }
 
@@ -70,7 +70,7 @@ impl Active {
         for id in ids {
             let Some(kept) = self.kept.get_mut(id) else { continue };
             kept.due_ns = Some(now_ns.saturating_add(self.resend_ns));
-            kept.end_known |= kept.ended_ns.is_some();
+            kept.arrived = true;
         }
         self.forget(now_ns);
     }
@@ -93,7 +93,7 @@ impl Active {
         let itself_ns = 4 * self.resend_ns;
         self.kept.retain(|_, kept| {
             let Some(ended_ns) = kept.ended_ns else { return true };
-            let keep_ns = if kept.end_known { RESOLVED_FOR_NS } else { RESOLVED_FOR_NS + itself_ns };
+            let keep_ns = if kept.arrived { RESOLVED_FOR_NS } else { RESOLVED_FOR_NS + itself_ns };
             now_ns < ended_ns.saturating_add(keep_ns)
         });
     }
@@ -118,6 +118,16 @@ impl Active {
         };
         let list: Vec<Posted<'_>> = ids.iter().filter_map(posted).collect();
         serde_json::to_vec(&list).expect("texts are always JSON")
+    }
+
+    /// What the instance has not been told, and would not refuse.
+    pub(super) fn undelivered(&self) -> Vec<Notice> {
+        let waits = self.kept.values().filter(|kept| !kept.arrived && kept.due_ns.is_some());
+        let notice = |kept: &Kept| Notice {
+            transition: if kept.ended_ns.is_some() { Transition::Resolved } else { Transition::Firing },
+            alert: kept.alert.clone(),
+        };
+        waits.map(notice).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -47,8 +47,13 @@ impl Receiver {
         if is_here(&url) {
             builder = builder.no_proxy();
         }
-        let client =
-            builder.build().map_err(|error| format!("no HTTP client can be made: {}", chain(&error)))?;
+        let client = builder.build().map_err(|error| {
+            format!(
+                "no HTTP client can be made: {}\nhint: for https install the system's certificates, or name a file of them in \
+                 SSL_CERT_FILE",
+                chain(&error)
+            )
+        })?;
         Ok(Self { client, url })
     }
 

@@ -1,37 +1,46 @@
 //! Sinks that are configured anew while alerts are under way: one that stays as it is keeps all that it has, one that goes delivers
 //! what waits, one that comes begins with what fires now.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
 use super::queue::Queue;
-use super::{Fresh, Kind, Running, Sink, Sinks, held, unix_ns, workers};
+use super::{Fresh, Health, Kind, Prepared, Running, Sink, Sinks, held, unix_ns};
 use crate::alerts::life::Transition;
 use crate::alerts::notice::Notice;
 
 /// What waits for a sink that is configured away has this long to arrive.
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 /// And for one that is there with other settings: what has not arrived by then goes on with those.
-const CHANGES_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const CHANGES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Whether all of these can be; the error says which cannot, and why.
-pub(crate) fn can_be_made(configured: &[Sink]) -> anyhow::Result<()> {
-    configured.iter().try_for_each(|sink| workers(sink, None).map(drop))
+/// Whose place a sink takes, until it has taken on what that one has not delivered.
+pub(super) type Before = Arc<Mutex<Option<Box<Running>>>>;
+
+/// One that is configured away.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// There is no more time.
+    end: Arc<Notify>,
+    health: Arc<std::sync::Mutex<Health>>,
+    task: JoinHandle<()>,
 }
 
 impl Sinks {
-    /// `firing` is what people were told that it fires; what of it `is_silenced` is told by nobody now. Where one of the sinks
-    /// cannot be made, all stay as they are.
+    /// `firing` is what people were told that it fires; what of it `is_silenced` is told by nobody now.
     pub(crate) fn settle(
         &mut self,
-        configured: &[Sink],
+        prepared: &Prepared,
         firing: &[Notice],
         is_silenced: impl Fn(&Notice) -> bool,
-    ) -> anyhow::Result<()> {
-        let mut fresh: Vec<Fresh> = Vec::new();
-        for sink in configured {
-            fresh.extend(workers(sink, self.questions.as_ref())?);
-        }
+    ) {
+        let questions = self.questions.clone();
+        let fresh = prepared.parts().iter().filter_map(|part| Fresh::of(part, questions.as_ref()));
         let mut before: Vec<Running> = std::mem::take(&mut self.running);
         for fresh in fresh {
             let same = |of: &dyn Fn(&Running) -> bool| before.iter().position(of);
@@ -63,10 +72,38 @@ impl Sinks {
             }
             self.running.push(running);
         }
-        self.leaving.retain(|leaving| !leaving.is_finished());
-        self.leaving.extend(before.into_iter().map(|running| tokio::spawn(running.leave())));
-        Ok(())
+        self.leaving.retain(|leaving| !leaving.task.is_finished());
+        self.leaving.extend(before.into_iter().map(Running::leave));
     }
+}
+
+impl Leaving {
+    /// Awaits its end. What has not arrived by then is counted, and how it was is given.
+    pub(super) async fn ended(mut self, deadline: Instant) -> Option<Health> {
+        if tokio::time::timeout_at(deadline, &mut self.task).await.is_ok() {
+            // It has told that itself.
+            return None;
+        }
+        self.end.notify_one();
+        let _ = self.task.await;
+        Some(held(&self.health).clone())
+    }
+}
+
+/// Takes on what the one before has not delivered by then, if there is one.
+pub(super) fn take_over<'a>(
+    before: &'a Before,
+    to: &'a Queue,
+    deadline: Instant,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(async move {
+        // Held to the end: whoever is stopped over it leaves the rest to whoever asks next.
+        let mut before = before.lock().await;
+        if let Some(running) = before.as_mut() {
+            running.hand_over(to, deadline).await;
+        }
+        *before = None;
+    })
 }
 
 impl Running {
@@ -83,19 +120,30 @@ impl Running {
     }
 
     /// Delivers what waits, as far as there is time.
-    async fn leave(mut self) {
+    fn leave(mut self) -> Leaving {
         self.queue.close();
-        self.ended(tokio::time::Instant::now() + LEAVES_WITHIN).await;
-        let mut health = held(&self.health);
-        health.dropped += self.queue.len() as u64;
-        tracing::info!("{health}; it is not configured any more");
+        let end = Arc::new(Notify::new());
+        let (ends, health) = (end.clone(), self.health.clone());
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = self.ended(Instant::now() + LEAVES_WITHIN) => {}
+                () = ends.notified() => self.ended(Instant::now()).await,
+            }
+            let mut health = held(&self.health);
+            health.dropped += self.queue.len() as u64;
+            tracing::info!("{health}; it is not configured any more");
+        });
+        Leaving { end, health, task }
     }
 
     /// The same, and what is left goes to whoever takes its place.
-    pub(super) async fn hand_over(mut self, to: &Arc<Queue>) {
+    async fn hand_over(&mut self, to: &Queue, deadline: Instant) {
         self.queue.close();
-        self.ended(tokio::time::Instant::now() + CHANGES_WITHIN).await;
-        to.put_back(self.queue.take_while(|_, _| true));
+        self.ended(deadline).await;
+        let mut left = self.queue.take_while(|_, _| true);
+        // Who is told over and over has been told again what fires.
+        left.retain(|notice| !self.resends || notice.transition != Transition::Firing);
+        to.put_back(left);
         // Whether the new settings mend it is seen with the first attempt.
         held(&self.health).failing = None;
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use prost::Message;
+use reqwest::Url;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -136,7 +137,11 @@ fn webhook(name: &str, url: Url) -> Sink {
 }
 
 fn started(sinks: &[Sink]) -> Sinks {
-    Sinks::start(sinks, None).expect("they start")
+    Sinks::start(&prepared(sinks), None)
+}
+
+fn prepared(sinks: &[Sink]) -> Prepared {
+    Prepared::of(sinks, &Prepared::default()).expect("they can be made")
 }
 
 fn firing(group: &str) -> Notice {
@@ -274,9 +279,14 @@ async fn each_instance_of_an_alertmanager_has_its_own_state() {
 
 #[tokio::test]
 async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
+    comes_two_seconds_later("retry-after: 2\r\n").await;
+}
+
+/// Whom the first answer, with these headers, asks to wait for 2 s, does so.
+async fn comes_two_seconds_later(headers: &'static str) {
     let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let first_not = move |_: &Request| match seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-        0 => answered("429 Too Many Requests", "retry-after: 2\r\n", ""),
+        0 => answered("429 Too Many Requests", headers, ""),
         _ => answered("200 OK", "", ""),
     };
     let mut fake = Fake::new(first_not).await;
@@ -420,19 +430,11 @@ async fn a_webhook_is_refused_one_alert_and_told_the_others() {
 
 #[tokio::test]
 async fn a_receiver_may_ask_with_a_date_by_its_own_clock() {
-    let seen = Arc::new(std::sync::atomic::AtomicU32::new(0));
     // Its clock is years behind ours.
-    let headers = "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:02 GMT\r\n";
-    let first_not = move |_: &Request| match seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-        0 => answered("429 Too Many Requests", headers, ""),
-        _ => answered("200 OK", "", ""),
-    };
-    let mut fake = Fake::new(first_not).await;
-    let sinks = started(&[webhook("hook", fake.url())]);
-    sinks.send(&firing("a"));
-    let (first, second) = (fake.request().await, fake.request().await);
-    assert!(second.at - first.at >= Duration::from_secs(2), "{:?}", second.at - first.at);
-    eventually(&sinks, |health| health[0].delivered == 1).await;
+    comes_two_seconds_later(
+        "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:02 GMT\r\n",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -535,7 +537,7 @@ async fn a_sink_that_stays_keeps_its_queue_one_that_goes_delivers_it_and_one_tha
     sinks.send(&b);
     // Nothing of them has run yet: both have two in their queues.
     let comes = webhook("comes", fake.url());
-    sinks.settle(&[comes, stays], &[a, b], |_| false).expect("they can be made");
+    sinks.settle(&prepared(&[comes, stays]), &[a, b], |_| false);
     let mut told = Vec::new();
     while told.len() < 6 {
         let request = fake.request().await;
@@ -567,7 +569,7 @@ async fn a_sink_with_other_settings_takes_on_what_was_not_delivered_and_tells_no
     sinks.send(&firing("b"));
     eventually(&sinks, |health| health[0].failing.is_some()).await;
     let after = Sink { timeout: Duration::from_secs(7), ..before };
-    sinks.settle(&[after], &[firing("a"), firing("b")], |_| false).expect("it can be made");
+    sinks.settle(&prepared(&[after]), &[firing("a"), firing("b")], |_| false);
     sinks.send(&firing("c"));
     is_well.store(true, std::sync::atomic::Ordering::Relaxed);
     let health = eventually(&sinks, |health| health[0].delivered == 3).await;
@@ -590,9 +592,7 @@ async fn an_instance_that_stays_is_not_touched_by_one_that_comes() {
     let mut sinks = started(&[of(vec![first.url()])]);
     sinks.send(&firing("a"));
     assert_eq!(first.request().await.groups(), ["a"]);
-    sinks
-        .settle(&[of(vec![first.url(), second.url()])], &[firing("a")], |_| false)
-        .expect("they can be made");
+    sinks.settle(&prepared(&[of(vec![first.url(), second.url()])]), &[firing("a")], |_| false);
     assert_eq!(second.request().await.groups(), ["a"]);
     eventually(&sinks, |health| health[0].delivered == 1 && health[1].delivered == 1).await;
     assert!(first.requests.try_recv().is_err(), "it knows, and it is not a minute later");
@@ -626,7 +626,7 @@ async fn figures_that_could_not_be_sent_are_taken_anew() {
         _ => answered("200 OK", "", ""),
     };
     let mut fake = Fake::new(first_not).await;
-    let sinks = Sinks::start(&[exporting(fake.url(), false)], Some(&figures_of("shop"))).expect("they start");
+    let sinks = Sinks::start(&prepared(&[exporting(fake.url(), false)]), Some(&figures_of("shop")));
     assert_eq!(sinks.health().len(), 1);
     assert_eq!(sinks.health()[0].sink, "otlp/metrics");
     // It is told of figures alone.
@@ -650,7 +650,7 @@ async fn figures_that_could_not_be_sent_are_taken_anew() {
 async fn a_loop_that_does_not_answer_holds_up_no_end_and_no_alert() {
     let mut fake = Fake::new(|_| answered("200 OK", "", "")).await;
     let (questions, mut asked) = mpsc::channel(4);
-    let sinks = Sinks::start(&[exporting(fake.url(), true)], Some(&questions)).expect("they start");
+    let sinks = Sinks::start(&prepared(&[exporting(fake.url(), true)]), Some(&questions));
     let asked = tokio::time::timeout(WITHIN, asked.recv()).await.expect("it asks");
     sinks.send(&firing("a"));
     assert_eq!(fake.request().await.path, "/hook/v1/logs");
@@ -681,7 +681,7 @@ async fn a_sink_that_wants_more_is_told_what_fires_and_one_that_wants_less_that_
     assert_eq!((&request["receiver"], &request["status"]), (&"less".into(), &"firing".into()));
     eventually(&sinks, |health| health[1].delivered == 1).await;
     let after = [of("more", Severity::Info), of("less", Severity::Critical)];
-    sinks.settle(&after, std::slice::from_ref(&fires), |_| false).expect("they can be made");
+    sinks.settle(&prepared(&after), std::slice::from_ref(&fires), |_| false);
     let mut told = Vec::new();
     for _ in 0..2 {
         let request = fake.request().await.json();
@@ -690,6 +690,45 @@ async fn a_sink_that_wants_more_is_told_what_fires_and_one_that_wants_less_that_
     told.sort();
     assert_eq!(told, ["\"less\" \"resolved\"", "\"more\" \"firing\""]);
     // What is silenced waits for the end of that.
-    sinks.settle(&[webhook("new", url)], &[fires], |_| true).expect("it can be made");
+    sinks.settle(&prepared(&[webhook("new", url)]), &[fires], |_| true);
     assert_eq!(sinks.close(WITHIN).await[0].delivered, 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sink_that_was_changed_or_has_gone_is_counted_at_the_end_too() {
+    let mut silent = Fake::new(|_| None).await;
+    let resend = Duration::from_secs(60);
+    let am = sink("am", Kind::Alertmanager { urls: vec![silent.url()], resend });
+    let (hook, gone) = (webhook("hook", silent.url()), webhook("gone", silent.url()));
+    let mut sinks = started(&[hook.clone(), gone, am.clone()]);
+    let fires = [firing("a"), firing("b")];
+    fires.iter().for_each(|notice| sinks.send(notice));
+    for _ in 0..3 {
+        // Each has something under way.
+        silent.request().await;
+    }
+    // Two changes, so that the last one waits for one that waits itself; with the second one the Alertmanager goes.
+    for seconds in [7, 8] {
+        let timeout = Duration::from_secs(seconds);
+        let mut after = vec![Sink { timeout, ..hook.clone() }];
+        after.extend((seconds == 7).then(|| Sink { timeout, ..am.clone() }));
+        sinks.settle(&prepared(&after), &fires, |_| false);
+        tokio::task::yield_now().await;
+    }
+    let health = sinks.close(Duration::from_millis(50)).await;
+    let mut dropped: Vec<_> = health.iter().map(|it| (it.sink.as_str(), it.delivered, it.dropped)).collect();
+    dropped.sort_unstable();
+    assert_eq!(dropped, [("am", 0, 2), ("gone", 0, 2), ("hook", 0, 2)]);
+}
+
+#[tokio::test]
+async fn what_an_alertmanager_was_not_told_at_the_end_is_counted() {
+    let mut silent = Fake::new(|_| None).await;
+    let resend = Duration::from_secs(60);
+    let sinks = started(&[sink("am", Kind::Alertmanager { urls: vec![silent.url()], resend })]);
+    sinks.send(&firing("a"));
+    silent.request().await;
+    sinks.send(&firing("b"));
+    let health = sinks.close(Duration::from_millis(50)).await;
+    assert_eq!((health[0].delivered, health[0].dropped), (0, 2));
 }

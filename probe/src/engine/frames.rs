@@ -194,7 +194,7 @@ impl Watcher {
             tasks,
             groups,
             events,
-            findings: self.found.news(),
+            findings: self.findings(),
             history: self.next_of_the_past(sampler),
             losses: totals::losses(sampler),
             probe: Some(v1::ProbeHealth {
@@ -214,6 +214,11 @@ impl Watcher {
         // Rows, groups and the past have their own limits, which leave room for all texts that there can be.
         debug_assert!(frame.encoded_len() <= MAX_MESSAGE_BYTES);
         frame
+    }
+
+    /// Until a walk has answered what is asked now, nothing: the other end takes a finding for a part of that answer.
+    fn findings(&mut self) -> Vec<v1::StandingFinding> {
+        if self.answer.is_some() { self.found.news() } else { Vec::new() }
     }
 
     /// The groups, unless it is too soon after the last ones.
@@ -282,5 +287,46 @@ impl Watcher {
                 frame.strings.push(v1::InternedString { sid, text: engine.registry.texts.read(Sid(sid)) });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standing::Matches;
+
+    fn ask(filter: &str, for_ns: u64) -> Ask {
+        let standing =
+            vec![v1::StandingQuery { query_id: 1, filter: filter.into(), for_ns, ..Default::default() }];
+        Ask::try_from(v1::WatchRequest { standing, ..Default::default() }).expect("it is understood")
+    }
+
+    /// A walk has come to its end, and has found the task.
+    fn walked(watcher: &mut Watcher, task: u64) {
+        let mut matches = Matches::default();
+        matches.add(task, 0, None);
+        watcher.found.take(&watcher.ask.standing, vec![matches], 10);
+        watcher.answer = Some(Answer::default());
+    }
+
+    fn told(watcher: &mut Watcher) -> Vec<Vec<u64>> {
+        watcher.findings().into_iter().map(|finding| finding.task_ids).collect()
+    }
+
+    #[test]
+    fn a_finding_is_told_with_the_answer_that_it_is_a_part_of_and_not_before() {
+        let mut watcher = Watcher::new(ask("state=idle", 0));
+        walked(&mut watcher, 4);
+        assert_eq!(told(&mut watcher), [[4]]);
+        for other in [ask("wakers=0", 0), ask("wakers=0", 5)] {
+            watcher.replace(other);
+            assert!(told(&mut watcher).is_empty(), "the walk over a large target is not done yet");
+            // It finds the same task: that is news all the same.
+            walked(&mut watcher, 4);
+            assert_eq!(told(&mut watcher), [[4]]);
+        }
+        // What was found stands where it is asked for in the same words, and is told anew.
+        watcher.replace(ask("wakers=0", 5));
+        assert_eq!(told(&mut watcher), [[4]]);
     }
 }

@@ -10,7 +10,8 @@ use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, 
 
 pub(crate) static RULE: Rule = Rule {
     name: "ProbeDropping",
-    about: "within the window the probe has dropped as many tasks, events, texts or threads as the threshold",
+    about: "within the window the probe has dropped as many tasks, events, texts or threads as the threshold, and min_count of \
+            them",
     unit: Unit::Count,
     defaults: &[from(Severity::Info, 1.0).within(60 * S, 1)],
     remembers_ns: LONG_NS,
@@ -28,7 +29,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let before = dropped.before(began_ns).or(dropped.first().map(|(_, count)| count));
     let (Some(before), Some(now)) = (before, dropped.last()) else { return Seen::Readings(vec![]) };
     let count = now.saturating_sub(before);
-    if count == 0 {
+    if count == 0 || !setting.is_enough(count) {
         return Seen::Readings(vec![]);
     }
     let losses: Vec<String> = scene
@@ -54,7 +55,7 @@ mod tests {
     use taskscope_proto::v1::{self, loss::Reason};
 
     use super::*;
-    use crate::alerts::rules::fixture::readings_after;
+    use crate::alerts::rules::fixture::{readings_after, readings_of_after};
 
     fn said(count: impl Fn(u64) -> u64, reason: Reason) -> Vec<Reading> {
         let frames = (0..90).map(|second| v1::Frame {
@@ -76,6 +77,20 @@ mod tests {
                  past the memory budget (TASKSCOPE_MEMORY). Do: raise its budget (TASKSCOPE_MEMORY), or see `taskscope status`."
             )]
         );
+    }
+
+    #[test]
+    fn as_much_is_told_as_is_asked_for() {
+        let frame = |at_ns, count| v1::Frame {
+            at_ns,
+            losses: vec![v1::Loss { reason: Reason::EvictedTasks.into(), count }],
+            ..Default::default()
+        };
+        let told = |min_count| {
+            let setting = Setting { min_count: Some(min_count), ..RULE.defaults[0].clone() };
+            readings_of_after(&RULE, &setting, [frame(S, 100), frame(9 * S, 127)].into_iter()).len()
+        };
+        assert_eq!((told(27), told(28)), (1, 0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(crate) static RULE: Rule = Rule {
     name: "ReadyQueueGrowing",
     about: "as many tasks as the threshold wait for a worker, and the fewest at a time have grown by half through the window",
     unit: Unit::Count,
-    defaults: &[keeps(from(Severity::Warning, 200.0).within(20 * S, 1))],
+    defaults: &[keeps(from(Severity::Warning, 200.0).over(20 * S))],
     remembers_ns: SHORT_NS,
     matches: &SERVICES,
     opt_in: false,

@@ -14,7 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     name: "SelfWakingLoop",
     about: "through the window a task has woken itself as many times a second as the threshold, before 9 of 10 of its polls",
     unit: Unit::Count,
-    defaults: &[from(Severity::Warning, 5_000.0).within(10 * S, 1)],
+    defaults: &[from(Severity::Warning, 5_000.0).over(10 * S)],
     remembers_ns: SHORT_NS,
     matches: &ROWS,
     opt_in: false,

@@ -8,7 +8,7 @@ use crate::alerts::rule::{Clock, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
     name: "TaskFailed",
-    about: "as many detached tasks of a group as the threshold have ended with an error within the window",
+    about: "as many detached tasks of a group as the threshold, and min_count of them, have ended with an error within the window",
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 1.0).within(60 * S, 1)],
     remembers_ns: EVENTS_NS,

@@ -36,6 +36,7 @@ mod tests {
     use taskscope_proto::v1::{self, TaskState};
 
     use super::*;
+    use crate::alerts::memory::Memory;
     use crate::alerts::rules::fixture::{S, found_in, rows};
 
     fn said(polls: u64, wakes: u64, state: TaskState) -> Vec<Reading> {
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn where_the_target_has_not_looked_nothing_is_said() {
         let model = rows(v1::TaskRows::default());
-        let memory = crate::alerts::memory::Memory::default();
+        let memory = Memory::default();
         let scene = Scene::of(&model, &memory);
         assert!(matches!(read(&scene, &RULE.defaults[0]), Seen::Missing(_)));
     }

@@ -32,7 +32,7 @@ pub(crate) static RULE: Rule = Rule {
             tasks live longer and longer; more than file descriptors have",
     unit: Unit::Count,
     // The samples of a window of nine minutes are complete, and the leak told, within ten.
-    defaults: &[keeps(from(Severity::Warning, 100.0).within(540 * S, 1))],
+    defaults: &[keeps(from(Severity::Warning, 100.0).over(540 * S))],
     remembers_ns: LONG_NS,
     matches: &GROUPS,
     opt_in: false,

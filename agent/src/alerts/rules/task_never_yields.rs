@@ -14,7 +14,7 @@ pub(crate) static RULE: Rule = Rule {
     name: "TaskNeverYields",
     about: "through the window a task has been in polls for the threshold's share of the time, of 10 ms and more each",
     unit: Unit::Ratio,
-    defaults: &[from(Severity::Warning, 0.9).within(10 * S, 1)],
+    defaults: &[from(Severity::Warning, 0.9).over(10 * S)],
     remembers_ns: SHORT_NS,
     matches: &ROWS,
     opt_in: false,

@@ -56,7 +56,7 @@ fn reading(
 ) -> Option<Reading> {
     polls.sort_by_key(|poll| std::cmp::Reverse(poll.since_ns));
     let longest = *polls.first()?;
-    let wanted = usize::try_from(setting.min_count.max(1)).ok()?;
+    let wanted = usize::try_from(setting.min_count.unwrap_or(1).max(1)).ok()?;
     let count = polls.iter().filter(|poll| seconds(poll.since_ns) >= setting.threshold).count();
     // Where it is not enough of them, what is missing is the next longest.
     let value = if count >= wanted { longest.since_ns } else { polls.get(wanted - 1)?.since_ns };

@@ -38,6 +38,18 @@ impl Watcher {
         told.map(|(labels, entry)| entry.notice(labels, Transition::Firing, 0).alert)
     }
 
+    /// Files with what was seen when an alert began to fire that is not over.
+    pub(crate) fn evidence(&self) -> impl Iterator<Item = &str> {
+        self.lives.values().filter_map(|entry| entry.evidence.as_deref())
+    }
+
+    /// Such a file is not there. The alert may have fired anew since, and have another one.
+    pub(crate) fn forget_evidence(&mut self, path: &str) {
+        for entry in self.lives.values_mut().filter(|entry| entry.evidence.as_deref() == Some(path)) {
+            entry.evidence = None;
+        }
+    }
+
     /// Nobody watches the target any more: what was told to fire is over.
     pub(crate) fn close(self, unix_ns: u64) -> Vec<Notice> {
         let told = self.lives.iter().filter(|(_, entry)| entry.told == Some(Transition::Firing));

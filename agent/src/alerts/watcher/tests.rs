@@ -314,7 +314,8 @@ static CROWDED: Rule = Rule {
 };
 
 fn crowded(timing: Timing) -> Watched {
-    let setting = Setting { severity: Severity::Warning, threshold: 1.0, window_ns: 0, min_count: 1, timing };
+    let setting =
+        Setting { severity: Severity::Warning, threshold: 1.0, window_ns: 0, min_count: None, timing };
     Watched { rule: &CROWDED, setting, about: Match::default() }
 }
 

@@ -71,7 +71,9 @@ impl Found {
         let words = |all: &[Standing], id: u64| {
             all.iter().find(|standing| standing.query.query_id == id).map(|it| it.query.filter.clone())
         };
-        self.matching.retain(|&id, _| words(before, id) == words(after, id));
+        let stands = |id: u64| words(before, id) == words(after, id);
+        self.matching.retain(|&id, _| stands(id));
+        self.waiting.retain(|finding| stands(finding.query_id));
     }
 
     /// The other end has forgotten what it was told.
@@ -130,6 +132,33 @@ mod tests {
         let mut matches = Matches::default();
         (0..50_000).for_each(|task| matches.add(task, 0, None));
         assert_eq!((matches.since_ns.len(), matches.finding(&query(0), 0).matching), (MAX_TIMED, 50_000));
+    }
+
+    #[test]
+    fn what_was_found_under_other_words_is_not_told_of_the_query_that_has_its_id_now() {
+        let standing = |id, words: &str| Standing {
+            query: v1::StandingQuery { query_id: id, filter: words.into(), ..query(0) },
+            filter: taskscope_proto::filter::Parts::default(),
+        };
+        let before = [standing(1, "state=idle"), standing(2, "state=running")];
+        let after = [standing(1, "wakers=0"), standing(2, "state=running")];
+        let mut found = Found::default();
+        let matches = [4, 5].map(|task| {
+            let mut matches = Matches::default();
+            matches.add(task, 0, None);
+            matches
+        });
+        found.take(&before, matches.into(), 0);
+        found.replace(&before, &after);
+        found.resync();
+        let told: Vec<(u64, Vec<u64>)> =
+            found.news().into_iter().map(|finding| (finding.query_id, finding.task_ids)).collect();
+        assert_eq!(told, [(2, vec![5])]);
+        // And what is found in the new words is told, though it is the same task.
+        let mut matches = Matches::default();
+        matches.add(4, 0, found.matches(1));
+        found.take(&after[..1], vec![matches], 0);
+        assert_eq!(found.news().first().map(|finding| finding.task_ids.clone()), Some(vec![4]));
     }
 
     #[test]

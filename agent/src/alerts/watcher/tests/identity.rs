@@ -27,7 +27,13 @@ fn eager() -> Vec<Watched> {
     let watched = |rule: &'static Rule, setting: &Setting| {
         let timing = Timing { for_ns: 0, ..setting.timing };
         let window_ns = setting.window_ns.min(WINDOW_NS);
-        let setting = Setting { threshold: 1e-9, window_ns, min_count: 1, timing, ..setting.clone() };
+        let setting = Setting {
+            threshold: 1e-9,
+            window_ns,
+            min_count: setting.min_count.map(|_| 1),
+            timing,
+            ..setting.clone()
+        };
         Watched { rule, setting, about: Match::default() }
     };
     RULES.into_iter().flat_map(|rule| rule.defaults.iter().map(move |it| watched(rule, it))).collect()

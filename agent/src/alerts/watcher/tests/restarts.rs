@@ -46,7 +46,7 @@ struct Lived {
 impl Lived {
     fn new(timing: Timing) -> Self {
         let setting =
-            Setting { severity: Severity::Warning, threshold: 1.0, window_ns: 0, min_count: 1, timing };
+            Setting { severity: Severity::Warning, threshold: 1.0, window_ns: 0, min_count: None, timing };
         let level = Watched { rule: &LEVEL, setting, about: Match::default() };
         let watched = [defaults(), vec![level]].concat();
         Self {
