@@ -434,9 +434,9 @@ mod tests {
             failed = evidence.tick();
             tokio::task::yield_now().await;
         }
-        assert_eq!(failed, [first.clone()]);
+        assert_eq!(failed, std::slice::from_ref(&first));
         watcher.forget_evidence(&first.display().to_string());
-        assert_eq!(named(&watcher), [second.clone()]);
+        assert_eq!(named(&watcher), std::slice::from_ref(&second));
         watcher.forget_evidence(&second.display().to_string());
         assert_eq!(named(&watcher), [] as [PathBuf; 0]);
     }
@@ -459,7 +459,7 @@ mod tests {
             for _ in 0..2 {
                 drop(listener.accept().await.expect("somebody comes"));
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let late = tokio::select! {
             late = evidence.close(Duration::from_secs(20)) => late,

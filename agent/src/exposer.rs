@@ -113,7 +113,7 @@ mod tests {
                 match question {
                     Question::Alive { answer } => drop(answer.send(())),
                     Question::Ready { answer } => {
-                        drop(answer.send(Err("shop has not answered yet".to_owned())))
+                        drop(answer.send(Err("shop has not answered yet".to_owned())));
                     }
                     Question::Metrics { answer, .. } => drop(answer.send(String::new())),
                     _ => panic!("nobody asks that here"),

@@ -63,7 +63,7 @@ fn lower_limit() -> Option<Rlimit> {
     if before.current.is_some_and(|current| current <= wanted) {
         return None;
     }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before.clone() }).ok()?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before }).ok()?;
     Some(before)
 }
 

@@ -43,7 +43,7 @@ fn a_thousand_groups_of_each_of_many_targets_use_a_hundredth_of_a_core() {
     let after = sent();
     let (frames, rows) = (after.0 - before.0, after.1 - before.1);
     // All were watched all the time, with all of their groups.
-    let (count, seconds) = (count as u64, seconds as u64);
+    let count = count as u64;
     assert!(frames >= count * (seconds - 2), "{frames} frames");
     assert!(rows >= count * groups * (seconds / 10), "{rows} rows of groups");
     evidence(

@@ -57,6 +57,7 @@ pub(crate) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     /// In which nobody has looked for anything.
+    #[cfg(test)]
     pub(crate) fn of(model: &'a Model, memory: &'a Memory) -> Self {
         Self { model, memory, found: None, asked: false, stuck_from: None, silence: None, vitals: None }
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use taskscope_proto::histogram::{Sparse, index};
 use taskscope_proto::v1::introspect_server::{Introspect, IntrospectServer};
@@ -17,6 +17,7 @@ use taskscope_proto::v1::{
     self, DescribeRequest, Description, Frame, Group, GroupWindow, InternedString, PollStats, Runtime,
     TaskKind, TaskRows, TaskState, TaskWindow, Totals, WatchRequest, Worker,
 };
+use taskscope_tests::stopwatch::Stopwatch;
 use tokio::net::UnixListener;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -55,7 +56,7 @@ fn main() -> std::io::Result<()> {
         let name = format!("crowd-{number:02}");
         let _entered = runtime.enter();
         let listener = UnixListener::bind(folder.join(format!("{name}.{number:08x}.sock")))?;
-        let crowd = Crowd { name, number, groups, began: Instant::now(), sent: Arc::clone(&sent) };
+        let crowd = Crowd { name, number, groups, began: Stopwatch::start(), sent: Arc::clone(&sent) };
         let server = tonic::transport::Server::builder().add_service(IntrospectServer::new(crowd));
         runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
     }
@@ -75,7 +76,7 @@ struct Crowd {
     name: String,
     number: u32,
     groups: u32,
-    began: Instant,
+    began: Stopwatch,
     sent: Arc<Sent>,
 }
 
