@@ -43,6 +43,11 @@ pub fn size() -> Size {
     }
 }
 
+/// Whether the processor is an emulated one, some twenty times slower.
+pub fn is_emulated() -> bool {
+    std::env::var_os("TASKSCOPE_TEST_EMULATED").is_some()
+}
+
 /// Which of the builds a program comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Build {

@@ -9,7 +9,7 @@ use taskscope_tests::{Size, eventually, evidence, size};
 #[test]
 fn a_thousand_groups_of_each_of_many_targets_use_a_hundredth_of_a_core() {
     let (count, groups, seconds) = match size() {
-        Size::Small => (4, 200, 10),
+        Size::Small => (4, 200, 20),
         Size::Full => (20, 1_000, 60),
     };
     let (_guard, folder) = runtime_folder();
@@ -42,10 +42,10 @@ fn a_thousand_groups_of_each_of_many_targets_use_a_hundredth_of_a_core() {
     let cost = agent.cost(count, Duration::from_secs(seconds));
     let after = sent();
     let (frames, rows) = (after.0 - before.0, after.1 - before.1);
-    // All were watched all the time, with all of their groups.
+    // All were watched all the time, with all of their groups as often as those of so many are asked for.
     let count = count as u64;
     assert!(frames >= count * (seconds - 2), "{frames} frames");
-    assert!(rows >= count * groups * (seconds / 10), "{rows} rows of groups");
+    assert!(rows >= count * groups * (seconds / 16), "{rows} rows of groups");
     evidence(
         &format!("an agent with {count} targets of {groups} groups each, scraped every 15 s"),
         format!("{cost}; {frames} frames with {rows} rows of groups in {seconds} s"),

@@ -76,7 +76,7 @@ const WITHIN: Duration = Duration::from_secs(90);
 fn fires_within() -> (Duration, usize) {
     match size() {
         Size::Full => (Duration::from_secs(2), 2),
-        Size::Small => (Duration::from_secs(6), 4),
+        Size::Small => (Duration::from_secs(6), 3),
     }
 }
 
@@ -103,35 +103,56 @@ fn says(notice: &Value, wanted: &str) -> bool {
     })
 }
 
-fn fires(rules: &Path, cases: &[&Case]) {
+/// The demo's rules with only this one switched on: one is not told where another says why.
+fn only(rules: &str, rule: &str) -> String {
+    let (mut all, mut is_other) = (String::new(), false);
+    for line in rules.lines() {
+        if let Some(name) = line.strip_prefix("[rules.").and_then(|line| line.strip_suffix(']')) {
+            is_other = name.split('.').next() != Some(rule);
+            all.push_str(line);
+            all.push_str(if is_other { "\nenabled = false\n" } else { "\n" });
+        } else if !(is_other && line.starts_with("enabled")) {
+            all.push_str(line);
+            all.push('\n');
+        }
+    }
+    all
+}
+
+fn fires(rules: &str, cases: &[&Case]) {
     let fault = cases[0].fault;
     let (service, address) = demo(fault);
-    let agent = Agent::with(["alerts", &address, "--json", "--config", &rules.to_string_lossy()]).start();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let watch = |case: &&Case| {
+        let file = folder.path().join(format!("{}.toml", case.rule));
+        std::fs::write(&file, only(rules, case.rule)).expect("it can be written");
+        Agent::with(["alerts", &address, "--json", "--config", &file.to_string_lossy()]).start()
+    };
+    let agents: Vec<Process> = cases.iter().map(watch).collect();
     let starts = format!("{fault} starts: ");
     service.stdout.wait_for(WITHIN, 0, |line| line.contains(&starts).then_some(()));
     let begun = Stopwatch::start();
-    let event = |name: &str, is_it: &dyn Fn(&Value) -> bool| {
+    let event = |agent: &Process, name: &str, is_it: &dyn Fn(&Value) -> bool| {
         agent.stdout.wait_for(WITHIN, 0, |line| {
             let notice: Value = serde_json::from_str(line).ok()?;
             (text(&notice, "event") == name && is_it(&notice)).then_some(notice)
         })
     };
-    for case in cases {
+    for (case, agent) in cases.iter().zip(&agents) {
         let rule = case.rule;
-        let firing = event("firing", &|notice| text(notice, "alertname") == rule);
+        // A machine that is short of CPU may have others of this rule, too.
+        let is_its = |notice: &Value| case.names.iter().all(|wanted| says(notice, wanted));
+        let firing = event(agent, "firing", &|notice| text(notice, "alertname") == rule && is_its(notice));
         let after = begun.elapsed().saturating_sub(Duration::from_secs_f64(case.condition));
         let summary = text(&firing["annotations"], "summary");
-        for wanted in case.names {
-            assert!(says(&firing, wanted), "{fault}: {rule} does not name {wanted}: {firing:#}");
-        }
         assert!(after <= fires_within().0, "{fault}: {rule} fired {after:?} after its condition");
         println!("{fault}, {} ms after {} s: {rule}: {summary}", after.as_millis(), case.condition);
         evidence(&format!("the demo's {fault} fires {rule}"), summary.to_owned());
         if size() == Size::Full {
-            event("resolved", &|notice| notice["fingerprint"] == firing["fingerprint"]);
+            event(agent, "resolved", &|notice| notice["fingerprint"] == firing["fingerprint"]);
         }
+        agent.signal(Signal::INT);
     }
-    agent.signal(Signal::INT);
 }
 
 fn nothing_fires(rules: &Path) {
@@ -170,7 +191,7 @@ fn each_fault_of_the_demo_is_an_alert_and_each_rule_has_one() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let rules = folder.path().join("demo.toml");
     let printed = Agent::with(["demo", "--rules"]).run().expect_code(0).stdout;
-    std::fs::write(&rules, printed).expect("it can be written");
+    std::fs::write(&rules, &printed).expect("it can be written");
     Agent::with(["rules", "check", &rules.to_string_lossy()]).run().expect_code(0);
     // Alone, and where nothing else runs: on a machine that is short of CPU, a pool of the demo is truly full.
     if size() == Size::Full {
@@ -185,7 +206,7 @@ fn each_fault_of_the_demo_is_an_alert_and_each_rule_has_one() {
         }
     }
     faults.reverse();
-    let (rules, faults) = (&rules, Mutex::new(faults));
+    let (rules, faults) = (&printed, Mutex::new(faults));
     let next = || faults.lock().ok().and_then(|mut faults| faults.pop());
     let failed: Mutex<BTreeMap<&str, String>> = Mutex::default();
     std::thread::scope(|scope| {

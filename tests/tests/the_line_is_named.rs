@@ -10,15 +10,13 @@ use taskscope_tests::json::{list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::{Target, TargetBuilder};
-use taskscope_tests::{Build, Size, eventually, evidence, peer, root, size};
+use taskscope_tests::{Build, Size, eventually, evidence, is_emulated, peer, root, size};
 use tempfile::TempDir;
 
 /// Of the target, in the two packages that have it.
 const SOURCES: [&str; 2] = ["tests/src/bin/target-blocked.rs", "tests/blocked/src/main.rs"];
 /// The threshold, and half a second.
 const WITHIN: Duration = Duration::from_millis(600);
-/// What a debug build of the agent takes beside other tests to read a debug build's names.
-const WITHIN_SMALL: Duration = Duration::from_secs(4);
 
 /// The ways to block, the function of each, and whether the task's own thread is the one that is looked for.
 const WAYS: [(&str, &str); 6] = [
@@ -29,6 +27,11 @@ const WAYS: [(&str, &str); 6] = [
     ("hash", "costly_hash"),
     ("library", "library"),
 ];
+
+/// What a debug build of the agent takes beside other tests to read a debug build's names.
+fn within_small() -> Duration {
+    Duration::from_secs(if is_emulated() { 30 } else { 4 })
+}
 
 /// As the compiler was given it: from the root of the package, or whole.
 fn is_source(file: &str) -> bool {
@@ -90,7 +93,7 @@ impl Blocked {
                 // The line itself may be in a closure of it.
                 && list(task, "frames").iter().any(|frame| text(frame, "function").ends_with(function))
         };
-        let within = if size() == Size::Full { WITHIN } else { WITHIN_SMALL };
+        let within = if size() == Size::Full { WITHIN } else { within_small() };
         let took = eventually(within, || {
             let stacks = self.stacks();
             match stacks.iter().any(is_right) {
@@ -119,7 +122,7 @@ impl Blocked {
     /// That what cannot be told is not guessed.
     fn loses(&mut self, way: &str) {
         self.block(way, way);
-        eventually(WITHIN_SMALL, || {
+        eventually(within_small(), || {
             let stacks = self.stacks();
             match stacks.iter().find(|task| task["label"] == way) {
                 Some(task) if task["ends_because"].is_string() && task["line"]["line"].is_null() => Ok(()),
@@ -145,7 +148,7 @@ fn jobs_of_the_blocking_pool_tell_theirs_with_and_without_the_wrapper() {
     let mut blocked = Blocked::start(Target::program("target-blocked"), None, "debug");
     for way in ["job", "unseen-job"] {
         let lines = blocked.block(way, "sleep");
-        eventually(WITHIN_SMALL, || {
+        eventually(within_small(), || {
             let stacks = blocked.stacks();
             let is_right = |task: &&Value| {
                 let line = &task["line"];

@@ -72,6 +72,9 @@ fn threads_that_tokio_does_not_know_are_told_at_their_line_and_only_when_somebod
                 return Err(format!("not {name} in {function}, line {line}, {state}: {told:#}"));
             }
         }
+        if named(&all, "deaf")?["no_stack_because"].is_null() {
+            return Err("deaf has not been looked at".to_owned());
+        }
         Ok(all)
     });
     assert_eq!(named(&all, "sleeps").map(|it| &it["syscall"]), Ok(&Value::from("clock_nanosleep")));

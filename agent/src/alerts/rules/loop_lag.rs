@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use taskscope_proto::row::TaskRow;
 use taskscope_proto::v1;
 use taskscope_proto::words;
 
@@ -18,7 +19,7 @@ pub(crate) static RULE: Rule = Rule {
     matches: &SERVICES,
     opt_in: false,
     clock: Clock::Target,
-    standing: Some(|setting| filter_of("state=scheduled since", setting)),
+    standing: Some(|setting| filter_of("state=scheduled kind!=blocking since", setting)),
     read,
 };
 
@@ -27,7 +28,10 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     // A task that was polled meanwhile is not found any more, whatever its last row says.
     let mut waits: BTreeMap<u32, u64> = BTreeMap::new();
     let found = scene.found.unwrap_or_default().iter().filter_map(|&id| model.row(id));
-    for row in found.filter(|row| row.state == v1::TaskState::Scheduled) {
+    // A job of the blocking pool waits for a thread of that: see PoolSaturated.
+    let is_ready =
+        |row: &&TaskRow| row.state == v1::TaskState::Scheduled && row.kind != v1::TaskKind::Blocking;
+    for row in found.filter(is_ready) {
         let longest = waits.entry(row.runtime.0).or_default();
         *longest = (*longest).max(row.since_ns);
     }
@@ -70,7 +74,7 @@ fn ready(runtime: &v1::Runtime) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alerts::rules::fixture::{memory_of, readings, scene_of, unknown_to};
+    use crate::alerts::rules::fixture::{found_in, memory_of, readings, scene_of, unknown_to};
 
     #[test]
     fn the_longest_wait_of_a_runtime_is_read() {
@@ -91,6 +95,28 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn a_task_that_waits_for_a_worker_is_read_and_a_job_that_waits_for_its_thread_is_not() {
+        let of = |kind: v1::TaskKind| {
+            let tasks = v1::TaskRows {
+                id: vec![7],
+                state: vec![v1::TaskState::Scheduled.into()],
+                kind: vec![kind.into()],
+                runtime_id: vec![1],
+                since_ns: vec![3 * S],
+                ..Default::default()
+            };
+            let model = scene_of(v1::Frame {
+                runtimes: vec![v1::Runtime { id: 1, ready_tasks: Some(0), ..Default::default() }],
+                tasks: Some(v1::TaskWindow { order: vec![7], rows: Some(tasks), ..Default::default() }),
+                ..Default::default()
+            });
+            found_in(&RULE, &model, &[7]).iter().map(|it| it.value).collect::<Vec<_>>()
+        };
+        assert_eq!((of(v1::TaskKind::Wrapped), of(v1::TaskKind::Blocking)), (vec![3.0], vec![]));
+    }
+
     /// Whether nothing can be said of a runtime that tells this now, and has told so many ready tasks before.
     fn is_unknown(before: Option<u64>, now: Option<u64>, found: Option<&[u64]>, asked: bool) -> bool {
         let frame = |ready_tasks| v1::Frame {

@@ -25,6 +25,8 @@ const HARDLY: f64 = 0.1;
 const CONNECTIONS: f64 = 0.5;
 /// Tasks in the run queues among the new.
 const QUEUED: f64 = 0.5;
+/// Rows of groups are as old as this at most: the queue is shorter already than when they were made.
+const QUEUED_NS: u64 = 20 * S;
 
 pub(crate) static RULE: Rule = Rule {
     name: "TaskLeak",
@@ -135,11 +137,11 @@ fn is_connections(scene: &Scene<'_>, window_ns: u64, grown: u64) -> bool {
     now.saturating_sub(before) as f64 >= grown as f64 * CONNECTIONS
 }
 
-/// As many tasks are ready and wait for a worker.
+/// As many tasks were ready and waited for a worker not long ago.
 fn is_queue(scene: &Scene<'_>, grown: u64) -> bool {
-    let runtimes = scene.model.frame.runtimes.iter();
-    let ready: u64 = runtimes.filter_map(|runtime| runtime.ready_tasks.or(runtime.global_queue)).sum();
-    ready as f64 >= grown as f64 * QUEUED
+    let from_ns = scene.model.frame.at_ns.saturating_sub(QUEUED_NS);
+    let most = scene.memory.queues.values().filter_map(|queue| queue.since(from_ns).max());
+    most.sum::<u64>() as f64 >= grown as f64 * QUEUED
 }
 
 #[cfg(test)]

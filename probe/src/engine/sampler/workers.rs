@@ -314,7 +314,11 @@ impl Observed {
             return;
         };
         self.rests = false;
-        let quiet = !moved && !runtime.is_pinned() && facts.metrics.num_alive_tasks() == 0;
+        let metrics = &facts.metrics;
+        // Jobs of others than the wrapper are known by the pool's own figures only.
+        let has_jobs =
+            unstable::blocking_pool(metrics).is_some_and(|pool| pool.threads > pool.idle || pool.queued > 0);
+        let quiet = !moved && !has_jobs && !runtime.is_pinned() && metrics.num_alive_tasks() == 0;
         if since(&mut self.quiet_since_ns, quiet, now_ns).is_some_and(|ns| ns >= QUIET_NS) {
             runtime.release_metrics();
             self.facts = None;
