@@ -138,6 +138,7 @@ fn fires(rules: &str, cases: &[&Case]) {
             (text(&notice, "event") == name && is_it(&notice)).then_some(notice)
         })
     };
+    let mut fired = Vec::new();
     for (case, agent) in cases.iter().zip(&agents) {
         let rule = case.rule;
         // A machine that is short of CPU may have others of this rule, too.
@@ -148,6 +149,9 @@ fn fires(rules: &str, cases: &[&Case]) {
         assert!(after <= fires_within().0, "{fault}: {rule} fired {after:?} after its condition");
         println!("{fault}, {} ms after {} s: {rule}: {summary}", after.as_millis(), case.condition);
         evidence(&format!("the demo's {fault} fires {rule}"), summary.to_owned());
+        fired.push((agent, firing));
+    }
+    for (agent, firing) in fired {
         if size() == Size::Full {
             event(agent, "resolved", &|notice| notice["fingerprint"] == firing["fingerprint"]);
         }
