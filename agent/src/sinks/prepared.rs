@@ -100,19 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::alerts::rule::Severity;
-
-    fn sink(name: &str, kind: Kind) -> Sink {
-        Sink {
-            name: name.to_owned(),
-            kind,
-            min_severity: Severity::Info,
-            send_resolved: true,
-            send_pending: false,
-            queue: 100,
-            timeout: Duration::from_secs(5),
-        }
-    }
+    use crate::sinks::tests::sink;
 
     fn at(url: &str) -> Url {
         Url::parse(url).expect("a URL")

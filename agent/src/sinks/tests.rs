@@ -120,7 +120,7 @@ fn answered(status: &str, more: &str, body: &str) -> Option<String> {
     Some(format!("HTTP/1.1 {status}\r\n{more}content-length: {}\r\n\r\n{body}", body.len()))
 }
 
-fn sink(name: &str, kind: Kind) -> Sink {
+pub(super) fn sink(name: &str, kind: Kind) -> Sink {
     Sink {
         name: name.to_owned(),
         kind,

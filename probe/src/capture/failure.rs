@@ -46,6 +46,13 @@ mod tests {
     const WORDS: [u64; ENDED_WORDS] = [7; ENDED_WORDS];
 
     #[test]
+    fn it_takes_as_much_memory_as_is_said() {
+        // Beside what is shared, the two counts of an `Arc`.
+        let counts = 2 * size_of::<usize>();
+        assert_eq!((size_of::<Shared>() + counts, size_of::<[u64; ENDED_WORDS]>()), (40, 72));
+    }
+
+    #[test]
     fn the_second_of_the_two_tells() {
         let failure = Failure::default();
         assert!(failure.leave(WORDS) && !failure.is_let_go());
