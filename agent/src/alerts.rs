@@ -5,8 +5,10 @@
 //!
 //! Everything here is told the time and does no I/O.
 
+mod at_work;
 pub(crate) mod desk;
 pub(crate) mod explain;
+pub(crate) mod identity;
 mod inhibit;
 pub(crate) mod labels;
 pub(crate) mod life;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -61,7 +62,11 @@ fn hangs() -> Response {
 async fn metrics(State(questions): Questions, headers: HeaderMap) -> Response {
     let form = Form::wanted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
     match ask(&questions, |answer| Question::Metrics { form, answer }).await {
-        Some(text) => ([(CONTENT_TYPE, form.content_type())], text).into_response(),
+        Some(pieces) => {
+            let pieces = pieces.map(Ok::<_, std::convert::Infallible>);
+            let body = Body::from_stream(futures_util::stream::iter(pieces));
+            ([(CONTENT_TYPE, form.content_type())], body).into_response()
+        }
         None => hangs(),
     }
 }
@@ -115,7 +120,7 @@ mod tests {
                     Question::Ready { answer } => {
                         drop(answer.send(Err("shop has not answered yet".to_owned())));
                     }
-                    Question::Metrics { answer, .. } => drop(answer.send(String::new())),
+                    Question::Metrics { answer, .. } => drop(answer.send(Box::new(std::iter::empty()))),
                     _ => panic!("nobody asks that here"),
                 }
             }

@@ -2,8 +2,9 @@
 //! and which to end. It opens nothing and reads no clock.
 //!
 //! A target keeps its name across restarts, and a target that goes stays known as lost for a while, so that somebody can be
-//! told; unless its service goes on under a younger one, as in a deployment.
+//! told; unless its service goes on under one that has just begun, as in a deployment, which then takes its place.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ pub(crate) mod lookup;
 
 /// A target that nobody lists any more is forgotten after this long.
 pub(crate) const LOST_FOR: Duration = Duration::from_secs(10 * 60);
+/// Where a service is restarted without a break, the new one is there for so long before the old one goes.
+const BESIDE_FOR: Duration = Duration::from_secs(60);
 /// Targets at once; more are not watched, and counted.
 pub(crate) const MOST: usize = 200;
 
@@ -60,13 +63,34 @@ pub(crate) enum Effect {
     /// It has gone: end the link and keep what is known.
     Lose(MemberId),
     /// Drop all that is known of it.
-    Forget(MemberId),
+    Forget { id: MemberId, why: Forgotten },
+}
+
+/// Why nobody looks at a target any more. That what fires there has ended was not seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forgotten {
+    /// It was lost, and did not come back.
+    GivenUp,
+    /// No source has it any more that is asked.
+    NotWatched,
+    /// It goes on in the place of the one that it continues.
+    Moved,
+}
+
+impl Forgotten {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::GivenUp => "its target was lost, has not come back, and was given up",
+            Self::NotWatched => "its target is not watched any more",
+            Self::Moved => "its target is watched in the place of the one that it continues",
+        }
+    }
 }
 
 /// ```text
 /// Listed --gone from its source--> Lost --LOST_FOR is over--> (forgotten)
-///    ^  \---- a younger one of its service is there ----------> (forgotten)
-///    |   \--- its source is not asked any more ----------------> (forgotten)
+///    ^  \--- its source is not asked any more -----------------> (forgotten)
+///    |   \-- one that began just before goes on in its place --> Listed
 ///    +----- the same, or its service anew ---+
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,12 +107,21 @@ pub(crate) struct Member {
     source: Source,
     listed: Listed,
     standing: Standing,
+    /// When its source first listed what it is now.
+    since: Instant,
+    /// It is there instead of another one that went.
+    continues: bool,
 }
 
 impl Member {
     /// Its source does not list it any more.
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.standing, Standing::Lost { .. })
+    }
+
+    /// What agents called it that named replicas by their instances, as in what they kept.
+    pub(crate) fn name_of_before(&self) -> String {
+        self.listed.names().1
     }
 }
 
@@ -169,7 +202,7 @@ impl Fleet {
         for id in &unwanted {
             self.members.remove(id);
         }
-        unwanted.into_iter().map(Effect::Forget).collect()
+        unwanted.into_iter().map(|id| Effect::Forget { id, why: Forgotten::NotWatched }).collect()
     }
 
     fn take(&mut self, source: Source, targets: Vec<Listed>, now: Instant) -> Vec<Effect> {
@@ -204,23 +237,18 @@ impl Fleet {
             // A restart: the service is there anew, and one of its runs has gone.
             if let Some(id) = self.predecessor(&source, &listed, &went) {
                 went.retain(|&it| it != id);
-                let target = listed.target();
-                if let Some(member) = self.members.get_mut(&id) {
-                    member.standing = Standing::Listed;
-                    member.listed = listed;
-                    member.target = target.clone();
-                }
-                effects.push(Effect::Begin { id, target });
+                effects.extend(self.go_on(id, listed, now));
             } else if self.members.len() >= MOST && !self.make_room(&mut effects) {
                 turned_away += 1;
             } else {
-                effects.push(self.add(source.clone(), listed));
+                effects.push(self.add(source.clone(), listed, now));
             }
         }
-        for id in went {
-            if self.goes_on(id) {
-                self.members.remove(&id);
-                effects.push(Effect::Forget(id));
+        for &id in &went {
+            let next = self.successor(id, &went, now);
+            if let Some((next, member)) = next.and_then(|next| self.members.remove_entry(&next)) {
+                effects.push(Effect::Forget { id: next, why: Forgotten::Moved });
+                effects.extend(self.go_on(id, member.listed, member.since));
             } else if let Some(member) = self.members.get_mut(&id) {
                 member.standing = Standing::Lost { since: now };
                 effects.push(Effect::Lose(id));
@@ -231,20 +259,32 @@ impl Fleet {
         effects
     }
 
-    fn add(&mut self, source: Source, listed: Listed) -> Effect {
+    /// What has been listed since then is there in the member's place.
+    fn go_on(&mut self, id: MemberId, listed: Listed, since: Instant) -> Option<Effect> {
+        let member = self.members.get_mut(&id)?;
+        let target = listed.target();
+        (member.standing, member.since, member.continues) = (Standing::Listed, since, true);
+        (member.listed, member.target) = (listed, target.clone());
+        Some(Effect::Begin { id, target })
+    }
+
+    fn add(&mut self, source: Source, listed: Listed, now: Instant) -> Effect {
         self.last += 1;
         let id = MemberId(self.last);
         let target = listed.target();
         let name = self.free_name(&listed);
-        let member = Member { name, target: target.clone(), source, listed, standing: Standing::Listed };
+        let standing = Standing::Listed;
+        let member =
+            Member { name, target: target.clone(), source, listed, standing, since: now, continues: false };
         self.members.insert(id, member);
         Effect::Begin { id, target }
     }
 
-    /// The service's name, with the instance where that is taken.
+    /// The service's name, with the instance where that is taken; with a number where the instance is another one at each start.
     fn free_name(&self, listed: &Listed) -> String {
         let (short, long) = listed.names();
         let is_free = |name: &String| self.named(name).is_none();
+        let long = if listed.is_random() { short.clone() } else { long };
         let numbered = (2..).map(|number| format!("{long}-{number}"));
         [short, long.clone()].into_iter().chain(numbered).find(is_free).unwrap_or(long)
     }
@@ -257,23 +297,33 @@ impl Fleet {
             .any(|member| is_known_as(&member.target, listed) && (is_named(member) || !member.is_lost()))
     }
 
-    /// The run of a service that a new one continues: one that goes now, or is lost already.
+    /// The run of a service that a new one continues: one that goes now, or else the last that was lost.
     fn predecessor(&self, source: &Source, listed: &Listed, went: &[MemberId]) -> Option<MemberId> {
-        let mut same = self
+        let gone = |(id, member): (MemberId, &Member)| match member.standing {
+            Standing::Lost { since } => Some((false, Some(since), id)),
+            Standing::Listed => went.contains(&id).then_some((true, None, id)),
+        };
+        let same = self
             .members()
             .filter(|(_, member)| member.source == *source && member.listed.is_run_of_the_same(listed));
-        same.find(|(id, member)| member.is_lost() || went.contains(id)).map(|(id, _)| id)
+        // Of several, the first by name.
+        same.filter_map(gone).max_by_key(|&(goes, since, id)| (goes, since, Reverse(id))).map(|(.., id)| id)
     }
 
-    /// Whether a younger run of its service is there.
-    fn goes_on(&self, id: MemberId) -> bool {
-        let Some(gone) = self.members.get(&id) else { return false };
-        let younger = self.members.range(id..).filter(|&(&other, _)| other != id);
-        younger.into_iter().any(|(_, member)| {
-            !member.is_lost()
+    /// The run of its service that began while this one was about to go, as in a restart without a break. One that has been there
+    /// for longer is another replica, and one that continues another one already has its own to continue.
+    fn successor(&self, id: MemberId, went: &[MemberId], now: Instant) -> Option<MemberId> {
+        let gone = self.members.get(&id)?;
+        let is_next = |(other, member): &(MemberId, &Member)| {
+            !went.contains(other)
+                && !member.is_lost()
+                && !member.continues
+                && member.since > gone.since
+                && now.saturating_duration_since(member.since) <= BESIDE_FOR
                 && member.source == gone.source
                 && member.listed.is_run_of_the_same(&gone.listed)
-        })
+        };
+        self.members().find(is_next).map(|(other, _)| other)
     }
 
     /// Forgets the target that has been lost for the longest; false where none is.
@@ -285,7 +335,7 @@ impl Fleet {
         let oldest = self.members().filter_map(|(id, member)| Some((since(member)?, id))).min();
         let Some((_, id)) = oldest else { return false };
         self.members.remove(&id);
-        effects.push(Effect::Forget(id));
+        effects.push(Effect::Forget { id, why: Forgotten::GivenUp });
         true
     }
 
@@ -299,7 +349,7 @@ impl Fleet {
         for id in &old {
             self.members.remove(id);
         }
-        old.into_iter().map(Effect::Forget).collect()
+        old.into_iter().map(|id| Effect::Forget { id, why: Forgotten::GivenUp }).collect()
     }
 }
 
@@ -334,6 +384,12 @@ impl Listed {
             Self::Socket { service, instance, .. } => (service.clone(), format!("{service}.{instance}")),
             Self::Host(host) => (host.clone(), host.clone()),
         }
+    }
+
+    /// Its instance is another one each time that it is started, as a probe names its socket where nobody has named it.
+    fn is_random(&self) -> bool {
+        let is_digit = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
+        matches!(self, Self::Socket { instance, .. } if instance.len() == 8 && instance.bytes().all(is_digit))
     }
 
     fn is_run_of_the_same(&self, other: &Self) -> bool {

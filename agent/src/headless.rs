@@ -20,11 +20,11 @@ use crate::alerts::rule::Silence;
 use crate::alerts::watcher::Watcher;
 use crate::config::Config;
 use crate::evidence::{Evidence, Subject};
-use crate::fleet::{self, Effect, Fleet, MemberId, Source, lookup};
+use crate::fleet::{self, Effect, Fleet, Forgotten, MemberId, Source, lookup};
 use crate::link::State;
 use crate::listen::Listener;
 use crate::metrics::resource::Process;
-use crate::metrics::{self, Form, Itself, Seen, Shown, otlp};
+use crate::metrics::{self, Form, Itself, Pieces, Seen, Shown, otlp};
 use crate::model::Model;
 use crate::own::Own;
 use crate::session::{Happened, Report, Session, SessionId, places};
@@ -83,7 +83,7 @@ pub(crate) enum Question {
     },
     Metrics {
         form: Form,
-        answer: oneshot::Sender<String>,
+        answer: oneshot::Sender<Pieces>,
     },
     /// The same, for a collector.
     Figures {
@@ -137,12 +137,15 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         }
         None => None,
     };
-    let sinks = Sinks::start(settings.prepared(), Some(&questions));
+    let mut sinks = Sinks::start(settings.prepared(), Some(&questions));
     let mut server = tokio::spawn(server::serve(listener, questions));
     let (reports, mut inbox) = mpsc::channel(WAITING);
     let (listings, mut listed) = mpsc::channel(WAITING);
     let (store, kept) = match Store::open(&config.state) {
-        Ok((store, kept)) => (Some(store), kept),
+        Ok((store, mut kept)) => {
+            sinks.take_up(std::mem::take(&mut kept.owing)).iter().for_each(|line| complain(line));
+            (Some(store), kept)
+        }
         Err(why) => {
             complain(&format!("taskscope: {why}"));
             (None, Kept::default())
@@ -168,19 +171,23 @@ pub(crate) async fn run(settings: Settings, config: &Config) -> anyhow::Result<(
         if matches!(input, Input::Stop) {
             break Ok(());
         }
+        // What arrives is no news each time: it is looked at with the tick.
+        let is_tick = matches!(input, Input::Tick);
         agent.apply(input, now());
         if let Some(store) = &store
-            && agent.desk.take_changed()
+            && (agent.desk.take_changed() | (is_tick && agent.sinks.take_changed()))
         {
             store.keep(agent.kept());
         }
     };
+    let (kept, left) = (agent.kept(), agent.sinks.left());
     // What fires goes on to fire: an agent that ends is no news about its targets.
     let (healths, _) = tokio::join!(agent.sinks.close(CLOSE_WITHIN), agent.evidence.close(CLOSE_WITHIN));
     for health in healths {
         tracing::info!("{health}");
     }
     if let Some(store) = store {
+        store.keep(kept.owing(left.owing()));
         store.close(CLOSE_WITHIN).await;
     }
     server.abort();
@@ -357,16 +364,17 @@ impl Agent {
         for alert in own.clone() {
             sinks.resume(&Notice { transition: Transition::Firing, alert });
         }
-        let (own, unknown) = Own::new(config.watched_of_agent(), &config.labels(), own.collect(), now);
+        let (labels, process) = (config.labels(), Process::this(unix_ns()));
+        let (own, unknown) = Own::new(config.watched_of_agent(), &labels, &process, own.collect(), now);
         let mut agent = Self {
             fleet: Fleet::default(),
             watched: BTreeMap::new(),
             by_session: BTreeMap::new(),
             sources: Vec::new(),
             watched_rules: config.watched(),
-            labels: config.labels(),
+            labels,
             histograms: config.wants_histograms(),
-            process: Process::this(unix_ns()),
+            process,
             desk: Desk::default(),
             sinks,
             own,
@@ -432,7 +440,8 @@ impl Agent {
         self.turn(now);
         if !self.missed.is_empty() && now >= self.began + COMES_BACK_WITHIN {
             let missed = std::mem::take(&mut self.missed);
-            self.resolve(missed.into_values().flatten().map(Alert::from));
+            let missed = missed.into_values().flatten().map(Alert::from);
+            self.resolve(missed.map(|alert| alert.unseen(Forgotten::GivenUp.words())));
         }
         self.list(fleet::Input::Tick, now);
         let linked = self.linked();
@@ -493,10 +502,12 @@ impl Agent {
                     tracing::info!(?id, "lost");
                     self.end_session(id);
                 }
-                Effect::Forget(id) => {
+                Effect::Forget { id, why } => {
                     self.end_session(id);
                     let notices = self.watched.remove(&id).map(|watched| watched.watcher.close(unix_ns()));
-                    tell(&mut self.desk, &self.sinks, notices.iter().flatten());
+                    let unseen: Vec<Notice> =
+                        notices.into_iter().flatten().map(|it| it.unseen(why.words())).collect();
+                    tell(&mut self.desk, &self.sinks, &unseen);
                 }
             }
         }
@@ -504,8 +515,12 @@ impl Agent {
 
     fn begin(&mut self, id: MemberId, target: Target, now: Instant) {
         self.end_session(id);
-        let name = self.fleet.member(id).map_or(String::new(), |member| member.name.clone());
-        let missed = self.missed.remove(&name).unwrap_or_default();
+        let member = self.fleet.member(id);
+        let name = member.map_or(String::new(), |member| member.name.clone());
+        let missed = self.missed.remove(&name);
+        let missed = missed.or_else(|| self.missed.remove(&member?.name_of_before())).unwrap_or_default();
+        let is_near = matches!(target, Target::Named(_) | Target::At(Address::Unix(_)));
+        let host = self.process.host.as_deref().filter(|_| is_near);
         let watched = self.watched.entry(id).or_insert_with(|| Watched {
             session: None,
             request: WatchRequest::default(),
@@ -517,7 +532,7 @@ impl Agent {
             process: None,
             symbols: None,
             shown: Shown::default(),
-            watcher: Watcher::new(self.watched_rules.clone(), &name, &self.labels),
+            watcher: Watcher::new(self.watched_rules.clone(), &name, &self.labels).on(host),
         });
         // Its rules' clocks begin at zero.
         let unknown = watched.watcher.restore(missed.into_iter().map(Alert::from).collect(), 0);
@@ -552,7 +567,7 @@ impl Agent {
         let own = self.own.watcher().fired().filter(|alert| !self.desk.holds(alert.fingerprint));
         let own = own.map(|alert| Fired::from(&alert)).collect();
         let silences = self.desk.requests().map(|(id, request)| Silenced::new(id, request));
-        Kept::new(targets, own, silences.collect())
+        Kept::new(targets, own, silences.collect()).owing(self.sinks.left().owing())
     }
 
     fn end_session(&mut self, id: MemberId) {
@@ -649,7 +664,7 @@ impl Agent {
         })
     }
 
-    fn metrics(&self, form: Form) -> String {
+    fn metrics(&self, form: Form) -> Pieces {
         let missed = self.missed.iter().flat_map(|(name, fired)| fired.iter().map(move |it| (name, it)));
         let missed: Vec<_> = missed.map(|(name, it)| (name.clone(), Alert::from(it.clone()))).collect();
         let itself = Itself { watcher: self.own.watcher(), reload: self.reload, missed: &missed };

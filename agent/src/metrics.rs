@@ -4,13 +4,16 @@
 //! Names are written out here and translated from nothing: Prometheus' own checker rejects those that OpenTelemetry's would
 //! become. No label holds a task id or a process id, and [`groups`] bounds how many there are.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use taskscope_proto::v1::loss::Reason;
 use taskscope_proto::v1::pool::Kind as PoolKind;
 use taskscope_proto::v1::{self, Pool};
 
 use crate::alerts::labels::Labels;
 use crate::alerts::notice::Alert;
-use crate::alerts::watcher::Watcher;
+use crate::alerts::watcher::{Standing, Watcher};
 use crate::headless::LastReload;
 use crate::model::Model;
 use crate::sinks::Health;
@@ -18,15 +21,18 @@ use crate::sinks::Health;
 pub(crate) mod groups;
 mod openmetrics;
 pub(crate) mod otlp;
+mod page;
 pub(crate) mod resource;
 mod states;
 mod text;
 
 pub(crate) use groups::Shown;
+pub(crate) use page::Pieces;
 use states::States;
 
 const SECOND: f64 = 1e9;
-/// Of an alert, in a metric. A series is one alert: they are all that rules set.
+/// Of an alert, in a metric. A series is one alert of a target: they are all that rules set. Where the target runs, whoever
+/// scrapes knows.
 pub(crate) const ALERT_LABELS: [&str; 11] = [
     "alertname",
     "severity",
@@ -86,9 +92,9 @@ impl Form {
         }
     }
 
-    pub(crate) fn write(self, families: Vec<Family>) -> String {
+    pub(crate) fn write(self, families: Vec<Family>) -> Pieces {
         match self {
-            Self::Text => text::write(&families),
+            Self::Text => Box::new(text::Writer::of(families)),
             Self::OpenMetrics => openmetrics::write(families),
         }
     }
@@ -116,7 +122,8 @@ pub(crate) type Label = (&'static str, String);
 
 #[derive(Debug)]
 pub(crate) struct Series {
-    labels: Vec<Label>,
+    /// Series of several families have the same.
+    labels: Arc<[Label]>,
     value: Value,
 }
 
@@ -137,7 +144,12 @@ impl Family {
     }
 
     fn add(&mut self, labels: Vec<Label>, value: Value) {
-        self.series.push(Series { labels, value });
+        self.share(&labels.into(), value);
+    }
+
+    /// A series whose labels another family has, too.
+    fn share(&mut self, labels: &Arc<[Label]>, value: Value) {
+        self.series.push(Series { labels: Arc::clone(labels), value });
     }
 
     /// One series, or none where the value is not known.
@@ -180,6 +192,7 @@ struct All {
     runtime_tasks: Family,
     ready: Family,
     poll_duration: Family,
+    scheduled_duration: Family,
     group_tasks: Family,
     spawned: Family,
     ended: Family,
@@ -258,6 +271,12 @@ impl All {
                 "taskscope_task_poll_duration",
                 seconds,
                 "Length of polls, by the group of their task",
+            ),
+            scheduled_duration: Family::new(
+                Histogram,
+                "taskscope_task_scheduled_duration",
+                seconds,
+                "How long tasks whose wakes are seen waited for a worker, from a wake to the poll, by their group",
             ),
             group_tasks: Family::new(Gauge, "taskscope_group_tasks", None, "Tasks alive, by group"),
             spawned: Family::new(Counter, "taskscope_tasks_spawned", None, "Tasks that began, by group"),
@@ -338,6 +357,7 @@ impl All {
             self.runtime_tasks,
             self.ready,
             self.poll_duration,
+            self.scheduled_duration,
             self.group_tasks,
             self.spawned,
             self.ended,
@@ -361,10 +381,11 @@ impl All {
     fn itself(&mut self, itself: &Itself<'_>) {
         self.reload(itself.reload);
         self.standing(itself.watcher, &|labels| labels.to_vec());
-        for (target, alert) in itself.missed {
+        let series = |(target, alert): &(String, Alert)| {
             let labels = vec![("target", target.clone()), ("alertstate", "firing".to_owned())];
-            self.alert(labels, &alert.labels);
-        }
+            series_of(labels, &alert.labels)
+        };
+        self.add_alerts(itself.missed.iter().map(series));
     }
 
     fn reload(&mut self, LastReload { is_good, good_unix_ns }: LastReload) {
@@ -402,13 +423,16 @@ impl All {
         self.probe(model, &of);
         if let Some(shown) = seen.shown {
             for group in shown.groups(model) {
-                let labels = of(&[("task_group", group.name.to_owned())]);
-                self.group_tasks.add(labels.clone(), Value::Count(group.live));
-                self.spawned.add(labels.clone(), Value::Count(group.spawned));
-                self.ended.add(labels.clone(), Value::Count(group.ended));
-                self.panicked.add(labels.clone(), Value::Count(group.panicked));
+                let labels: Arc<[Label]> = of(&[("task_group", group.name.to_owned())]).into();
+                self.group_tasks.share(&labels, Value::Count(group.live));
+                self.spawned.share(&labels, Value::Count(group.spawned));
+                self.ended.share(&labels, Value::Count(group.ended));
+                self.panicked.share(&labels, Value::Count(group.panicked));
+                if let Some(waits) = group.waits {
+                    self.scheduled_duration.share(&labels, waits);
+                }
                 if let Some(polls) = group.polls {
-                    self.poll_duration.add(labels, polls);
+                    self.poll_duration.share(&labels, polls);
                 }
             }
         }
@@ -422,17 +446,21 @@ impl All {
     }
 
     fn standing(&mut self, watcher: &Watcher, of: &impl Fn(&[Label]) -> Vec<Label>) {
-        for alert in watcher.standing() {
+        let series = |alert: Standing<'_>| {
             let state = if alert.fires { "firing" } else { "pending" };
-            self.alert(of(&[("alertstate", state.to_owned())]), alert.labels);
-        }
+            series_of(of(&[("alertstate", state.to_owned())]), alert.labels)
+        };
+        self.add_alerts(watcher.standing().map(series));
     }
 
-    fn alert(&mut self, mut labels: Vec<Label>, of: &Labels) {
-        for name in ALERT_LABELS {
-            labels.extend(of.get(name).map(|value| (name, value.to_owned())));
+    /// Of a target that is somewhere else now, an alert may be there twice until the one of before ends: they are one series.
+    fn add_alerts(&mut self, series: impl Iterator<Item = Vec<Label>>) {
+        let mut seen = BTreeSet::new();
+        for labels in series {
+            if seen.insert(labels.clone()) {
+                self.alerts.add(labels, Value::Count(1));
+            }
         }
-        self.alerts.add(labels, Value::Count(1));
     }
 
     fn states(&mut self, model: &Model, of: &impl Fn(&[Label]) -> Vec<Label>) {
@@ -516,6 +544,14 @@ impl All {
         }
         self.watchers.add(of(&[]), Value::Count(probe.watchers.into()));
     }
+}
+
+/// What an alert has as labels of a metric, after those.
+fn series_of(mut labels: Vec<Label>, of: &Labels) -> Vec<Label> {
+    for name in ALERT_LABELS {
+        labels.extend(of.get(name).map(|value| (name, value.to_owned())));
+    }
+    labels
 }
 
 /// Its name, with its number where it has none or another one has the same.

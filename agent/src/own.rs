@@ -7,6 +7,7 @@ use crate::alerts::labels::Labels;
 use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::vitals::{Memory, Told, Vitals};
 use crate::alerts::watcher::{Watched, Watcher};
+use crate::metrics::resource::Process;
 use crate::sinks::Health;
 
 mod usage;
@@ -32,14 +33,15 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// Gives what it knows of before and does not watch any more.
+    /// `process`: the agent. Gives what it knows of before and does not watch any more.
     pub(crate) fn new(
         watched: Vec<Watched>,
         labels: &Labels,
+        process: &Process,
         fired: Vec<Alert>,
         now: Instant,
     ) -> (Self, Vec<Alert>) {
-        let mut watcher = Watcher::new(watched, SERVICE, labels);
+        let mut watcher = Watcher::new(watched, SERVICE, labels).of_agent(process);
         let unknown = watcher.restore(fired, 0);
         let (vitals, usage) = (Vitals::default(), Usage::default());
         let own = Self {

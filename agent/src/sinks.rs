@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 mod alertmanager;
 mod bucket;
+mod left;
 mod otlp;
 mod post;
 mod prepared;
@@ -39,6 +40,9 @@ use retry::Retry;
 use settled::{Before, Leaving};
 use webhook::Webhook;
 
+/// So many messages that are refused in a row are a receiver that takes nothing, and no matter of single notices.
+const REFUSALS: u32 = 3;
+
 /// All sinks of a configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Sinks {
@@ -47,6 +51,8 @@ pub(crate) struct Sinks {
     leaving: Vec<Leaving>,
     /// To an agent's loop, from which metrics come; without one there are none.
     questions: Option<mpsc::Sender<Question>>,
+    /// What has not arrived at the end is left to the next agent, and not dropped.
+    is_kept: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,8 @@ struct Running {
     /// What it was told to fire; `None`: it is told once.
     repeat: Option<Mutex<Repeat>>,
     queue: Arc<Queue>,
+    /// Of those whose place it takes: what waited there may not be here yet.
+    earlier: Vec<Arc<Queue>>,
     health: Arc<Mutex<Health>>,
     /// `None`: its end was awaited.
     task: Option<JoinHandle<()>>,
@@ -117,11 +125,12 @@ impl Sinks {
     pub(crate) fn start(prepared: &Prepared, questions: Option<&mpsc::Sender<Question>>) -> Self {
         let fresh = prepared.parts().iter().filter_map(|part| Fresh::of(part, questions));
         let running = fresh.map(|fresh| fresh.start(None)).collect();
-        Self { running, leaving: Vec::new(), questions: questions.cloned() }
+        Self { running, leaving: Vec::new(), questions: questions.cloned(), is_kept: false }
     }
 
     /// An alert that fired before the agent was started: only to those that have to be told over and over that it does.
     pub(crate) fn resume(&self, notice: &Notice) {
+        let notice = &Arc::new(notice.clone());
         for sink in self.running.iter().filter(|sink| sink.wants.it(notice)) {
             sink.note(notice);
             if sink.resends {
@@ -132,6 +141,7 @@ impl Sinks {
 
     /// To each sink that wants it. Never waits.
     pub(crate) fn send(&self, notice: &Notice) {
+        let notice = &Arc::new(notice.clone());
         for sink in &self.running {
             sink.note(notice);
             if sink.wants.it(notice) {
@@ -151,7 +161,7 @@ impl Sinks {
         for sink in &self.running {
             let due = sink.repeat.as_ref().map(|repeat| held(repeat).take(&firing, now_ns));
             let due = due.iter().flatten().filter(|notice| sink.wants.it(notice));
-            due.for_each(|notice| sink.push(notice));
+            due.for_each(|notice| sink.push(&Arc::new(notice.clone())));
         }
     }
 
@@ -159,8 +169,8 @@ impl Sinks {
         self.running.iter().map(|sink| held(&sink.health).clone()).collect()
     }
 
-    /// Gives what waits the time to arrive; what does not is counted as dropped. Sinks that are not configured any more are among
-    /// what is given where they had not come to an end.
+    /// Gives what waits the time to arrive; what does not is counted as dropped, unless the next agent takes it up. Sinks that are
+    /// not configured any more are among what is given where they had not come to an end.
     pub(crate) async fn close(self, within: Duration) -> Vec<Health> {
         self.running.iter().for_each(|sink| sink.queue.close());
         let deadline = tokio::time::Instant::now() + within;
@@ -168,7 +178,9 @@ impl Sinks {
         for mut sink in self.running {
             sink.ended(deadline).await;
             let mut health = held(&sink.health);
-            health.dropped += sink.queue.len() as u64;
+            if !self.is_kept {
+                health.dropped += sink.queue.len() as u64;
+            }
             healths.push(health.clone());
         }
         for leaving in self.leaving {
@@ -179,9 +191,10 @@ impl Sinks {
 }
 
 impl Running {
-    fn push(&self, notice: &Notice) {
-        if self.queue.push(notice.clone()) {
-            held(&self.health).dropped += 1;
+    fn push(&self, notice: &Arc<Notice>) {
+        let gone = self.queue.push(notice.clone());
+        if gone > 0 {
+            held(&self.health).dropped += gone;
         }
     }
 
@@ -288,9 +301,16 @@ impl Fresh {
             }
             _ => None,
         };
-        let queue = Arc::new(Queue::new(sink.queue));
-        let health = before.as_ref().map_or_else(|| Arc::new(Mutex::new(health)), |it| it.health.clone());
         let resends = matches!(worker, Worker::Alertmanager { .. });
+        let queue = Queue::new(sink.queue);
+        let queue = Arc::new(if resends { queue.of_states() } else { queue });
+        let mut earlier: Vec<Arc<Queue>> = Vec::new();
+        if let Some(before) = &before {
+            // Those that have handed over owe nothing.
+            let owe = before.earlier.iter().filter(|queue| !queue.owed().is_empty());
+            earlier = owe.chain([&before.queue]).cloned().collect();
+        }
+        let health = before.as_ref().map_or_else(|| Arc::new(Mutex::new(health)), |it| it.health.clone());
         let delivery = Delivery {
             queue: queue.clone(),
             health: health.clone(),
@@ -299,6 +319,7 @@ impl Fresh {
                 Kind::Alertmanager { resend, .. } => Retry::before(*resend),
                 _ => Retry::default(),
             },
+            refusals: 0,
             bucket: matches!(worker, Worker::Webhook(_)).then(Bucket::default),
         };
         let most = sink.queue;
@@ -311,7 +332,7 @@ impl Fresh {
                 delivery.run(worker, most).await;
             }
         });
-        Running { configured: sink, wants, resends, repeat, queue, health, task: Some(task), before }
+        Running { configured: sink, wants, resends, repeat, queue, earlier, health, task: Some(task), before }
     }
 }
 
@@ -321,6 +342,8 @@ struct Delivery {
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
     retry: Retry,
+    /// In a row, with nothing delivered between.
+    refusals: u32,
     /// Of those that tell people at once; `None`: it is never held back.
     bucket: Option<Bucket>,
 }
@@ -352,8 +375,10 @@ impl Delivery {
                 self.queue.news().await;
                 continue;
             }
-            let mut owed = Owed { queue: self.queue.clone(), batches: vec![batch] };
-            while let Some(batch) = owed.batches.last() {
+            let _under_way = UnderWay { queue: self.queue.clone() };
+            // The last one is the next.
+            let mut batches = vec![batch];
+            while let Some(batch) = batches.last() {
                 let outcome = match &worker {
                     Worker::Webhook(webhook) => webhook.deliver(batch, unix_ns()).await,
                     Worker::Otlp(receiver) => otlp::deliver(receiver, batch, unix_ns()).await,
@@ -364,28 +389,36 @@ impl Delivery {
                 match outcome {
                     Outcome::Delivered(_) => {
                         self.succeeded(batch.len());
-                        owed.batches.pop();
+                        self.queue.settled(batch.len());
+                        batches.pop();
                     }
                     Outcome::Refused(why) => {
-                        self.reached();
-                        let mut batch = owed.batches.pop().unwrap_or_default();
+                        self.answered();
+                        let mut batch = batches.pop().unwrap_or_default();
                         if batch.len() == 1 {
                             self.refused(&why, 1);
+                            self.queue.settled(1);
                         } else {
                             // One of them is to blame, or their number.
                             let rest = batch.split_off(batch.len() / 2);
-                            owed.batches.extend([rest, batch]);
+                            batches.extend([rest, batch]);
                         }
                     }
                     Outcome::Rejected { why, count } => {
                         let notices = batch.len() as u64;
-                        owed.batches.pop();
-                        let lost = count.map_or(notices, |count| count.min(notices));
-                        self.refused(&why, lost);
-                        match count {
-                            Some(_) => self.succeeded((notices - lost) as usize),
+                        self.queue.settled(batch.len());
+                        batches.pop();
+                        match count.map(|count| count.min(notices)) {
+                            Some(lost) if lost < notices => {
+                                self.count_refused(&why, lost);
+                                self.succeeded((notices - lost) as usize);
+                            }
+                            Some(_) => self.refused(&why, notices),
                             // It takes nothing: the next may tell another thing.
-                            None => self.failed(why, None),
+                            None => {
+                                self.count_refused(&why, notices);
+                                self.failed(why, None);
+                            }
                         }
                     }
                     Outcome::Later { why, asked, .. } => {
@@ -426,6 +459,7 @@ impl Delivery {
                 continue;
             }
             self.post(&receiver, active, due).await;
+            self.queue.now_under_way(&active.ends_owed());
         }
     }
 
@@ -454,10 +488,7 @@ impl Delivery {
             };
             match exporter.deliver(figures).await {
                 Outcome::Delivered(_) => self.succeeded(1),
-                Outcome::Refused(why) | Outcome::Rejected { why, .. } => {
-                    self.reached();
-                    self.refused(&why, 1);
-                }
+                Outcome::Refused(why) | Outcome::Rejected { why, .. } => self.refused(&why, 1),
                 Outcome::Later { why, asked, .. } => {
                     held(&self.health).dropped += 1;
                     self.failed(why, asked);
@@ -472,12 +503,12 @@ impl Delivery {
 
     fn take_in(&self, active: &mut Active, most: usize) {
         for notice in self.queue.take_while(|_, _| true) {
-            if active.len() >= most && notice.transition == Transition::Firing {
-                held(&self.health).dropped += 1;
-            } else {
-                active.apply(&notice, now_ns());
+            let lost = active.apply_within(most, &notice, now_ns());
+            if lost > 0 {
+                held(&self.health).dropped += lost;
             }
         }
+        self.queue.now_under_way(&active.ends_owed());
     }
 
     /// One request, and where it is refused one for each half of it.
@@ -491,12 +522,11 @@ impl Delivery {
                     active.sent(&ids, now_ns());
                 }
                 Outcome::Refused(why) | Outcome::Rejected { why, .. } if ids.len() == 1 => {
-                    self.reached();
-                    self.refused(&why, 1);
-                    active.refused(ids[0]);
+                    let is_first = active.refused(ids[0], now_ns());
+                    self.refused(&why, u64::from(is_first));
                 }
                 Outcome::Refused(_) | Outcome::Rejected { .. } => {
-                    self.reached();
+                    self.answered();
                     let rest = ids.split_off(ids.len() / 2);
                     batches.extend([rest, ids]);
                 }
@@ -506,24 +536,41 @@ impl Delivery {
     }
 
     fn succeeded(&mut self, notices: usize) {
-        self.reached();
+        self.refusals = 0;
+        self.answered();
         held(&self.health).delivered += notices as u64;
     }
 
-    /// The receiver is there.
-    fn reached(&mut self) {
-        if self.retry.is_failing() {
-            let mut health = held(&self.health);
-            health.failing = None;
+    /// The receiver is there. Where it has refused all for a while that is no comfort.
+    fn answered(&mut self) {
+        self.retry.succeeded();
+        let mut health = held(&self.health);
+        if self.refusals < REFUSALS && health.failing.take().is_some() {
             tracing::info!(sink = %health.sink, instance = %health.instance, "the sink works again");
         }
-        self.retry.succeeded();
     }
 
-    fn refused(&self, why: &str, notices: u64) {
-        let mut health = held(&self.health);
-        health.refused += notices;
-        tracing::warn!(sink = %health.sink, instance = %health.instance, why, "what it is sent is refused");
+    /// A message that cannot be divided, with so many notices that were not refused before. It delays no other; but a receiver that
+    /// takes nothing is one that fails.
+    fn refused(&mut self, why: &str, notices: u64) {
+        self.refusals = self.refusals.saturating_add(1);
+        self.answered();
+        self.count_refused(why, notices);
+        if self.refusals >= REFUSALS {
+            let mut health = held(&self.health);
+            if health.failing.is_none() {
+                tracing::warn!(sink = %health.sink, instance = %health.instance, why, "it refuses all that it is sent");
+            }
+            health.failing = Some(format!("it refuses what it is sent: {why}"));
+        }
+    }
+
+    fn count_refused(&self, why: &str, notices: u64) {
+        if notices > 0 {
+            let mut health = held(&self.health);
+            health.refused += notices;
+            tracing::warn!(sink = %health.sink, instance = %health.instance, why, "what it is sent is refused");
+        }
     }
 
     fn failed(&mut self, why: String, asked: Option<Duration>) {
@@ -536,18 +583,14 @@ impl Delivery {
     }
 }
 
-/// What was taken from the queue and has not arrived; it goes back if the task is ended over it.
-struct Owed {
+/// What was taken from the queue and has not arrived goes back if the task is ended over it.
+struct UnderWay {
     queue: Arc<Queue>,
-    batches: Vec<Vec<Notice>>,
 }
 
-impl Drop for Owed {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        // The last one is the next.
-        for batch in self.batches.drain(..) {
-            self.queue.put_back(batch);
-        }
+        self.queue.give_back();
     }
 }
 
@@ -607,6 +650,7 @@ pub(crate) mod fixture {
             starts_at_unix_ns: 1_795_225_779_822_000_000,
             ends_at_unix_ns: (transition == Transition::Resolved).then_some(1_795_225_839_822_000_000),
             state: transition,
+            resource: None,
         };
         Notice { transition, alert }
     }

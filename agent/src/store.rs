@@ -1,11 +1,12 @@
-//! What fires and what is silenced, in a file of the agent's state folder, so that an agent that is started anew can say that it is
-//! over, and neither tells it twice nor forgets it. Written as a whole and then renamed; a disk that is full or slow is told and
-//! delays nothing.
+//! What fires, what is silenced and what sinks are still to deliver, in a file of the agent's state folder, so that an agent that
+//! is started anew can say that it is over, and neither tells it twice nor forgets it. Written as a whole and then renamed; a disk
+//! that is full or slow is told and delays nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +14,11 @@ use serde::{Deserialize, Serialize};
 use taskscope_proto::v1::{LabelMatcher, SilenceRequest};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+mod owing;
+
+pub(crate) use owing::{Owed, Owing};
 
 use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
@@ -24,6 +30,11 @@ const LOCK: &str = "alerts.lock";
 const VERSION: u32 = 1;
 /// What could not be written is tried again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Between two writes; and so many times as long as the last one took, within reason: much that waits for a receiver that is down keeps
+/// no disk busy.
+const REST: Duration = Duration::from_millis(100);
+const REST_FOR_EACH: u32 = 4;
+const MOST_REST: Duration = Duration::from_secs(4);
 
 /// What is kept of all targets.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +46,9 @@ pub(crate) struct Kept {
     #[serde(default)]
     pub(crate) own: Vec<Fired>,
     pub(crate) silences: Vec<Silenced>,
+    /// What has not arrived where it was to be told.
+    #[serde(default)]
+    pub(crate) owing: Vec<Owing>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -69,13 +83,21 @@ impl Kept {
         own: Vec<Fired>,
         silences: Vec<Silenced>,
     ) -> Self {
-        Self { version: VERSION, targets, own, silences }
+        Self { version: VERSION, targets, own, silences, owing: Vec::new() }
+    }
+
+    pub(crate) fn owing(self, owing: Vec<Owing>) -> Self {
+        Self { owing, ..self }
     }
 
     /// An agent that was killed may have named a file that it did not write.
     fn without_lost_evidence(mut self) -> Self {
+        let is_there = |name: &String, path: &mut String| name != EVIDENCE || Path::new(path).is_file();
         for fired in self.targets.values_mut().flatten() {
-            fired.annotations.retain(|name, path| name != EVIDENCE || Path::new(path).is_file());
+            fired.annotations.retain(is_there);
+        }
+        for owed in self.owing.iter_mut().flat_map(|owing| &mut owing.notices) {
+            Arc::make_mut(&mut owed.0).alert.annotations.retain(is_there);
         }
         self
     }
@@ -87,6 +109,7 @@ impl Kept {
         let all_same = |(a, b): (&Vec<Fired>, &Vec<Fired>)| a.len() == b.len() && a.iter().zip(b).all(same);
         self.version == other.version
             && self.silences == other.silences
+            && self.owing == other.owing
             && all_same((&self.own, &other.own))
             && self.targets.keys().eq(other.targets.keys())
             && self.targets.values().zip(other.targets.values()).all(all_same)
@@ -153,6 +176,7 @@ impl From<Fired> for Alert {
             starts_at_unix_ns: fired.starts_at_unix_ns,
             ends_at_unix_ns: None,
             state: Transition::Firing,
+            resource: None,
         }
     }
 }
@@ -198,7 +222,7 @@ impl Store {
         Ok((Self { news, writer, _lock: lock }, kept))
     }
 
-    /// Writes it, soon, if other alerts fire or other silences stand than before. Never waits.
+    /// Writes it, soon, if other alerts fire, other silences stand or other notices are to arrive than before. Never waits.
     pub(crate) fn keep(&self, kept: Kept) {
         self.news.send_if_modified(|known| {
             let is_new = !known.names_the_same(&kept);
@@ -230,10 +254,11 @@ fn read(file: &Path) -> Result<Kept, String> {
 /// At each change; and what could not be written is tried again with time, until it is.
 async fn write_all(file: PathBuf, mut changed: watch::Receiver<Kept>, again_after: Duration) {
     let mut trouble: Option<String> = None;
+    let mut rests_until = Instant::now();
     let path = file.display().to_string();
     loop {
         let has_failed = trouble.is_some();
-        let is_over = tokio::select! {
+        let mut is_over = tokio::select! {
             news = changed.changed() => news.is_err(),
             () = tokio::time::sleep(again_after), if has_failed => false,
         };
@@ -241,8 +266,14 @@ async fn write_all(file: PathBuf, mut changed: watch::Receiver<Kept>, again_afte
         if is_over && !has_failed {
             return;
         }
+        while !is_over {
+            tokio::select! {
+                () = tokio::time::sleep_until(rests_until) => break,
+                news = changed.changed() => is_over = news.is_err(),
+            }
+        }
         let kept = changed.borrow_and_update().clone();
-        let to = file.clone();
+        let (to, began) = (file.clone(), Instant::now());
         // A disk may hang: the agent does not.
         let written = tokio::task::spawn_blocking(move || write(&to, &kept)).await;
         let outcome =
@@ -254,6 +285,7 @@ async fn write_all(file: PathBuf, mut changed: watch::Receiver<Kept>, again_afte
         if is_over {
             return;
         }
+        rests_until = Instant::now() + (began.elapsed() * REST_FOR_EACH).clamp(REST, MOST_REST);
     }
 }
 
@@ -373,6 +405,66 @@ mod tests {
         tokio::time::timeout(SOON, written).await.expect("it is tried again");
         drop(news);
         tokio::time::timeout(SOON, writer).await.expect("it ends").expect("it does not panic");
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_sink_is_kept_in_its_order_with_its_beginning_and_its_end() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let all = [Transition::Pending, Transition::Firing, Transition::Resolved];
+        let notices: Vec<Owed> =
+            all.map(|it| Owed(Arc::new(notice("A", "é \"quoted\"", it)))).into_iter().collect();
+        let owing = |notices: &[Owed]| {
+            let instance = "am-0:9093".to_owned();
+            vec![Owing { sink: "am".into(), instance, notices: notices.to_vec() }]
+        };
+        let (store, _) = Store::open(folder.path()).expect("it can be written");
+        store.keep(kept().owing(owing(&notices)));
+        store.close(SOON).await;
+        let (store, after) = Store::open(folder.path()).expect("it can be read");
+        assert_eq!(after.owing, owing(&notices));
+        let ends = after.owing[0].notices.iter().map(|owed| owed.0.alert.ends_at_unix_ns.is_some());
+        assert_eq!(ends.collect::<Vec<_>>(), [false, false, true]);
+        // That one has arrived is written, though all fires that did.
+        store.keep(kept().owing(owing(&notices[1..])));
+        store.close(SOON).await;
+        let (store, after) = Store::open(folder.path()).expect("it can be read");
+        assert_eq!(after.owing, owing(&notices[1..]));
+        store.close(SOON).await;
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_changes_is_written_now_and_then_and_the_last_of_it_at_the_end() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join(FILE);
+        let (store, _) = Store::open(folder.path()).expect("it can be written");
+        let (began, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
+        let (mut last, mut writes) = (None, 0);
+        let owed: Vec<Owed> =
+            (0..100).map(|_| Owed(Arc::new(notice("A", "a", Transition::Resolved)))).collect();
+        let owing = |count: usize| {
+            vec![Owing { sink: "hook".into(), instance: String::new(), notices: owed[..count].to_vec() }]
+        };
+        for count in 1..=100 {
+            ticks.tick().await;
+            store.keep(kept().owing(owing(count)));
+            let now = std::fs::metadata(&file).ok().map(|it| (it.ino(), it.mtime(), it.mtime_nsec()));
+            writes += u32::from(now != last);
+            last = now;
+        }
+        // One at once, and then one at most in a hundred milliseconds.
+        let most = began.elapsed().as_millis() / REST.as_millis() + 1;
+        assert!((1..=most).contains(&u128::from(writes)), "{writes} writes, {most} at most");
+        store.close(SOON).await;
+        assert_eq!(read(&file).map(|kept| kept.owing), Ok(owing(100)));
+    }
+
+    #[test]
+    fn a_file_of_before_owes_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, r#"{"version":1,"targets":{},"own":[],"silences":[]}"#).expect("it is written");
+        assert_eq!(read(&file), Ok(Kept::new(BTreeMap::new(), vec![], vec![])));
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn open(places: &Places, module: &Module) -> (Option<CodeFile>, Names) {
             if refused.is_empty() { "it is not on this machine".to_owned() } else { refused.join("; ") };
         return (None, Names::Missing(format!("no file for {}{build}: {why}", module.path)));
     };
-    match CodeFile::open(&found) {
+    match CodeFile::open(&module.build_id, &found) {
         Ok(file) if found.has_lines => (Some(file), Names::Lines),
         Ok(file) => {
             let what = if found.has_names { "has no debug information" } else { "is stripped" };

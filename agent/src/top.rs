@@ -59,17 +59,21 @@ pub(crate) async fn run(
     mut announcements: Announcements,
     debug_dirs: &[PathBuf],
 ) -> anyhow::Result<()> {
-    // Before anything else is set up: without a terminal there is one clear line.
-    let mut terminal = Terminal::enter()?;
-    let (reports, mut inbox) = mpsc::channel(16);
-    let (offers, mut offered) = mpsc::channel(1);
-    let agent = agent_with_a_choice(target.as_ref()).await.map(|agent| Offers { agent, offers });
-    let mut dashboard = Dashboard::new(target, agent, announcements.is_some(), reports, debug_dirs)?;
-    let mut keys = EventStream::new();
+    // Before the terminal is taken: one that is told to end gives it back, however early.
     let mut stop = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .into_iter()
         .map(signal)
         .collect::<Result<Vec<_>, _>>()?;
+    // Before anything else is set up: without a terminal there is one clear line.
+    let mut terminal = Terminal::enter()?;
+    let (reports, mut inbox) = mpsc::channel(16);
+    let (offers, mut offered) = mpsc::channel(1);
+    let agent = tokio::select! {
+        agent = agent_with_a_choice(target.as_ref()) => agent.map(|agent| Offers { agent, offers }),
+        _ = any(&mut stop) => return Ok(()),
+    };
+    let mut dashboard = Dashboard::new(target, agent, announcements.is_some(), reports, debug_dirs)?;
+    let mut keys = EventStream::new();
     let mut redraw = tokio::time::interval(REDRAW);
     redraw.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     dashboard.update(terminal.resized()?, now());

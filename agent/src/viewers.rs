@@ -7,6 +7,7 @@ use taskscope_proto::v1;
 use tokio::sync::mpsc;
 use v1::alert::State;
 
+use crate::alerts::notice::unseen;
 use crate::alerts::watcher::EVIDENCE;
 
 /// Changes that wait for one viewer.
@@ -61,10 +62,15 @@ impl Viewers {
         }
     }
 
-    /// Targets that are not among these have gone, and their alerts with them.
+    /// Targets that are not among these have gone, and their alerts with them: nobody saw how those ended.
     pub(crate) fn retain(&mut self, targets: &BTreeSet<&str>, unix_ns: u64) {
         let gone = self.known.keys().filter(|name| !targets.contains(name.as_str())).cloned();
         for name in gone.collect::<Vec<_>>() {
+            for alert in self.known.get_mut(&name).into_iter().flat_map(BTreeMap::values_mut) {
+                let summary = alert.annotations.get("summary").map_or("", String::as_str);
+                let unseen = unseen(summary, "its target is not known any more");
+                alert.annotations.extend(unseen.map(|(name, value)| (name.to_owned(), value)));
+            }
             self.look(&name, Vec::new(), unix_ns);
         }
     }
@@ -173,7 +179,10 @@ mod tests {
         }
         assert_eq!(told(&mut changes).len(), 4);
         viewers.retain(&BTreeSet::from(["mail"]), 12);
-        assert_eq!(told(&mut changes), [(1, State::Resolved)]);
+        let last = changes.try_recv().expect("it is told").expect("it is read").alert.expect("it has one");
+        assert_eq!((last.fingerprint, last.state()), (1, State::Resolved));
+        assert!(last.annotations["summary"].starts_with("NOT SEEN TO END: "), "{last:?}");
+        assert_eq!(told(&mut changes), []);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::registry::Registry;
 use crate::registry::cancellations::Asked;
 use crate::registry::labels::LabelIndex;
 use crate::registry::lines::{Left, Line, LongestLabel, Open};
-use crate::registry::slots::{Slot, SlotIndex, SlotView};
+use crate::registry::slots::{Flags, Slot, SlotIndex, SlotView};
 
 #[cfg(all(test, tokio_unstable))]
 mod books;
@@ -111,7 +111,7 @@ impl Registry {
             // A labelled stretch outside every followed task is a poll only on a worker.
             let slow = ns >= self.thresholds.all_ns && !line.is_excused(open.start);
             if slow && (has_ended || line.is_worker()) {
-                self.push_slow(open, ns, GroupId(0), label.of(ns), TaskKind::Unspecified, line);
+                self.push_slow(open, ns, GroupId(0), label.of(ns), Flags::default(), line);
             }
             return;
         };
@@ -123,7 +123,7 @@ impl Registry {
         }
         // Before it is counted: whoever reads the figures and then the slow polls knows of each that is in the figures.
         if slow && flags.kind() != TaskKind::Blocking {
-            self.push_slow(open, ns, group, label.of(ns), flags.kind(), line);
+            self.push_slow(open, ns, group, label.of(ns), flags, line);
         }
         self.count_poll(line, slot, now, ns);
     }
@@ -165,18 +165,49 @@ impl Registry {
         }
     }
 
+    /// Ends the waiting of the task `id`, which is polled now. Nanoseconds that it waited; 0: it did not.
+    fn answer_wake(&self, index: SlotIndex, id: TaskId) -> u64 {
+        let Some((slot, wakes)) = self.slots.tenant_and_wakes(index, id) else { return 0 };
+        let Some(waited) = wakes.answer(self.clock.now(), id) else { return 0 };
+        let waited_ns = self.clock.between(0, waited);
+        wakes.add_scheduled(waited_ns);
+        // A thread without a line counts neither its polls nor their waits.
+        if let Some(line) = self.my_line() {
+            self.count_wait(line, slot.group(), waited_ns);
+        }
+        waited_ns
+    }
+
+    /// Counts a wait for a worker, of a task of `group` that is polled by this thread.
+    #[inline]
+    fn count_wait(&self, line: &Line, group: u8, ns: u64) {
+        if !self.group_waits.add(&line.waits, group, ns) {
+            self.sort_first_wait(line, group, ns);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sort_first_wait(&self, line: &Line, group: u8, ns: u64) {
+        if !self.group_waits.add_first(&line.waits, group, ns) {
+            self.losses.add(Reason::UnsortedPolls, 1);
+            self.groups.entry(GroupId(group.into())).unsorted_waits.add(ns);
+        }
+    }
+
     fn push_slow(
         &self,
         open: &Open,
         ns: u64,
         group: GroupId,
         label: Option<LabelIndex>,
-        kind: TaskKind,
+        flags: Flags,
         line: &Line,
     ) {
         let label = label.map_or(0, |label| label.0 + 1);
         let place = u64::from(group.0) << 32 | u64::from(label);
-        self.slow_polls.push([open.id.0, open.start, ns, place, (kind as u64) << 32 | u64::from(line.tid())]);
+        let what = (flags.class() as u64) << 48 | (flags.kind() as u64) << 32;
+        self.slow_polls.push([open.id.0, open.start, ns, place, what | u64::from(line.tid())]);
     }
 
     /// Remembers an ended task and gives its slot back. Of several callers one does it.
@@ -287,8 +318,7 @@ mod tests {
         on_a_new_thread(|registry, line| {
             let reason = reason::intern(registry, "the words", None);
             for (id, dies) in [(7, true), (8, false)] {
-                let flags =
-                    crate::registry::slots::Flags::new(TaskKind::Task, 1).with_outcome(Outcome::Panicked);
+                let flags = Flags::new(TaskKind::Task, 1).with_outcome(Outcome::Panicked);
                 let index = registry
                     .slots
                     .claim(Tenancy { id: TaskId(id), spawned: 1, group: GroupId(0), flags, fields: Sid(0) })

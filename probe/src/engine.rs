@@ -77,7 +77,8 @@ pub(crate) fn start(settings: impl FnOnce() -> Settings) -> Option<&'static Engi
                 clock,
                 settings.slow_poll_threshold.as_nanos() as u64,
             )
-            .with_thresholds(&settings.thresholds_of_names, &settings.thresholds_of_classes);
+            .with_thresholds(&settings.thresholds_of_names, &settings.thresholds_of_classes)
+            .with_stacks(stacks.is_some());
             Some(Engine {
                 registry,
                 settings,

@@ -72,6 +72,9 @@ pub(crate) struct Registry {
     pub(crate) lines: Lines,
     pub(crate) groups: Groups,
     pub(crate) group_polls: Histograms,
+    /// How long tasks waited for a worker, by group. A store of its own: it folds other groups than that of polls does, and
+    /// however many tasks wait, no poll goes unsorted for it.
+    pub(crate) group_waits: Histograms,
     pub(crate) labels: Labels,
     pub(crate) label_polls: Histograms,
     pub(crate) texts: Texts,
@@ -86,6 +89,8 @@ pub(crate) struct Registry {
     pub(crate) totals: Totals,
     /// The part of the budget that is the sampler's, for its history.
     pub(crate) history_bytes: usize,
+    /// Threads say where their stacks are.
+    pub(crate) knows_stacks: bool,
     bytes: usize,
 }
 
@@ -130,6 +135,7 @@ struct Shares {
     lines: usize,
     texts: usize,
     group_polls: usize,
+    group_waits: usize,
     label_polls: usize,
     /// For the history, which the probe's thread keeps.
     history: usize,
@@ -140,9 +146,11 @@ impl Shares {
     const fn of(budget: usize) -> Self {
         let lines = clamp(budget >> 15, MIN_LINES, LINES);
         let texts = clamp(budget / 16, 0, 256 << 10);
-        // A quarter in all.
+        // A quarter in both.
         let label_polls = budget / 16;
         let group_polls = budget / 4 - label_polls;
+        // Only of tasks whose wakes are seen, and spread over fewer octaves than polls.
+        let group_waits = budget / 32;
         let history = history::share_of(budget);
         let fixed = groups::BYTES
             + labels::BYTES
@@ -153,8 +161,17 @@ impl Shares {
             + texts
             + label_polls
             + group_polls
+            + group_waits
             + history;
-        Self { lines, texts, group_polls, label_polls, history, tasks: budget.saturating_sub(fixed) }
+        Self {
+            lines,
+            texts,
+            group_polls,
+            group_waits,
+            label_polls,
+            history,
+            tasks: budget.saturating_sub(fixed),
+        }
     }
 
     const fn slots(self) -> usize {
@@ -183,12 +200,13 @@ impl Registry {
         Self::with_shares(Shares::of(budget.max(MIN_BUDGET)), clock, slow_poll_threshold_ns)
     }
 
-    /// With room for so few that tests run out of everything: tasks, threads, and bytes of either kind of histograms.
+    /// With room for so few that tests run out of everything: tasks, threads, and bytes of each kind of histograms.
     #[cfg(test)]
     pub(crate) fn tiny(tasks: usize, lines: usize, polls: usize, clock: Clock, threshold_ns: u64) -> Self {
         let tasks = (tasks + 1) * (slots::BYTES_PER_SLOT + index::BYTES_PER_SLOT);
+        let (group_polls, group_waits, label_polls) = (polls, polls, polls);
         let shares =
-            Shares { lines, texts: 16 << 10, group_polls: polls, label_polls: polls, history: 0, tasks };
+            Shares { lines, texts: 16 << 10, group_polls, group_waits, label_polls, history: 0, tasks };
         Self::with_shares(shares, clock, threshold_ns)
     }
 
@@ -196,6 +214,7 @@ impl Registry {
         let slots = Slots::with_capacity(shares.slots());
         let index = Index::of(&slots);
         let group_polls = Histograms::with_budget(shares.group_polls);
+        let group_waits = Histograms::with_budget(shares.group_waits);
         let label_polls = Histograms::with_budget(shares.label_polls);
         let bytes = groups::BYTES
             + labels::BYTES
@@ -205,6 +224,7 @@ impl Registry {
             + shares.lines * lines::BYTES_PER_LINE
             + shares.texts
             + group_polls.bytes()
+            + group_waits.bytes()
             + label_polls.bytes()
             + shares.history
             + slots.capacity() * slots::BYTES_PER_SLOT
@@ -218,6 +238,7 @@ impl Registry {
             lines: Lines::with_capacity(shares.lines),
             groups: Groups::new(),
             group_polls,
+            group_waits,
             labels: Labels::new(),
             label_polls,
             texts: Texts::new(shares.texts),
@@ -229,6 +250,7 @@ impl Registry {
             losses: Losses::default(),
             totals: Totals::default(),
             history_bytes: shares.history,
+            knows_stacks: false,
             bytes,
         }
     }
@@ -249,6 +271,11 @@ impl Registry {
         }
         self.slow_poll_ticks = self.clock.short_ticks(self.thresholds.least());
         self
+    }
+
+    /// Whether each thread says with its first bracket where its stack is: it allocates for that.
+    pub(crate) fn with_stacks(self, known: bool) -> Self {
+        Self { knows_stacks: known, ..self }
     }
 
     /// The threshold of a poll of the task in a slot.

@@ -17,6 +17,8 @@ use crate::clock::Ticks;
 use crate::engine::Engine;
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod gate;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod handler;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod modules;
@@ -35,6 +37,14 @@ use table::{StackId, Table};
 /// Whether stacks can be taken on this system at all.
 pub(crate) const CAN_BE: bool =
     cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
+
+/// The stack of the calling thread, its lowest address and the one beyond its highest; `None` where it is not known. Allocates.
+pub(crate) fn of_this_thread() -> Option<(u64, u64)> {
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return handler::own_stack();
+    #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    return None;
+}
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +79,10 @@ pub(crate) struct Stacks {
     state: Mutex<State>,
     /// A thread was seen that blocks the signal for good.
     blocked: AtomicBool,
+    /// A thread of Tokio's was seen that has a seccomp filter of its own.
+    sandboxed: AtomicBool,
+    /// The handler has been at work for seconds: a thread stands still in it, or has left it by a jump.
+    held: AtomicBool,
     /// An answer has come that the sampler waits for.
     pub(crate) news: tokio::sync::Notify,
 }
@@ -109,8 +123,12 @@ pub(crate) enum NoStack {
     Over,
     /// Wanted, and missing: the thread did not answer, or there was no room.
     Lost,
-    /// Likewise: the thread blocks the signal.
+    /// Likewise: the thread blocks the signal, or waits for signals itself.
     Blocks,
+    /// Likewise: it has a seccomp filter of its own, which may end it for what the handler calls.
+    Sandboxed,
+    /// Likewise: the kernel could not read its stack.
+    Unreadable,
     /// None is taken any more.
     Off,
 }
@@ -124,6 +142,8 @@ impl Stacks {
             table: Mutex::new(Table::with_budget(bytes.saturating_sub(BESIDE_THE_TABLE))),
             state: Mutex::new(State::Beginning),
             blocked: AtomicBool::new(false),
+            sandboxed: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             news: tokio::sync::Notify::new(),
         }
     }
@@ -180,10 +200,22 @@ pub(crate) fn capability(stacks: Option<&Stacks>) -> Capability {
     match state {
         State::Beginning => of(Coverage::None, "being switched on", ""),
         State::Off { reason, hint } => of(Coverage::None, &reason, hint),
+        State::On { signal } if stacks.held.load(Relaxed) => of(
+            Coverage::Partial,
+            &format!(
+                "a thread has been in the handler of signal {signal} for seconds: none is taken meanwhile"
+            ),
+            "see whether that thread is stopped, or whether a handler of the application's leaves by `siglongjmp`",
+        ),
         State::On { signal } if stacks.blocked.load(Relaxed) => of(
             Coverage::Partial,
             &format!("some threads block signal {signal}: theirs are not taken"),
             "do not block it, or choose another by TASKSCOPE_STACK_SIGNAL",
+        ),
+        State::On { .. } if stacks.sandboxed.load(Relaxed) => of(
+            Coverage::Partial,
+            "some threads have a seccomp filter of their own: theirs are not taken",
+            "apply the filter to all threads of the process (SECCOMP_FILTER_FLAG_TSYNC), or before it starts",
         ),
         State::On { .. } => of(Coverage::Full, "", ""),
     }

@@ -17,6 +17,9 @@ use tokio::runtime::Runtime;
 #[path = "asking/probe.rs"]
 mod probe;
 
+#[path = "stacks/calls.rs"]
+mod calls;
+
 use probe::{Answer, Asker, eventually, is_emulated};
 
 /// A runtime with a probe that takes stacks; all tests of this process share it.
@@ -318,124 +321,6 @@ fn later(work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
         std::thread::sleep(LONG);
         work();
     })
-}
-
-/// The call is as long as it was without the probe, and gives no error; and its stack was taken.
-#[track_caller]
-#[allow(clippy::disallowed_methods, reason = "the length of a system call is what is tested")]
-fn goes_on(name: &'static str, call: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    let ((done, took), poll, _) = slow(name, || {
-        let began = std::time::Instant::now();
-        (call(), began.elapsed())
-    });
-    assert!(done.is_ok(), "{name}: {done:?}");
-    assert!(took >= LONG - Duration::from_millis(20), "{name} returned after {took:?}");
-    assert!(poll.stacks.iter().any(|share| share.samples > 0), "{name} was not looked at: {poll:?}");
-}
-
-#[test]
-fn sleeping_and_waiting_and_reading_go_on_as_if_nothing_had_been() {
-    let _turn = turn();
-    use std::os::unix::net::UnixStream;
-
-    goes_on("thread::sleep", || {
-        std::thread::sleep(LONG);
-        Ok(())
-    });
-    goes_on("read", || {
-        let (mut reads, mut writes) = std::io::pipe()?;
-        let writer = later(move || std::io::Write::write_all(&mut writes, &[1]).expect("it is read"));
-        let read = reads.read(&mut [0; 8])?;
-        writer.join().expect("no panic");
-        assert_eq!(read, 1);
-        Ok(())
-    });
-    goes_on("recv", || {
-        let (mut one, other) = UnixStream::pair()?;
-        let writer = later(move || drop(other));
-        let read = one.read(&mut [0; 8])?;
-        writer.join().expect("no panic");
-        assert_eq!(read, 0);
-        Ok(())
-    });
-    goes_on("accept", || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let client = later(move || drop(std::net::TcpStream::connect(address)));
-        listener.accept()?;
-        client.join().expect("no panic");
-        Ok(())
-    });
-    goes_on("wait", || {
-        let mut child = std::process::Command::new("sleep").arg("0.3").spawn()?;
-        assert!(child.wait()?.success());
-        Ok(())
-    });
-    goes_on("condvar", || {
-        let pair = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
-        let theirs = Arc::clone(&pair);
-        let waker = later(move || {
-            *theirs.0.lock().expect("no panic") = true;
-            theirs.1.notify_one();
-        });
-        let mut ready = pair.0.lock().expect("no panic");
-        while !*ready {
-            ready = pair.1.wait(ready).expect("no panic");
-        }
-        waker.join().expect("no panic");
-        Ok(())
-    });
-}
-
-/// What returns EINTR where a handler has run, SA_RESTART or not: see signal(7).
-#[test]
-fn what_never_restarts_returns_eintr() {
-    let _turn = turn();
-    type Call = fn() -> std::io::Result<()>;
-    fn checked(returned: i32) -> std::io::Result<()> {
-        if returned == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-    }
-    let calls: [(&str, Call); 6] = [
-        ("epoll_wait", || {
-            // SAFETY: the descriptor is new, the event is ours, and there is room for one.
-            unsafe {
-                let epoll = libc::epoll_create1(0);
-                let mut event = std::mem::zeroed();
-                let waited = checked(libc::epoll_wait(epoll, &raw mut event, 1, 2_000));
-                libc::close(epoll);
-                waited
-            }
-        }),
-        ("poll", || {
-            // SAFETY: there are no descriptors.
-            checked(unsafe { libc::poll(std::ptr::null_mut(), 0, 2_000) })
-        }),
-        ("select", || {
-            let mut time = libc::timeval { tv_sec: 2, tv_usec: 0 };
-            let none = std::ptr::null_mut();
-            // SAFETY: there are no descriptors, and the time is ours.
-            checked(unsafe { libc::select(0, none, none, none, &raw mut time) })
-        }),
-        ("nanosleep", || {
-            let time = libc::timespec { tv_sec: 2, tv_nsec: 0 };
-            // SAFETY: the time is ours, and the rest is not wanted.
-            checked(unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) })
-        }),
-        ("usleep", || {
-            // SAFETY: it takes a number.
-            checked(unsafe { libc::usleep(2_000_000) })
-        }),
-        ("recv with a timeout", || {
-            let (mut one, _other) = std::os::unix::net::UnixStream::pair()?;
-            one.set_read_timeout(Some(Duration::from_secs(2)))?;
-            one.read(&mut [0; 8]).map(drop)
-        }),
-    ];
-    for (name, call) in calls {
-        let (returned, poll, _) = slow(name, call);
-        let error = returned.expect_err(name).kind();
-        assert_eq!(error, std::io::ErrorKind::Interrupted, "{name} after {} ms", poll.since_ns / 1_000_000);
-    }
 }
 
 #[test]

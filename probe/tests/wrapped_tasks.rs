@@ -373,6 +373,34 @@ fn class_and_fields_are_in_the_row() {
 }
 
 #[test]
+fn what_happens_to_a_task_is_told_with_its_class() {
+    let (_entered, mut probe) = begin();
+    let slow = || std::thread::sleep(std::time::Duration::from_millis(150));
+    let doomed = task("doomed ledger").class(Class::Critical).spawn(async move {
+        slow();
+        tokio::task::yield_now().await;
+        panic!("on purpose");
+    });
+    let plain = taskscope_probe::spawn("plain ledger", async move { slow() });
+    assert!(runtime().block_on(doomed).is_err_and(|error| error.is_panic()));
+    runtime().block_on(plain).expect("it does not panic");
+    let classes = probe.until(|answer| {
+        let told = [
+            (Kind::PollSlow, "doomed ledger"),
+            (Kind::TaskPanic, "doomed ledger"),
+            (Kind::PollSlow, "plain ledger"),
+        ];
+        let class = |(kind, name): (Kind, &str)| {
+            let of_kind = answer.frame.events.iter().filter(|event| event.kind() == kind);
+            let mut polls = of_kind.filter_map(|event| event.poll.as_ref());
+            polls.find(|poll| answer.text(poll.name_sid) == name).map(|poll| poll.task_class())
+        };
+        told.into_iter().map(class).collect::<Option<Vec<TaskClass>>>()
+    });
+    assert_eq!(classes, [TaskClass::Critical, TaskClass::Critical, TaskClass::Unspecified]);
+}
+
+#[test]
 fn nothing_is_counted_twice() {
     let (_entered, mut probe) = begin();
     let spawn = || taskscope_probe::spawn("counted", tokio::task::yield_now());

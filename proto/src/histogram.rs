@@ -1,7 +1,8 @@
 //! Log-linear histogram of durations: 32 sub-buckets an octave, exact below 64 ns, never clamped (a 90-second poll is a
 //! 90-second poll). A value lies within 1/32 of its bucket's bounds.
 
-use crate::v1;
+use prost::bytes::{Buf, Bytes};
+use prost::encoding::{decode_varint, encode_varint};
 
 /// Sub-buckets an octave.
 pub const SUB_BUCKETS: usize = 32;
@@ -101,43 +102,75 @@ impl Sparse {
     }
 }
 
-impl From<&Sparse> for v1::Histogram {
-    fn from(sparse: &Sparse) -> Self {
-        let mut last = 0;
-        let mut message = Self::default();
-        for &(bucket, count) in &sparse.buckets {
-            message.bucket_delta.push(bucket - last);
-            message.count.push(count);
-            last = bucket;
+/// `taskscope.v1.Histogram` with its two columns as they lie on the wire. Whoever watches is sent a thousand of them at once, of
+/// which it reads each once, if at all: to take one in allocates nothing.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Packed {
+    #[prost(bytes = "bytes", tag = "1")]
+    bucket_delta: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    count: Bytes,
+    /// Time of everything that was counted, also of polls for which no bucket had room; absent: it is not told.
+    #[prost(uint64, optional, tag = "3")]
+    pub sum_ns: Option<u64>,
+}
+
+impl Packed {
+    /// Nothing is told but that there is something to tell.
+    pub const UNTOLD: Self = Self { bucket_delta: Bytes::new(), count: Bytes::new(), sum_ns: None };
+
+    pub fn with_sum_ns(self, sum_ns: Option<u64>) -> Self {
+        Self { sum_ns, ..self }
+    }
+
+    /// Gives each bucket with its count, ascending, up to where the columns are wrong.
+    pub fn for_each(&self, mut take: impl FnMut(usize, u64)) -> Result<(), Malformed> {
+        let next = |column: &mut &[u8]| decode_varint(column).map_err(|_| Malformed("a number is cut off"));
+        let (mut deltas, mut counts) = (&self.bucket_delta[..], &self.count[..]);
+        let mut last = None;
+        while deltas.has_remaining() && counts.has_remaining() {
+            let (delta, count) = (next(&mut deltas)?, next(&mut counts)?);
+            if delta == 0 && last.is_some() {
+                return Err(Malformed("a bucket stands in it twice"));
+            }
+            let bucket = delta.checked_add(last.unwrap_or(0)).filter(|&bucket| bucket < BUCKETS as u64);
+            let bucket = bucket.ok_or(Malformed("a bucket is past the last"))?;
+            take(bucket as usize, count);
+            last = Some(bucket);
         }
-        message
+        if deltas.has_remaining() || counts.has_remaining() {
+            return Err(Malformed("its columns differ in length"));
+        }
+        Ok(())
     }
 }
 
-/// A histogram message that cannot be: columns of different length, or buckets past the last.
+impl From<&Sparse> for Packed {
+    fn from(sparse: &Sparse) -> Self {
+        let mut last = 0;
+        let (mut deltas, mut counts) = (Vec::new(), Vec::new());
+        for &(bucket, count) in &sparse.buckets {
+            encode_varint(u64::from(bucket - last), &mut deltas);
+            encode_varint(count, &mut counts);
+            last = bucket;
+        }
+        Self { bucket_delta: deltas.into(), count: counts.into(), sum_ns: None }
+    }
+}
+
+/// A histogram message that cannot be: columns of different length or with broken numbers, or buckets past the last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed histogram: {0}")]
 pub struct Malformed(&'static str);
 
-impl TryFrom<&v1::Histogram> for Sparse {
+impl TryFrom<&Packed> for Sparse {
     type Error = Malformed;
 
-    fn try_from(message: &v1::Histogram) -> Result<Self, Malformed> {
-        if message.bucket_delta.len() != message.count.len() {
-            return Err(Malformed("its columns differ in length"));
-        }
-        let mut bucket = 0u32;
-        let mut buckets = Vec::with_capacity(message.count.len());
-        for (position, (&delta, &count)) in message.bucket_delta.iter().zip(&message.count).enumerate() {
-            if position > 0 && delta == 0 {
-                return Err(Malformed("a bucket stands in it twice"));
-            }
-            bucket = bucket.checked_add(delta).ok_or(Malformed("a bucket is past the last"))?;
-            if bucket as usize >= BUCKETS {
-                return Err(Malformed("a bucket is past the last"));
-            }
-            buckets.push((bucket, count));
-        }
+    fn try_from(packed: &Packed) -> Result<Self, Malformed> {
+        // A bucket is a byte of each column, or more.
+        let most = packed.bucket_delta.len().min(packed.count.len()).min(BUCKETS);
+        let mut buckets = Vec::with_capacity(most);
+        packed.for_each(|bucket, count| buckets.push((bucket as u32, count)))?;
         Ok(Self { buckets })
     }
 }
@@ -146,6 +179,18 @@ impl TryFrom<&v1::Histogram> for Sparse {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use prost::Message;
+
+    /// As tasks.proto has it.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Said {
+        #[prost(uint32, repeated, tag = "1")]
+        bucket_delta: Vec<u32>,
+        #[prost(uint64, repeated, tag = "2")]
+        count: Vec<u64>,
+        #[prost(uint64, optional, tag = "3")]
+        sum_ns: Option<u64>,
+    }
 
     #[test]
     fn bounds_meet_without_gap_or_overlap() {
@@ -182,12 +227,34 @@ mod tests {
             let mut counts = std::collections::BTreeMap::new();
             for (bucket, count) in values { *counts.entry(bucket).or_insert(0) += count; }
             let sparse = Sparse::from_counts(counts);
-            prop_assert_eq!(Sparse::try_from(&v1::Histogram::from(&sparse)), Ok(sparse));
+            prop_assert_eq!(Sparse::try_from(&Packed::from(&sparse)), Ok(sparse));
         }
 
         #[test]
-        fn decoding_never_panics(bucket_delta: Vec<u32>, count: Vec<u64>) {
-            let _ = Sparse::try_from(&v1::Histogram { bucket_delta, count, sum_ns: None });
+        fn it_is_what_the_proto_file_says(columns in prop::collection::vec((1u32..30, any::<u64>()), 0..50), sum_ns: Option<u64>) {
+            let (bucket_delta, count) = columns.into_iter().unzip();
+            let said = Said { bucket_delta, count, sum_ns };
+            let packed = Packed::decode(&said.encode_to_vec()[..]).expect("it is one");
+            prop_assert_eq!(packed.encode_to_vec(), said.encode_to_vec());
+            let sparse = Sparse::try_from(&packed).expect("each bucket is another");
+            prop_assert_eq!(Packed::from(&sparse).with_sum_ns(sum_ns), packed);
+            prop_assert_eq!(sparse.iter().map(|(_, count)| count).collect::<Vec<_>>(), said.count);
+        }
+
+        #[test]
+        fn columns_that_are_wrong_are_told(bucket_delta: Vec<u32>, count: Vec<u64>) {
+            let is_right = bucket_delta.len() == count.len()
+                && bucket_delta.iter().skip(1).all(|&delta| delta > 0)
+                && bucket_delta.iter().map(|&delta| u64::from(delta)).sum::<u64>() < BUCKETS as u64;
+            let said = Said { bucket_delta, count, sum_ns: None };
+            let packed = Packed::decode(&said.encode_to_vec()[..]).expect("it is one");
+            prop_assert_eq!(Sparse::try_from(&packed).is_ok(), is_right);
+        }
+
+        #[test]
+        fn decoding_never_panics(deltas: Vec<u8>, counts: Vec<u8>) {
+            let packed = Packed { bucket_delta: deltas.into(), count: counts.into(), sum_ns: None };
+            let _ = Sparse::try_from(&packed);
         }
     }
 }

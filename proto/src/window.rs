@@ -12,13 +12,19 @@ use crate::v1;
 /// Rows and their order as of the last frame.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
-    rows: HashMap<TaskId, TaskRow>,
+    rows: HashMap<TaskId, Held>,
     order: Vec<TaskId>,
-    /// Ids whose rows came with the last window.
-    fresh: HashSet<TaskId>,
     unknown: HashSet<TaskId>,
     matching: Option<u64>,
     at_ns: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    row: TaskRow,
+    /// It came with the last window.
+    is_fresh: bool,
+    in_order: bool,
 }
 
 impl Window {
@@ -29,16 +35,22 @@ impl Window {
             *self = Self::default();
         }
         let passed_ns = frame.at_ns.saturating_sub(self.at_ns);
-        self.rows.values_mut().for_each(|row| row.age_by(passed_ns));
+        self.rows.values_mut().for_each(|held| held.row.age_by(passed_ns));
         self.at_ns = frame.at_ns;
         let Some(window) = &frame.tasks else { return Ok(()) };
         let rows = match &window.rows {
             Some(rows) => columns::decode(rows, strings)?,
             None => Vec::new(),
         };
-        self.fresh = rows.iter().map(|row| row.id).collect();
-        self.rows.extend(rows.into_iter().map(|row| (row.id, row)));
+        self.rows.values_mut().for_each(|held| (held.is_fresh, held.in_order) = (false, false));
+        let held = |row| Held { row, is_fresh: true, in_order: false };
+        self.rows.extend(rows.into_iter().map(|row| (row.id, held(row))));
         self.order = window.order.iter().copied().map(TaskId).collect();
+        for id in &self.order {
+            if let Some(held) = self.rows.get_mut(id) {
+                held.in_order = true;
+            }
+        }
         self.unknown = window.unknown_ids.iter().copied().map(TaskId).collect();
         self.matching = Some(window.matching);
         Ok(())
@@ -46,12 +58,11 @@ impl Window {
 
     /// Forgets every row that is not in the order, did not come with the last window, and is not in `keep`.
     pub fn prune(&mut self, keep: &[u64]) {
-        let order: HashSet<TaskId> = self.order.iter().copied().collect();
-        self.rows.retain(|id, _| order.contains(id) || self.fresh.contains(id) || keep.contains(&id.0));
+        self.rows.retain(|id, held| held.in_order || held.is_fresh || keep.contains(&id.0));
     }
 
     pub fn row(&self, id: TaskId) -> Option<&TaskRow> {
-        self.rows.get(&id)
+        self.rows.get(&id).map(|held| &held.row)
     }
 
     /// Whether the target said that it does not know this kept id any more.
@@ -66,18 +77,18 @@ impl Window {
 
     /// The rows in the order in which the target sent them.
     pub fn ordered(&self) -> impl Iterator<Item = &TaskRow> {
-        self.order.iter().filter_map(|id| self.rows.get(id))
+        self.order.iter().filter_map(|&id| self.row(id))
     }
 
     /// Every row there is, in no order.
     pub fn all(&self) -> impl Iterator<Item = &TaskRow> {
-        self.rows.values()
+        self.rows.values().map(|held| &held.row)
     }
 
     /// The rows in their order, and after them those that are in sight for another reason, by id.
     pub fn ordered_and_kept(&self) -> Vec<&TaskRow> {
-        let order: HashSet<TaskId> = self.order.iter().copied().collect();
-        let mut kept: Vec<&TaskRow> = self.rows.values().filter(|row| !order.contains(&row.id)).collect();
+        let kept = self.rows.values().filter(|held| !held.in_order).map(|held| &held.row);
+        let mut kept: Vec<&TaskRow> = kept.collect();
         kept.sort_unstable_by_key(|row| row.id);
         self.ordered().chain(kept).collect()
     }

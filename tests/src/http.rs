@@ -18,11 +18,11 @@ pub fn get(port: u16, path: &str) -> Result<String, String> {
     Ok(answer.split_once("\r\n\r\n").map_or(answer.clone(), |(_, body)| body.to_owned()))
 }
 
-/// What `HOST:PORT` answers to a `GET`: the code and the body.
+/// What `HOST:PORT` answers to a `GET`: the code and the body. (Of HTTP/1.0: a newer one may answer in chunks.)
 pub fn ask(host: &str, path: &str, accept: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(host).expect("somebody listens");
     stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a limit can be set");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: {accept}\r\n\r\n")
         .expect("the request is taken");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers in time");

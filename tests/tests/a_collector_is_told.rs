@@ -92,7 +92,16 @@ fn rotel_receives_metrics_and_logs_of_each_target_as_a_resource() {
     );
     // Logs.
     let log = collector.has("ResourceLog", "checkout", &["EventName: alert.firing", "SeverityText: warning"]);
-    assert!(log.says("k8s.container.name: Str(app)"), "{:#?}", log.lines);
+    // Of the same resource, and with labels that tell its pod.
+    let same = ["k8s.container.name: Str(app)", "k8s.pod.name: Str(checkout-7d9)", "team: Str(a,b)", &pid];
+    let labels = ["alert.pod: Str(checkout-7d9)", "alert.namespace: Str(shop)", "alert.container: Str(app)"];
+    for part in same.into_iter().chain(labels) {
+        assert!(log.says(part), "{part}: {:#?}", log.lines);
+    }
+    let of_log = log.lines.iter().find(|line| line.contains("service.instance.id: Str("));
+    let id = |line: Option<&String>| line.and_then(|line| Some(line.split_once("Str(")?.1.to_owned()));
+    assert!(id(of_log).is_some() && id(of_log) == id(instance), "{of_log:?} and {instance:?}");
+    assert!(!log.says("alert.host"), "it is in a pod: {:#?}", log.lines);
 
     // It dies, and the alert ends while nobody listens.
     drop(collector);

@@ -41,12 +41,13 @@ fn agent(folder: &Path, config: &Path, port: u16) -> Headless {
     Headless::of(Agent::with(args).in_runtime_folder(folder))
 }
 
-/// Killed as soon as its state says this; nothing of it is there afterwards.
+/// Killed as soon as its state says this, and that all has arrived; nothing of it is there afterwards.
 #[track_caller]
 fn killed(mut agent: Headless, folder: &Path, state_says: &str) {
     eventually(SOON, || {
         let kept = std::fs::read_to_string(folder.join("taskscope/alerts.json")).unwrap_or_default();
-        if kept.contains(state_says) { Ok(()) } else { Err(kept) }
+        let is_known = kept.contains(state_says) && kept.contains("\"owing\":[]");
+        if is_known { Ok(()) } else { Err(kept) }
     });
     agent.process.signal(Signal::KILL);
     agent.process.wait(SOON);

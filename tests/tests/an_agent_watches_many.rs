@@ -72,6 +72,32 @@ fn targets_come_restart_and_go() {
 }
 
 #[test]
+fn replicas_on_one_machine_have_names_that_stay_and_the_end_of_any_is_told() {
+    let (_guard, folder) = runtime_folder();
+    let mut first = service(&folder, "shop");
+    let mut second = service(&folder, "shop");
+    let agent = Headless::start(&folder, &["--folder"]);
+    agent.has(&[("shop", "live"), ("shop-2", "live")]);
+    let is = |name: &str, target: &Target| assert_eq!(agent.targets()[name]["pid"], target.pid(), "{name}");
+    is("shop", &first);
+    is("shop-2", &second);
+    // The older one, which the younger one has run beside.
+    first.process.kill();
+    agent.has(&[("shop", "lost"), ("shop-2", "live")]);
+    let third = service(&folder, "shop");
+    agent.has(&[("shop", "live"), ("shop-2", "live")]);
+    is("shop", &third);
+    is("shop-2", &second);
+    // A restart in which the new one is there first.
+    let fourth = service(&folder, "shop");
+    agent.has(&[("shop", "live"), ("shop-2", "live"), ("shop-3", "live")]);
+    second.process.kill();
+    agent.has(&[("shop", "live"), ("shop-2", "live")]);
+    is("shop", &third);
+    is("shop-2", &fourth);
+}
+
+#[test]
 fn a_name_that_resolves_to_an_address_is_a_target() {
     let (_guard, folder) = runtime_folder();
     let target = Target::program("target-plain").args(["--idle", "3", "--mark", "x"]).on_tcp().start();
@@ -405,10 +431,11 @@ fn an_agent_that_was_killed_tells_the_end_of_what_fired_and_does_not_tell_it_twi
     let agent = Headless::start(&folder, &["--folder"]);
     service.process.say("stuck");
     let fired = stuck_poll(&agent, "firing");
-    // What is written is written soon after it is told.
+    // What is written is written soon after it is told, and so is that it has arrived.
     eventually(SOON, || {
         let kept = std::fs::read_to_string(folder.join("taskscope/alerts.json")).unwrap_or_default();
-        if kept.contains("TaskStuckInPoll") { Ok(()) } else { Err(kept) }
+        let is_known = kept.contains("TaskStuckInPoll") && kept.contains("\"owing\":[]");
+        if is_known { Ok(()) } else { Err(kept) }
     });
     agent.process.signal(Signal::KILL);
     drop(agent);

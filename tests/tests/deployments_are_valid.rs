@@ -58,6 +58,25 @@ fn the_agent_takes_the_configuration_of_the_pod() {
 }
 
 #[test]
+fn the_agent_takes_the_configuration_of_the_unit_with_each_line_that_it_offers() {
+    let read = text("systemd/agent.toml");
+    let unit = text("systemd/taskscope-agent.service");
+    assert!(unit.contains("Environment=TASKSCOPE_CONFIG=/etc/taskscope/agent.toml"), "{unit}");
+    assert!(
+        unit.contains("agent.toml /etc/taskscope/agent.toml"),
+        "its instructions put the file there: {unit}"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let offered = read.replace("# [[", "[[").replace("# type", "type").replace("# url", "url");
+    assert_ne!(offered, read);
+    for (name, config) in [("as-it-is.toml", &read), ("offered.toml", &offered)] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, config).expect("it can be written");
+        Agent::with(["rules", "check", &file.display().to_string()]).run().expect_code(0);
+    }
+}
+
+#[test]
 fn the_unit_is_one_that_systemd_takes() {
     if !peer("systemd-analyze") {
         return;

@@ -330,7 +330,8 @@ fn events_endings_and_cancellations() {
 fn histograms() {
     let mut losing = Losing::start(Some("2MiB"));
     let polls = losing.lose("histograms");
-    losing.expect(Reason::UnsortedPolls, 100..=polls - 400);
+    // Each of its tasks has waited for its poll, too: at most all of these waits are counted with them.
+    losing.expect(Reason::UnsortedPolls, 100..=2 * polls - 400);
     losing.expect(Reason::FoldedHistograms, 1..=3);
     losing.is_told();
 }

@@ -93,6 +93,13 @@ fn too_many_workers_and_too_much_memory_for_their_cgroup() {
 }
 
 #[test]
+fn a_debug_build() {
+    // It is one, however the others are built.
+    let target = TargetBuilder::of(Build::Abort, "aborting").start();
+    fails(&target.address, "release-build", "compiled with debug assertions");
+}
+
+#[test]
 fn a_build_without_the_flag() {
     let target = TargetBuilder::of(Build::Stable, "target-plain").start();
     fails(&target.address, "tokio-unstable", "`--cfg tokio_unstable`");

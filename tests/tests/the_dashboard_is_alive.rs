@@ -73,10 +73,13 @@ fn a_signal_gives_the_terminal_back() {
         return;
     }
     let target = Target::program("target-plain").start();
+    // Also while it still waits for the first answer.
+    let silent = format!("http://{}", impostor::saying(b""));
     let screen = Screen::open(100, 30, &[]);
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    let signals = [Signal::TERM, Signal::INT, Signal::HUP];
+    for (signal, address) in signals.iter().flat_map(|it| [(*it, &target.address), (*it, &silent)]) {
         screen.run("clear");
-        top(&screen, &target.address);
+        top(&screen, address);
         let shell = screen.shell_pid();
         let program = eventually(Duration::from_secs(5), || {
             proc::below(shell, "taskscope").ok_or_else(|| format!("not below {shell}:\n{}", screen.text()))

@@ -103,6 +103,8 @@ impl Blocked {
                 }
             }
         });
+        // A first answer that comes too late is right, and too late.
+        assert!(took <= within, "{}: {way} after {took:?}", self.what);
         evidence(
             &format!("{}: the line of `{way}` is told", self.what),
             format!("after {} ms", took.as_millis()),
@@ -132,20 +134,57 @@ impl Blocked {
     }
 }
 
+/// With Tokio's hooks.
+const HOOKS: &[&str] = &["--cfg", "tokio_unstable"];
+
+/// Builds the target in a folder of its own, called as what it is; gives the program.
+fn built(
+    what: &str,
+    profile: &str,
+    flags: &[&str],
+    variables: &[(&str, &str)],
+    platform: Option<&str>,
+) -> PathBuf {
+    let folder = what.replace(", ", " ").replace(' ', "-");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("blocked").join(folder);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--profile", profile, "--locked", "--manifest-path"]);
+    cargo.arg(root().join("tests/blocked/Cargo.toml")).arg("--target-dir").arg(&target);
+    cargo.env("RUSTFLAGS", flags.join(" "));
+    cargo.envs(variables.iter().copied());
+    if let Some(platform) = platform {
+        cargo.args(["--target", platform]);
+    }
+    let mut process = Process::start(cargo);
+    assert!(process.wait(Duration::from_secs(900)).success(), "{what}\n{}", process.outputs());
+    let folder = if profile == "dev" { "debug" } else { profile };
+    target.join(platform.unwrap_or("")).join(folder).join("target-blocked")
+}
+
+/// A debug build: in full size the other targets are releases, and this one is built for the test.
+fn debug(build: Build, what: &str) -> TargetBuilder {
+    match (size(), build) {
+        (Size::Full, Build::Stable) => TargetBuilder::of_program(&built(what, "dev", &[], &[], None)),
+        (Size::Full, _) => TargetBuilder::of_program(&built(what, "dev", HOOKS, &[], None)),
+        (Size::Small, build) => TargetBuilder::of(build, "target-blocked"),
+    }
+}
+
 #[test]
 fn a_debug_build_tells_the_line_of_everything_that_blocks() {
-    Blocked::start(Target::program("target-blocked"), None, "debug").names_all();
+    let what = "debug";
+    Blocked::start(debug(Build::Hooks, what), None, what).names_all();
 }
 
 #[test]
 fn on_stable_tokio_the_labelled_stretch_tells_it() {
-    Blocked::start(TargetBuilder::of(Build::Stable, "target-blocked"), None, "debug, stable Tokio")
-        .names_all();
+    let what = "debug, stable Tokio";
+    Blocked::start(debug(Build::Stable, what), None, what).names_all();
 }
 
 #[test]
 fn jobs_of_the_blocking_pool_tell_theirs_with_and_without_the_wrapper() {
-    let mut blocked = Blocked::start(Target::program("target-blocked"), None, "debug");
+    let mut blocked = Blocked::start(Target::program("target-blocked"), None, "jobs");
     for way in ["job", "unseen-job"] {
         let lines = blocked.block(way, "sleep");
         eventually(within_small(), || {
@@ -205,7 +244,8 @@ fn a_stripped_program_tells_it_with_the_names_that_only_the_agent_has() {
         return;
     }
     let stripped = Stripped::of(&Build::Hooks.program("target-blocked"));
-    let start = |names| Blocked::start(TargetBuilder::of_program(&stripped.program()), names, "stripped");
+    let what = if size() == Size::Full { "workspace's release, stripped" } else { "debug, stripped" };
+    let start = |names| Blocked::start(TargetBuilder::of_program(&stripped.program()), names, what);
     start(Some(stripped.names())).names_all();
 
     // Without them: addresses, module, build-id, and what to do.
@@ -261,18 +301,7 @@ fn releases_tell_it_however_they_were_built() {
             let mut process = Process::start(rustup);
             assert!(process.wait(Duration::from_secs(300)).success(), "{}", process.outputs());
         }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("blocked").join(what.replace(' ', "-"));
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]);
-        cargo.arg(root().join("tests/blocked/Cargo.toml")).arg("--target-dir").arg(&target);
-        cargo.env("RUSTFLAGS", [&["--cfg", "tokio_unstable"], flags].concat().join(" "));
-        cargo.envs(variables.iter().copied());
-        if let Some(platform) = platform {
-            cargo.args(["--target", platform]);
-        }
-        let mut process = Process::start(cargo);
-        assert!(process.wait(Duration::from_secs(900)).success(), "{what}\n{}", process.outputs());
-        let program = target.join(platform.unwrap_or("")).join("release/target-blocked");
+        let program = built(what, "release", &[HOOKS, flags].concat(), variables, platform);
         let mut blocked = Blocked::start(TargetBuilder::of_program(&program), None, what);
         if platform.is_some() {
             blocked.names_each(&WITHOUT_LIBRARY);

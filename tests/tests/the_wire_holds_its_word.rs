@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::Message;
 use taskscope_proto::MAX_MESSAGE_BYTES;
 use taskscope_proto::columns;
+use taskscope_proto::histogram::Sparse;
 use taskscope_proto::row::{TaskRow, sort_value};
 use taskscope_proto::strings::Strings;
 use taskscope_proto::v1::introspect_client::IntrospectClient;
@@ -202,7 +203,8 @@ async fn what_was_before_the_watcher_came_is_in_its_first_frame_and_groups_have_
     }
     let polls = work.expect("the working task has a group").polls.expect("it polls");
     let histogram = polls.histogram.as_ref().expect("it was asked for");
-    assert_eq!(histogram.count.iter().sum::<u64>(), polls.polls_window);
+    let counted = Sparse::try_from(histogram).expect("it is one");
+    assert_eq!(counted.total(), polls.polls_window);
     assert!(polls.polls_window > 1000, "{polls:?}");
 }
 

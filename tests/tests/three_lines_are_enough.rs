@@ -78,7 +78,8 @@ impl Service {
     /// Packages the crates and unpacks them; no file that is missing from a package can be used.
     fn packaged(&self) -> [PathBuf; 3] {
         let packages = self.folder.path().join("packages");
-        let mut args = vec!["package", "--quiet", "--allow-dirty", "--no-verify"];
+        // A lock file, which a dependency's users never see, would be checked against the registry, which may be away.
+        let mut args = vec!["package", "--quiet", "--allow-dirty", "--no-verify", "--exclude-lockfile"];
         CRATES.iter().for_each(|name| args.extend(["--package", name]));
         let target = packages.display().to_string();
         args.extend(["--target-dir", &target]);
@@ -99,7 +100,11 @@ impl Service {
     #[track_caller]
     fn cargo(&self, args: &[&str], folder: &Path) -> String {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(args).current_dir(folder).env("CARGO_TARGET_DIR", &self.target);
+        cargo
+            .args(args)
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_NET_RETRY", "10");
         for (variable, _) in std::env::vars_os() {
             let name = variable.to_string_lossy();
             let ours = name.starts_with("CARGO_PKG_")

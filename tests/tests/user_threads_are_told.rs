@@ -104,6 +104,28 @@ fn threads_that_tokio_does_not_know_are_told_at_their_line_and_only_when_somebod
 }
 
 #[test]
+fn a_thread_that_waits_for_signals_gets_none_of_the_probes_however_often_somebody_asks() {
+    let target = Target::program("target-threads").start();
+    line_of(&target, "signals");
+    for _ in 0..20 {
+        // Until it waits, and is looked at: a round leaves out what it does not come to.
+        eventually(WITHIN, || {
+            let all = stacks(&target);
+            let told = named(&all, "signals")?;
+            assert_eq!(told["frames"], serde_json::json!([]), "{told:#}");
+            let is_told = told["syscall"] == "rt_sigtimedwait"
+                && told["no_stack_because"] == "it blocks the signal"
+                // The others are seen all the while.
+                && list(named(&all, "sleeps")?, "frames").len() > 1;
+            if is_told { Ok(()) } else { Err(format!("{all:#?}")) }
+        });
+    }
+    let got: Vec<String> =
+        target.process.stdout.lines().into_iter().filter(|line| line.starts_with("got ")).collect();
+    assert!(got.is_empty(), "{got:?}");
+}
+
+#[test]
 fn of_very_many_threads_the_busiest_are_told_and_the_others_counted() {
     let target = Target::program("target-threads").arg(200).start();
     line_of(&target, "spins");

@@ -18,6 +18,8 @@ pub(crate) fn generate(root: &Path, out: &Path) -> anyhow::Result<()> {
     tonic_prost_build::configure()
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
+        // The same bytes, which it leaves as they are.
+        .extern_path(".taskscope.v1.Histogram", "crate::histogram::Packed")
         .emit_rerun_if_changed(false)
         .out_dir(out)
         .compile_fds(descriptors)

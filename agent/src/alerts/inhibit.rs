@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::identity::is_of_same;
 use super::labels::{Fingerprint, Labels};
 use super::rule::{Severity, Unit};
 
@@ -136,7 +137,7 @@ fn causing(labels: &Labels) -> impl Iterator<Item = &'static Relation> {
 
 /// What holds an alert back; the first that does.
 pub(crate) fn cause_of<'a>(causes: &'a [Cause], about: &About<'_>) -> Option<&'a Cause> {
-    causes.iter().find(|cause| {
+    causes.iter().filter(|cause| is_of_same(&cause.labels, about.labels)).find(|cause| {
         let follows = causing(&cause.labels).any(|relation| relation.holds(cause, about));
         // The same, only louder.
         let outdone = cause.fires && cause.severity > about.severity && is_same(&cause.labels, about.labels);
@@ -159,7 +160,7 @@ impl Relation {
 pub(crate) fn told_by<'a>(told: &'a [Cause], about: &About<'_>) -> Option<&'a Cause> {
     let name = about.labels.get("alertname")?;
     let runtime = about.labels.get("runtime")?;
-    told.iter().find(|cause| {
+    told.iter().filter(|cause| is_of_same(&cause.labels, about.labels)).find(|cause| {
         let Some(other) = cause.labels.get("alertname") else { return false };
         let overload = other != name && OVERLOAD.contains(&other) && OVERLOAD.contains(&name);
         let stuck = other == STUCK && name == STUCK && cause.fires && !is_same(&cause.labels, about.labels);
@@ -217,6 +218,8 @@ mod tests {
         }
         assert!(!held("LoopLag", "io") && !held("LoopLag", "") && !held("PoolSaturated", "tokio"));
         assert!(!held("TaskStuckInPoll", "tokio"));
+        let elsewhere = labels("LoopLag", "tokio").with("host", "web-2");
+        assert!(!is_held(&causes, &elsewhere, Severity::Critical, ("", "")));
         let of_group = |name, group| {
             is_held(&causes, &labels(name, "tokio").with("task_group", group), Severity::Warning, ("", ""))
         };

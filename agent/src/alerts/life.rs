@@ -49,7 +49,8 @@ pub(crate) enum Input {
 }
 
 /// What a reading changed, for whoever is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Transition {
     Pending,
     Firing,

@@ -7,6 +7,10 @@ use taskscope_proto::v1::{self, loss::Reason, pool::Kind};
 use super::runtimes::RuntimeLabels;
 use crate::model::Model;
 
+mod populations;
+
+pub(crate) use populations::{Population, Populations};
+
 const S: u64 = 1_000_000_000;
 /// How far back values of a target are remembered, and those that are many or change fast.
 pub(crate) const LONG_NS: u64 = 600 * S;
@@ -42,7 +46,11 @@ impl<T: Copy> Series<T> {
 
     /// The last value that is at least that old; `None`: it was not looked at then.
     pub(crate) fn before(&self, at_ns: u64) -> Option<T> {
-        self.samples.iter().rev().find(|(sampled, _)| *sampled <= at_ns).map(|(_, value)| *value)
+        let since_first = at_ns.checked_sub(self.samples.front()?.0)?;
+        // They are that far apart, or further: it is there or before that, and most often there.
+        let most = usize::try_from(since_first / self.every_ns.max(1)).unwrap_or(usize::MAX);
+        let first = self.samples.range(..=most.min(self.samples.len() - 1));
+        first.rev().find(|(sampled, _)| *sampled <= at_ns).map(|(_, value)| *value)
     }
 
     pub(crate) fn first(&self) -> Option<(u64, T)> {
@@ -55,15 +63,9 @@ impl<T: Copy> Series<T> {
 
     /// Since then, oldest first.
     pub(crate) fn since(&self, at_ns: u64) -> impl Iterator<Item = T> {
-        self.samples.iter().filter(move |(sampled, _)| *sampled >= at_ns).map(|(_, value)| *value)
+        let before = self.samples.partition_point(|(sampled, _)| *sampled < at_ns);
+        self.samples.range(before..).map(|(_, value)| *value)
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Population {
-    pub(crate) live: u64,
-    pub(crate) spawned: u64,
-    pub(crate) ended: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,8 +87,7 @@ pub(crate) struct Memory {
     pub(crate) runtimes: RuntimeLabels,
     /// Tasks that wait in the run queues, by id of the runtime.
     pub(crate) queues: BTreeMap<u32, Series<u64>>,
-    /// By id of the group.
-    pub(crate) groups: BTreeMap<u32, Series<Population>>,
+    pub(crate) groups: Populations,
     /// Of the rows that come with each frame, by id of the task.
     pub(crate) tasks: BTreeMap<u64, Series<Work>>,
     /// Polls that ran at a frame: task, when they began, and for how long they were last seen to run.
@@ -101,7 +102,7 @@ impl Default for Memory {
             files: Series::new(S, LONG_NS),
             runtimes: RuntimeLabels::default(),
             queues: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            groups: Populations::default(),
             tasks: BTreeMap::new(),
             polls: VecDeque::new(),
         }
@@ -129,15 +130,7 @@ impl Memory {
             }
         }
         if model.groups_are_new {
-            for group in model.groups() {
-                let now =
-                    Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
-                self.groups.entry(group.id).or_insert_with(|| Series::new(10 * S, LONG_NS)).take(at_ns, now);
-            }
-            if self.groups.len() > model.groups().len() {
-                let known: BTreeSet<u32> = model.groups().iter().map(|group| group.id).collect();
-                self.groups.retain(|id, _| known.contains(id));
-            }
+            self.groups.take(at_ns, model.groups());
         }
         let rows = model.rows().unwrap_or_default();
         for row in &rows {

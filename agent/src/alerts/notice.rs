@@ -1,13 +1,18 @@
 //! What sinks are told: an alert, and what has become of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use time::OffsetDateTime;
 
 use super::labels::{Fingerprint, Labels};
 use super::life::Transition;
+
+/// The annotation that says why an end was not seen.
+const UNSEEN: &str = "not_seen_to_end";
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Alert {
@@ -25,6 +30,8 @@ pub(crate) struct Alert {
     pub(crate) ends_at_unix_ns: Option<u64>,
     /// What was said of it last.
     pub(crate) state: Transition,
+    /// Whose it is, as far as that is known beyond its labels: as the target said when it was last read.
+    pub(crate) resource: Option<Arc<Resource>>,
 }
 
 /// One thing to tell of one alert. Serialises as the line of `taskscope alerts --json`.
@@ -51,6 +58,27 @@ impl Alert {
 
     pub(crate) fn summary(&self) -> &str {
         self.annotations.get("summary").map_or("", String::as_str)
+    }
+
+    /// It is told to be over because nobody looks any more, and not because anybody has seen its end. `why` is a clause.
+    #[must_use]
+    pub(crate) fn unseen(mut self, why: &str) -> Self {
+        let annotations = unseen(self.summary(), why).map(|(name, value)| (name.to_owned(), value));
+        self.annotations.extend(annotations);
+        self
+    }
+}
+
+/// What an alert's annotations say instead of the summary that it had, or beside it, where its end was not seen.
+pub(crate) fn unseen(summary: &str, why: &str) -> [(&'static str, String); 2] {
+    [("summary", format!("NOT SEEN TO END: {why}. It was: {summary}")), (UNSEEN, why.to_owned())]
+}
+
+impl Notice {
+    /// [`Alert::unseen`].
+    #[must_use]
+    pub(crate) fn unseen(self, why: &str) -> Self {
+        Self { alert: self.alert.unseen(why), ..self }
     }
 }
 
@@ -101,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_nobody_saw_says_so_wherever_it_is_read() {
+        let seen = crate::sinks::fixture::notice("TaskSlowPoll", "a", Transition::Resolved);
+        let unseen = seen.clone().unseen("nobody looks");
+        assert_eq!(unseen.alert.summary(), "NOT SEEN TO END: nobody looks. It was: tasks of a are slow");
+        assert_eq!(unseen.alert.annotations["not_seen_to_end"], "nobody looks");
+        assert_eq!((unseen.alert.fingerprint, unseen.transition), (seen.alert.fingerprint, seen.transition));
+    }
+
+    #[test]
     fn a_notice_is_one_line_of_json() {
         let labels = Labels::default().with("alertname", "TaskSlowPoll").with("severity", "warning");
         let mut notice = Notice {
@@ -114,6 +151,7 @@ mod tests {
                 starts_at_unix_ns: 1_795_225_779_822_000_000,
                 ends_at_unix_ns: None,
                 state: Transition::Firing,
+                resource: None,
             },
         };
         let json = |notice: &Notice| serde_json::to_string(notice).expect("it is text");

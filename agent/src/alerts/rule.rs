@@ -51,6 +51,9 @@ pub(crate) struct Scene<'a> {
     /// What the other settings say from when on a running poll is told, in seconds; `None`: it is not.
     pub(crate) stuck_from: Option<f64>,
     pub(crate) silence: Option<&'a Silence>,
+    /// Readings below this change nothing, and need not be worded: there is no alert of the setting that they would end, and none
+    /// that they might cause. 0 where they may.
+    pub(crate) matters_from: f64,
     /// Of the agent itself; `None`: this is about a target.
     pub(crate) vitals: Option<&'a Vitals>,
 }
@@ -59,7 +62,16 @@ impl<'a> Scene<'a> {
     /// In which nobody has looked for anything.
     #[cfg(test)]
     pub(crate) fn of(model: &'a Model, memory: &'a Memory) -> Self {
-        Self { model, memory, found: None, asked: false, stuck_from: None, silence: None, vitals: None }
+        Self {
+            model,
+            memory,
+            found: None,
+            asked: false,
+            stuck_from: None,
+            silence: None,
+            matters_from: 0.0,
+            vitals: None,
+        }
     }
 
     /// What alerts call a runtime; empty where there is none of that id.

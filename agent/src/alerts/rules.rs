@@ -81,9 +81,8 @@ pub(crate) fn named(name: &str) -> Result<&'static Rule, UnknownRule> {
 
 const S: u64 = 1_000_000_000;
 
-/// What readings about polls, rows of tasks, groups, and everything else can be told apart by.
-const POLLS: [&str; 3] = ["service", "task_group", "label"];
-const ROWS: [&str; 4] = ["service", "task_group", "label", "class"];
+/// What readings about tasks, groups, and everything else can be told apart by.
+const TASKS: [&str; 4] = ["service", "task_group", "label", "class"];
 const GROUPS: [&str; 2] = ["service", "task_group"];
 const SERVICES: [&str; 1] = ["service"];
 /// In seconds.
@@ -131,6 +130,17 @@ impl Reading {
     fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.annotations.insert(name, value.to_string());
         self
+    }
+
+    /// Of a task of that class.
+    fn of_class(self, class: v1::TaskClass) -> Self {
+        match class {
+            v1::TaskClass::Unspecified => self,
+            v1::TaskClass::Ingress => self.with("class", "ingress"),
+            v1::TaskClass::Work => self.with("class", "work"),
+            v1::TaskClass::Daemon => self.with("class", "daemon"),
+            v1::TaskClass::Critical => self.with("class", "critical"),
+        }
     }
 }
 
@@ -185,18 +195,7 @@ fn by_labels<'a>(
 
 /// What a reading about a task says beside its labels.
 fn noted(reading: Reading, row: &TaskRow) -> Reading {
-    let class = match row.class {
-        v1::TaskClass::Unspecified => None,
-        v1::TaskClass::Ingress => Some("ingress"),
-        v1::TaskClass::Work => Some("work"),
-        v1::TaskClass::Daemon => Some("daemon"),
-        v1::TaskClass::Critical => Some("critical"),
-    };
-    let reading = reading.with("task_id", row.id.0).with("spawned_at", &row.spawned_at);
-    match class {
-        Some(class) => reading.with("class", class),
-        None => reading,
-    }
+    reading.with("task_id", row.id.0).with("spawned_at", &row.spawned_at).of_class(row.class)
 }
 
 /// The filter of a standing query whose last term is a duration: `terms` and the setting's threshold.
@@ -243,7 +242,8 @@ fn deaths(model: &Model, kind: v1::event::Kind, setting: &Setting) -> Seen {
         if let Some(site) = site {
             reading = reading.with("spawned_at", site);
         }
-        Some(reading)
+        let class = last.poll.as_ref().map_or(v1::TaskClass::Unspecified, v1::LivePoll::task_class);
+        Some(reading.of_class(class))
     };
     Seen::Readings(died.into_iter().filter_map(reading).collect())
 }
@@ -357,6 +357,85 @@ mod tests {
         for part in page.split("\n### ").skip(1) {
             assert!(part.lines().any(|line| line.starts_with("> ")), "{part}");
         }
+    }
+
+    #[test]
+    fn rules_leave_out_what_does_not_matter_and_nothing_else() {
+        use v1::pool::Kind;
+        // Something for each rule that leaves anything out.
+        let tasks = |second: u64| v1::TaskRows {
+            polls: vec![second, second * 2_000],
+            busy_ns: vec![second * S * 9 / 10, second * S / 10],
+            wakes_plus1: vec![second + 1, second * 2_000 + 1],
+            self_wakes_plus1: vec![1, second * 2_000 + 1],
+            ..Default::default()
+        };
+        let poll =
+            |kind: v1::TaskKind, since_ns| v1::LivePoll { kind: kind.into(), since_ns, ..Default::default() };
+        let thread = |kind, since_ns| v1::Thread { poll: Some(poll(kind, since_ns)), ..Default::default() };
+        let pool = |kind: Kind, busy| v1::Pool {
+            kind: kind.into(),
+            busy: Some(busy),
+            capacity: Some(100),
+            ..Default::default()
+        };
+        let frames = fixture::task_frames(tasks).map(|frame| {
+            let of_task = Some(poll(v1::TaskKind::Task, 2 * S));
+            let worker = v1::Worker { busy_ratio: Some(0.7), poll: of_task, ..Default::default() };
+            let runtime = v1::Runtime {
+                id: 1,
+                workers: vec![worker],
+                ready_tasks: Some((frame.at_ns / S).pow(2)),
+                oldest_ready_ns: Some(3 * S),
+                ..Default::default()
+            };
+            let pools =
+                vec![pool(Kind::FileDescriptors, 40), pool(Kind::Memory, 50), pool(Kind::Blocking, 60)];
+            let threads = vec![thread(v1::TaskKind::Blocking, 4 * S), thread(v1::TaskKind::Main, 5 * S)];
+            v1::Frame { runtimes: vec![runtime], pools, threads, ..frame }
+        });
+        let mut model = fixture::scene_of(v1::Frame::default());
+        let mut memory = crate::alerts::memory::Memory::default();
+        for frame in frames {
+            model.apply(frame);
+            memory.take(&model);
+        }
+        let silence = crate::alerts::rule::Silence { for_ns: 7 * S, reason: "it is silent".to_owned() };
+        let mut leave_out = Vec::new();
+        for rule in RULES {
+            let setting = Setting { window_ns: 10 * S, ..rule.defaults[0].clone() };
+            let readings = |matters_from| {
+                let scene = Scene { silence: Some(&silence), matters_from, ..Scene::of(&model, &memory) };
+                match (rule.read)(&scene, &setting) {
+                    Seen::Readings(readings) | Seen::Partly { readings, .. } => readings,
+                    Seen::Missing(_) => vec![],
+                }
+            };
+            let all = readings(0.0);
+            for from in all.iter().flat_map(|it| [it.value, it.value * 1.001]) {
+                let matter = |readings: Vec<Reading>| {
+                    readings.into_iter().filter(|it| it.value >= from).collect::<Vec<_>>()
+                };
+                let seen = readings(from);
+                if seen != all && !leave_out.contains(&rule.name) {
+                    leave_out.push(rule.name);
+                }
+                assert_eq!(matter(seen), matter(all.clone()), "{} from {from}", rule.name);
+            }
+        }
+        let known = [
+            "TaskStuckInPoll",
+            "TaskNeverYields",
+            "SelfWakingLoop",
+            "PoolNearlyFull",
+            "BlockingJobTooLong",
+            "ResourceNearLimit",
+            "ReadyQueueGrowing",
+            "RuntimeBusy",
+            "LoopLag",
+            "TargetLost",
+        ];
+        assert_eq!(leave_out, known);
     }
 
     #[test]

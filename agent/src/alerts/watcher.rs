@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use taskscope_proto::v1;
 
+use super::at_work::AtWork;
 use super::explain::{Evaluated, Evaluation, Explained};
+use super::identity::Identity;
 use super::inhibit::{self, About, Cause};
 use super::labels::{Fingerprint, Labels};
 use super::life::{Input, Life, Phase, Timing, Transition};
@@ -19,9 +22,12 @@ use crate::config::pattern::Match;
 use crate::model::Model;
 use pace::Pace;
 
+mod known;
 mod pace;
 mod settled;
 mod standing;
+
+pub(crate) use standing::Standing;
 
 /// Alerts of one rule that are pending or fire; past it there is one `AlertOverflow`.
 const MOST_ACTIVE: usize = 100;
@@ -37,8 +43,9 @@ const GROUPS: u32 = 1_000;
 const NAMED: u32 = 20;
 /// Where some of them may be none that the rule is about.
 const NAMED_OF_SOME: u32 = 100;
-/// Rows of the tasks that have used the most CPU, for rules about what they use it for.
-const BUSIEST: u32 = 64;
+/// Rows of the tasks that have used the most CPU since they began, for rules about what they use it for; beside those that are always
+/// on a worker.
+const BUSIEST: u32 = 32;
 /// Past this many they come less often.
 const MANY_GROUPS: usize = 100;
 /// Until an agent that was restarted has begun to listen and to deliver.
@@ -96,13 +103,14 @@ pub(crate) struct Watcher {
     /// How many times the settings were replaced; the target echoes it in what it answers.
     settled: u64,
     /// What every alert of the target has.
-    identity: Labels,
-    /// What the target is called by whoever watches it.
-    called: String,
+    identity: Identity,
+    /// It has said who it is; until then, its alerts may have fewer labels.
+    is_identified: bool,
     instance: Option<String>,
     timeline: Timeline,
     pace: Pace,
     memory: Memory,
+    at_work: AtWork,
     /// The target answers what is asked of it; a recording does not.
     asks: bool,
     /// Standing queries that it does not understand, by their filters, with what it says of each.
@@ -133,6 +141,8 @@ struct Entry {
     unknown_until_ns: u64,
     /// Where what was seen when it began to fire is kept.
     evidence: Option<String>,
+    /// Whose it was when it was last read.
+    resource: Option<Arc<Resource>>,
     /// Of this evaluation.
     changed: Option<Transition>,
 }
@@ -146,12 +156,13 @@ impl Watcher {
             watched: watched.into_iter().map(Arc::new).collect(),
             explained,
             settled: 0,
-            identity: labels.clone().with("service", name),
-            called: name.to_owned(),
+            identity: Identity::new(name, labels),
+            is_identified: false,
             instance: None,
             timeline: Timeline::default(),
             pace: Pace::default(),
             memory: Memory::default(),
+            at_work: AtWork::default(),
             asks: true,
             refused: BTreeMap::new(),
             looming: Vec::new(),
@@ -170,33 +181,6 @@ impl Watcher {
     /// would find is not known.
     pub(crate) fn refused(&mut self, queries: BTreeMap<String, String>) {
         self.refused = queries;
-    }
-
-    /// Alerts that fired when the agent was restarted, and of whose end nobody has been told. Those of rules that are no longer
-    /// there are given back.
-    pub(crate) fn restore(&mut self, alerts: Vec<Alert>, now_ns: u64) -> Vec<Alert> {
-        let mut unknown = Vec::new();
-        for alert in alerts {
-            let severity = alert.labels.get("severity").unwrap_or_default();
-            let is_its =
-                |it: &Arc<Watched>| it.rule.name == alert.name() && it.setting.severity.name() == severity;
-            let Some(position) = self.watched.iter().position(is_its) else {
-                unknown.push(alert);
-                continue;
-            };
-            let watched = &self.watched[position];
-            let mut entry = Entry::new(&alert.labels, Some(position), &watched.setting);
-            entry.unknown_until_ns = now_ns.saturating_add(watched.learns_within_ns());
-            entry.life = Life::fired_before(now_ns);
-            entry.told = Some(Transition::Firing);
-            entry.value = alert.value;
-            entry.starts_at_unix_ns = alert.starts_at_unix_ns;
-            entry.annotations = alert.annotations;
-            // Its readings replace the others.
-            entry.evidence = entry.annotations.remove(EVIDENCE);
-            self.lives.insert(Arc::new(alert.labels), entry);
-        }
-        unknown
     }
 
     /// Where what was seen when the alert began to fire is kept.
@@ -225,7 +209,11 @@ impl Watcher {
         });
         let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
         let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
-        let keep: BTreeSet<u64> = found.collect();
+        let mut keep: Vec<u64> = found.collect();
+        keep.extend(self.at_work.tasks());
+        keep.truncate(MOST_KEPT);
+        keep.sort_unstable();
+        keep.dedup();
         let every_ns = if model.groups().len() > MANY_GROUPS { self.pace.many_groups_ns() } else { 0 };
         v1::WatchRequest {
             request_id: self.settled,
@@ -236,7 +224,7 @@ impl Watcher {
                 limit: BUSIEST,
                 ..Default::default()
             }),
-            keep_task_ids: keep.into_iter().take(MOST_KEPT).collect(),
+            keep_task_ids: keep,
             groups: Some(v1::GroupQuery { limit: GROUPS, every_ns, ..Default::default() }),
             standing,
             ..Default::default()
@@ -245,21 +233,18 @@ impl Watcher {
 
     /// A frame of the target came and is in the model.
     pub(crate) fn frame(&mut self, model: &Model) -> Vec<Notice> {
-        let description = &model.description;
+        let (description, frame) = (&model.description, &model.frame);
+        let mut notices = Vec::new();
         if self.instance.as_ref() != Some(&description.instance) {
             self.instance = Some(description.instance.clone());
             self.memory = Memory::default();
-            if !description.name.is_empty() {
-                self.identity.set("service", &description.name);
-                if self.called != description.name {
-                    self.identity.set("target", &self.called);
-                }
-            }
+            self.at_work = AtWork::default();
+            notices = self.identify(description, frame.unix_ns);
         }
-        let frame = &model.frame;
         let now_ns = self.timeline.take(&description.instance, frame.at_ns, frame.unix_ns);
         self.memory.take(model);
-        let notices = self.evaluate(Clock::Target, model, (None, None), now_ns, frame.unix_ns);
+        self.at_work.look(frame);
+        notices.extend(self.evaluate(Clock::Target, model, (None, None), now_ns, frame.unix_ns));
         let is_pending = |entry: &Entry| matches!(entry.life.phase(), Phase::Pending { .. });
         self.pace.take(self.lives.values().any(is_pending) || runs_long(frame), now_ns);
         self.pace.take_growth(self.memory.grown() >= self.leaks_from(), now_ns);
@@ -314,7 +299,8 @@ impl Watcher {
             let found = if looks { model.found(query(position)) } else { None };
             let asked = rule.standing.is_some() && self.asks && refused.is_none();
             let memory = &self.memory;
-            let scene = Scene { model, memory, found, asked, stuck_from, silence, vitals };
+            let matters_from = self.matters_from(position);
+            let scene = Scene { model, memory, found, asked, stuck_from, silence, matters_from, vitals };
             let missing = match (rule.read)(&scene, setting) {
                 Seen::Readings(readings) => {
                     looming.extend(self.apply(position, readings, &[], now_ns, unix_ns));
@@ -357,9 +343,23 @@ impl Watcher {
         stuck.map(|watched| watched.setting.threshold).min_by(f64::total_cmp)
     }
 
+    /// Whether an alert of a setting is pending, fires, or recovers.
+    fn stands(&self, position: usize) -> bool {
+        self.lives.values().any(|entry| entry.watched == Some(position))
+    }
+
+    /// From when on a reading of a setting is an alert or the cause of one, or may end one.
+    fn matters_from(&self, position: usize) -> f64 {
+        let Watched { rule, setting, .. } = &*self.watched[position];
+        if self.stands(position) {
+            return 0.0;
+        }
+        setting.threshold * inhibit::matters_from(rule.name, rule.unit)
+    }
+
     /// What an alert of a setting has, that is about this.
     fn labels(&self, watched: &Watched, about: &Labels) -> Labels {
-        let mut labels = self.identity.clone();
+        let mut labels = self.identity.labels().clone();
         about.iter().for_each(|(name, value)| labels.set(name, value));
         labels.with("alertname", watched.rule.name).with("severity", watched.setting.severity.name())
     }
@@ -375,13 +375,14 @@ impl Watcher {
     ) -> Vec<Cause> {
         let watched = Arc::clone(&self.watched[position]);
         let Watched { rule, setting, about } = &*watched;
+        let matters_from = self.matters_from(position);
+        // Only of what fires it matters that it is not known.
+        let unknown = if self.stands(position) { unknown } else { &[] };
         let unknown: BTreeSet<Labels> = unknown.iter().map(|it| self.labels(&watched, it)).collect();
         let mut greatest: BTreeMap<Labels, Reading> = BTreeMap::new();
-        let matters = setting.threshold * inhibit::matters_from(rule.name, rule.unit);
-        let nothing_stands = self.lives.values().all(|entry| entry.watched != Some(position));
         for reading in readings {
-            // Neither an alert nor the cause of one, and there is none that it would end: most readings of a healthy target.
-            if nothing_stands && reading.value < matters {
+            // Most readings of a healthy target.
+            if reading.value < matters_from {
                 continue;
             }
             let labels = self.labels(&watched, &reading.labels);
@@ -414,6 +415,7 @@ impl Watcher {
             entry.read(Some(value).filter(|_| is_known), &setting.timing, now_ns, unix_ns);
             // What is over is told as it was last.
             if let Some(reading) = reading.filter(|it| it.value >= setting.threshold) {
+                entry.resource = self.identity.resource();
                 entry.describe(reading);
             }
         }
@@ -425,6 +427,7 @@ impl Watcher {
         for (labels, reading) in fresh.into_iter().take(room) {
             let mut entry = Entry::new(&labels, Some(position), setting);
             entry.read(Some(reading.value), &setting.timing, now_ns, unix_ns);
+            entry.resource = self.identity.resource();
             entry.describe(reading);
             self.lives.insert(Arc::new(labels), entry);
         }
@@ -444,12 +447,8 @@ impl Watcher {
         if past == 0 && self.lives.values().all(|entry| entry.watched.is_some()) {
             return;
         }
-        let labels = self
-            .identity
-            .clone()
-            .with("alertname", OVERFLOW)
-            .with("rule", rule.name)
-            .with("severity", setting.severity.name());
+        let labels = self.identity.labels().clone().with("alertname", OVERFLOW).with("rule", rule.name);
+        let labels = labels.with("severity", setting.severity.name());
         if past == 0 && !self.lives.contains_key(&labels) {
             return;
         }
@@ -460,6 +459,7 @@ impl Watcher {
         });
         entry.read(Some(past as f64), &OVERFLOW_TIMING, now_ns, unix_ns);
         if past > 0 {
+            entry.resource = self.identity.resource();
             let summary = format!(
                 "{past} more alerts of {} than the {MOST_ACTIVE} that are told. Do: make its condition narrower, or give tasks \
                  names that do not hold ids.",
@@ -562,6 +562,7 @@ impl Entry {
             held_by: None,
             unknown_until_ns: 0,
             evidence: None,
+            resource: None,
             changed: None,
         }
     }
@@ -618,6 +619,7 @@ impl Entry {
             starts_at_unix_ns: self.starts_at_unix_ns,
             ends_at_unix_ns,
             state: transition,
+            resource: self.resource.clone(),
         };
         Notice { transition, alert }
     }

@@ -57,6 +57,7 @@ pub(crate) fn notice(alert: v1::Alert) -> Option<Notice> {
         starts_at_unix_ns: alert.starts_at_unix_ns,
         ends_at_unix_ns: alert.ends_at_unix_ns,
         state: transition,
+        resource: None,
     };
     Some(Notice { transition, alert })
 }

@@ -1,4 +1,4 @@
-//! A configuration as a TOML file, each value with where it came from.
+//! A configuration as a TOML file, each value with where it came from; what may be a token in a URL is left out.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use taskscope_proto::words::printable;
 use toml::Value;
 
 use super::rules::{Ruled, Ruling};
-use super::sinks::{Kind, Sink};
+use super::sinks::{Kind, Sink, shown};
 use super::{Config, Folder, Origin, value};
 use crate::address::Target;
 use crate::alerts::rule::Unit;
@@ -144,18 +144,18 @@ fn sink(page: &mut Page<'_>, index: usize, sink: &Sink) {
     match &sink.kind {
         Kind::Stdout => {}
         Kind::Webhook { url, secret_file, repeat } => {
-            page.line("url", &text(url.as_str()), &paths("url"));
+            page.line("url", &text(shown(url, true)), &paths("url"));
             if let Some(file) = secret_file {
                 page.line("secret_file", &text(file.display().to_string()), &paths("secret_file"));
             }
             page.line("repeat", &repeat.map_or_else(|| text("off"), period), &paths("repeat"));
         }
         Kind::Alertmanager { urls, resend } => {
-            page.line("urls", &texts(urls), &paths("urls"));
+            page.line("urls", &texts(urls.iter().map(|url| shown(url, false))), &paths("urls"));
             page.line("resend", &period(*resend), &paths("resend"));
         }
         Kind::Otlp { endpoint, alerts, metrics } => {
-            page.line("endpoint", &text(endpoint.as_str()), &paths("endpoint"));
+            page.line("endpoint", &text(shown(endpoint, false)), &paths("endpoint"));
             page.line("alerts", &Value::Boolean(*alerts), &paths("alerts"));
             page.line("metrics", &metrics.map_or_else(|| text("off"), period), &paths("metrics"));
         }

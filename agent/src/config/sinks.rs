@@ -261,7 +261,10 @@ fn repeat(it: &toml::de::DeValue<'_>) -> Result<Option<Duration>, String> {
 }
 
 fn urls(it: &toml::de::DeValue<'_>) -> Result<Vec<Url>, String> {
-    let urls: Vec<Url> = value::texts(it)?.iter().map(|text| parsed(text)).collect::<Result<_, _>>()?;
+    let texts = value::texts(it).map_err(
+        |_| "it is no list of URLs\nhint: write it as in [\"http://am-0:9093\", \"http://am-1:9093\"]",
+    )?;
+    let urls: Vec<Url> = texts.iter().map(|text| parsed(text)).collect::<Result<_, _>>()?;
     if urls.is_empty() {
         return Err(
             "it is empty\nhint: list every instance, as in [\"http://am-0:9093\", \"http://am-1:9093\"]"
@@ -272,20 +275,67 @@ fn urls(it: &toml::de::DeValue<'_>) -> Result<Vec<Url>, String> {
 }
 
 fn url(it: &toml::de::DeValue<'_>) -> Result<Url, String> {
-    parsed(&value::text(it)?)
+    let text =
+        value::text(it).map_err(|_| "it is no text\nhint: write it as in \"http://127.0.0.1:9093\"")?;
+    parsed(&text)
 }
 
+/// What is wrong is said without the text: there may be a token in it.
 fn parsed(text: &str) -> Result<Url, String> {
     const HINT: &str = "hint: write it as in \"http://127.0.0.1:9093\"";
-    let url =
-        Url::parse(text).map_err(|error| format!("\"{}\" is no URL: {error}\n{HINT}", printable(text)))?;
+    let url = Url::parse(text).map_err(|error| format!("it is no URL: {error}\n{HINT}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("\"{}\" is no http or https URL with a host\n{HINT}", printable(text)));
+        return Err(format!("it is no http or https URL with a host\n{HINT}"));
     }
-    if url.password().is_some() {
+    if url.password().is_some() || !url.username().is_empty() {
         return Err(
-            "a password in a URL ends up in logs\nhint: let a proxy on this machine add it".to_owned()
+            "a user or a password in a URL ends up in logs\nhint: let a proxy on this machine add it"
+                .to_owned(),
         );
     }
     Ok(url)
+}
+
+/// A URL as people may see it: a query is often a token, and so is the path of a webhook.
+pub(super) fn shown(url: &Url, is_webhook: bool) -> String {
+    let place = url.origin().ascii_serialization();
+    let has_more = url.query().is_some() || url.fragment().is_some();
+    match (is_webhook, has_more) {
+        (true, more) if more || url.path() != "/" => format!("{place}/***"),
+        (false, true) => format!("{place}{}?***", url.path()),
+        _ => url.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_wrong_is_not_told_with_what_is_in_it() {
+        for text in [
+            "hooks.example/services/s3cret",
+            "s3cret://hooks.example/",
+            "ftp://hooks.example/s3cret",
+            "http://[s3cret/",
+            "http://s3cret@hooks.example/",
+            "http://:s3cret@hooks.example/",
+            "http://u:s3cret@hooks.example/",
+        ] {
+            let why = parsed(text).expect_err(text);
+            assert!(!why.contains("s3cret") && why.contains("\nhint: "), "{text}: {why}");
+        }
+        assert!(parsed("https://hooks.example/s3cret?s3cret").is_ok());
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_a_token() {
+        let at = |text, is_webhook| shown(&Url::parse(text).expect("a URL"), is_webhook);
+        assert_eq!(at("https://hooks.example/services/s3cret", true), "https://hooks.example/***");
+        assert_eq!(at("https://hooks.example:8443/?s3cret", true), "https://hooks.example:8443/***");
+        assert_eq!(at("http://[::1]:80/#s3cret", true), "http://[::1]/***");
+        assert_eq!(at("http://hooks.example:8443", true), "http://hooks.example:8443/");
+        assert_eq!(at("http://am:9093/am", false), "http://am:9093/am");
+        assert_eq!(at("http://am:9093/am?s3cret", false), "http://am:9093/am?***");
+    }
 }

@@ -29,7 +29,10 @@ fn a_target_that_goes_is_lost_and_forgotten_later() {
     assert_eq!(folder(&mut fleet, &[], t0), [], "it is lost once");
     assert_eq!(fleet.apply(Input::Tick, t0 + LOST_FOR - Duration::from_nanos(1)), []);
     let forgotten = fleet.apply(Input::Tick, t0 + LOST_FOR);
-    assert!(matches!(forgotten.as_slice(), [Effect::Forget(_)]), "{forgotten:?}");
+    assert!(
+        matches!(forgotten.as_slice(), [Effect::Forget { why: Forgotten::GivenUp, .. }]),
+        "{forgotten:?}"
+    );
     assert_eq!(names(&fleet), []);
 }
 
@@ -62,16 +65,124 @@ fn of_two_with_one_name_the_second_has_its_instance_in_it() {
 }
 
 #[test]
-fn in_a_deployment_the_old_one_is_not_lost() {
+fn replicas_whose_instances_are_random_have_numbers() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let sockets = [socket("api", "1a2b3c4d"), socket("api", "00ffee11"), socket("api", "deadbeef")];
+    folder(&mut fleet, &sockets, t0);
+    assert_eq!(names(&fleet), [("api", false), ("api-2", false), ("api-3", false)]);
+    // One restarts, at once or after a while: it has the name that it had.
+    let again = [sockets[0].clone(), socket("api", "11111111"), sockets[2].clone()];
+    let effects = folder(&mut fleet, &again, t0);
+    assert!(matches!(effects.as_slice(), [Effect::Begin { .. }]), "{effects:?}");
+    let target = |fleet: &Fleet, name: &str| fleet.named(name).map(|(_, member)| member.target.clone());
+    assert_eq!(target(&fleet, "api-2"), Some(again[1].target()));
+    folder(&mut fleet, &again[1..], t0);
+    assert_eq!(names(&fleet), [("api", true), ("api-2", false), ("api-3", false)]);
+    let last = socket("api", "22222222");
+    folder(&mut fleet, &[again[1].clone(), again[2].clone(), last.clone()], t0 + Duration::from_secs(300));
+    assert_eq!(target(&fleet, "api"), Some(last.target()));
+    // Eight other characters were chosen by somebody.
+    folder(&mut fleet, &[again[1].clone(), again[2].clone(), last, socket("api", "instance")], t0);
+    assert!(fleet.named("api.instance").is_some());
+    assert_eq!(fleet.named("api-2").map(|(_, member)| member.name_of_before()), Some("api.11111111".into()));
+}
+
+#[test]
+fn of_several_that_are_lost_the_last_one_is_continued() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let second = Duration::from_secs(1);
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2"), socket("api", "3")], t0);
+    let ids: Vec<MemberId> = fleet.members().map(|(id, _)| id).collect();
+    folder(&mut fleet, &[socket("api", "2"), socket("api", "3")], t0 + 100 * second);
+    folder(&mut fleet, &[socket("api", "3")], t0 + 200 * second);
+    assert_eq!(names(&fleet), [("api", true), ("api.2", true), ("api.3", false)]);
+    let effects = folder(&mut fleet, &[socket("api", "3"), socket("api", "4")], t0 + 201 * second);
+    assert_eq!(effects, [Effect::Begin { id: ids[1], target: socket("api", "4").target() }]);
+    // And what goes now comes before what was lost already.
+    let effects = folder(&mut fleet, &[socket("api", "4"), socket("api", "5")], t0 + 202 * second);
+    assert_eq!(effects, [Effect::Begin { id: ids[2], target: socket("api", "5").target() }]);
+    assert_eq!(names(&fleet), [("api", true), ("api.2", false), ("api.3", false)]);
+}
+
+/// A service, and another run of it that began so long before the first one went.
+fn beside(before: Duration) -> (Fleet, MemberId, Vec<Effect>, Instant) {
     let (mut fleet, t0) = (Fleet::default(), start());
     folder(&mut fleet, &[socket("api", "1")], t0);
-    folder(&mut fleet, &[socket("api", "1"), socket("api", "2")], t0);
-    let effects = folder(&mut fleet, &[socket("api", "2")], t0);
-    assert!(matches!(effects.as_slice(), [Effect::Forget(_)]), "{effects:?}");
-    // And of two equal ones, the younger one's end is a loss.
-    folder(&mut fleet, &[socket("api", "2"), socket("api", "3")], t0);
-    let effects = folder(&mut fleet, &[socket("api", "2")], t0);
+    let id = fleet.named("api").expect("it is listed").0;
+    let both = t0 + Duration::from_secs(1000);
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2")], both);
+    let effects = folder(&mut fleet, &[socket("api", "2")], both + before);
+    (fleet, id, effects, both + before)
+}
+
+#[test]
+fn in_a_deployment_the_old_one_is_not_lost_and_the_new_one_takes_its_place() {
+    let (fleet, id, effects, _) = beside(BESIDE_FOR);
+    let [Effect::Forget { id: other, why: Forgotten::Moved }, begun] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_ne!(*other, id);
+    assert_eq!(*begun, Effect::Begin { id, target: socket("api", "2").target() });
+    assert_eq!(names(&fleet), [("api", false)]);
+}
+
+#[test]
+fn of_two_replicas_the_end_of_either_is_a_loss() {
+    let (fleet, id, effects, _) = beside(BESIDE_FOR + Duration::from_nanos(1));
+    assert_eq!(effects, [Effect::Lose(id)]);
+    assert_eq!(names(&fleet), [("api", true), ("api.2", false)]);
+    // Of the younger one, too; and where both were there when the agent began.
+    for goes in [0, 1] {
+        let (mut fleet, t0) = (Fleet::default(), start());
+        let both = [socket("api", "1"), socket("api", "2")];
+        folder(&mut fleet, &both, t0);
+        let effects = folder(&mut fleet, &both[1 - goes..2 - goes], t0 + Duration::from_secs(1));
+        assert!(matches!(effects.as_slice(), [Effect::Lose(_)]), "{effects:?}");
+    }
+}
+
+#[test]
+fn one_run_continues_one_other() {
+    // It is there instead of the first already.
+    let (mut fleet, _, _, now) = beside(Duration::from_secs(1));
+    let with = |fleet: &mut Fleet, instances: &[&str], now| {
+        folder(fleet, &instances.iter().map(|it| socket("api", it)).collect::<Vec<_>>(), now)
+    };
+    with(&mut fleet, &["2", "3"], now);
+    let effects = with(&mut fleet, &["2"], now);
     assert!(matches!(effects.as_slice(), [Effect::Lose(_)]), "{effects:?}");
+    // Two go, and one has begun.
+    let (mut fleet, t0) = (Fleet::default(), start());
+    with(&mut fleet, &["1", "2"], t0);
+    let later = t0 + Duration::from_secs(100);
+    with(&mut fleet, &["1", "2", "3"], later);
+    let effects = with(&mut fleet, &["3"], later);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Forget { .. }, Effect::Begin { .. }, Effect::Lose(_)]),
+        "{effects:?}"
+    );
+    // And where that one goes with them, it continues nobody.
+    let (mut fleet, t0) = (Fleet::default(), start());
+    with(&mut fleet, &["1"], t0);
+    with(&mut fleet, &["1", "2"], later);
+    let effects = with(&mut fleet, &[], later);
+    assert!(matches!(effects.as_slice(), [Effect::Lose(_), Effect::Lose(_)]), "{effects:?}");
+}
+
+#[test]
+fn two_deployments_at_once_are_one_after_the_other() {
+    let (mut fleet, t0) = (Fleet::default(), start());
+    let second = Duration::from_secs(1);
+    folder(&mut fleet, &[socket("api", "1")], t0);
+    let id = fleet.named("api").expect("it is listed").0;
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2")], t0 + 100 * second);
+    folder(&mut fleet, &[socket("api", "1"), socket("api", "2"), socket("api", "3")], t0 + 110 * second);
+    for (at, left) in [(120, &["2", "3"][..]), (130, &["3"])] {
+        let left: Vec<Listed> = left.iter().map(|it| socket("api", it)).collect();
+        let effects = folder(&mut fleet, &left, t0 + at * second);
+        assert!(effects.contains(&Effect::Begin { id, target: left[0].target() }), "{effects:?}");
+    }
+    assert_eq!(names(&fleet), [("api", false)]);
 }
 
 #[test]
@@ -151,7 +262,7 @@ mod any_order {
                     match effect {
                         Effect::Begin { id, target } => { links.insert(id, target); }
                         Effect::Lose(id) => prop_assert!(links.remove(&id).is_some()),
-                        Effect::Forget(id) => { links.remove(&id); }
+                        Effect::Forget { id, .. } => { links.remove(&id); }
                     }
                 }
                 let unique: BTreeSet<&str> = fleet.members().map(|(_, member)| member.name.as_str()).collect();
@@ -180,13 +291,13 @@ fn what_is_configured_away_is_forgotten_and_not_lost() {
     folder(&mut fleet, &[socket("api", "1")], t0);
     assert_eq!(names(&fleet), [("a", false), ("b", false), ("api", false)]);
     let effects = configured(&mut fleet, &[&Source::Fixed, &here], &[named("b"), named("c")]);
-    assert!(matches!(effects.as_slice(), [Effect::Forget(_), Effect::Begin { .. }]), "{effects:?}");
+    assert!(matches!(effects.as_slice(), [Effect::Forget { .. }, Effect::Begin { .. }]), "{effects:?}");
     assert_eq!(names(&fleet), [("b", false), ("api", false), ("c", false)]);
     // Another folder is another source: what the first one listed goes with it, and it has not been asked yet.
     let there = Source::Folder(Some("/run/other".into()));
     assert!(fleet.has_heard(&here));
     let effects = configured(&mut fleet, &[&Source::Fixed, &there], &[named("b"), named("c")]);
-    assert!(matches!(effects.as_slice(), [Effect::Forget(_)]), "{effects:?}");
+    assert!(matches!(effects.as_slice(), [Effect::Forget { .. }]), "{effects:?}");
     assert_eq!(names(&fleet), [("b", false), ("c", false)]);
     assert!(!fleet.has_heard(&here) && !fleet.has_heard(&there));
 }
@@ -207,5 +318,5 @@ fn what_the_user_names_while_it_is_watched_is_watched_once() {
     assert_eq!(names(&fleet), [("api", false)]);
     assert!(configured(&mut fleet, Target::Named("api".into())).is_empty());
     let effects = configured(&mut fleet, Target::Named("other".into()));
-    assert_eq!(effects[0], Effect::Forget(id));
+    assert_eq!(effects[0], Effect::Forget { id, why: Forgotten::NotWatched });
 }

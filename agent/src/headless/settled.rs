@@ -31,18 +31,18 @@ impl Agent {
 
     /// All of it holds from now on.
     fn settle(&mut self, config: &Config, prepared: &Prepared, now: Instant) {
-        let before = std::mem::replace(&mut self.labels, config.labels());
+        self.labels = config.labels();
         self.watched_rules = config.watched();
         self.histograms = config.wants_histograms();
         let mut notices = Vec::new();
         for watched in self.watched.values_mut() {
             let rules = self.watched_rules.clone();
-            notices.extend(watched.watcher.settle(rules, &before, &self.labels, unix_ns()));
+            notices.extend(watched.watcher.settle(rules, &self.labels, unix_ns()));
             watched.next_ask = now;
             watched.ask_anew(self.histograms, now);
         }
         let own = self.own.watcher_mut();
-        notices.extend(own.settle(config.watched_of_agent(), &before, &self.labels, unix_ns()));
+        notices.extend(own.settle(config.watched_of_agent(), &self.labels, unix_ns()));
         tell(&mut self.desk, &self.sinks, &notices);
         self.aim(&config.targets, now);
         let told = self.told();

@@ -51,6 +51,7 @@ fn names() -> Names {
         starts_at_unix_ns: 5,
         ends_at_unix_ns: None,
         state: Transition::Firing,
+        resource: None,
     };
     assert_eq!(watcher.restore(vec![alert], 0), []);
     let mut shown = Shown::default();
@@ -79,7 +80,7 @@ fn names() -> Names {
     assert_eq!(written, all.iter().map(|family| family.name).collect());
 
     let label = Regex::new(r#"([a-z_]+)="(?:[^"\\]|\\.)*""#).expect("it is one");
-    let text = Form::Text.write(families);
+    let text: String = Form::Text.write(families).collect();
     let mut names = Names::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, rest) = line.split_at(line.find(['{', ' ']).expect("a value follows"));

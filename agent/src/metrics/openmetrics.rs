@@ -8,15 +8,16 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEnc
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::page::{Page, Pieces};
 use super::{Family, Kind, Label, Value};
 
-pub(super) fn write(families: Vec<Family>) -> String {
+pub(super) fn write(families: Vec<Family>) -> Pieces {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
-    let mut out = String::new();
-    // Writing into a text cannot fail.
-    let _ = encode(&mut out, &registry);
-    out
+    let mut page = Page::default();
+    // Writing into it cannot fail.
+    let _ = encode(&mut page, &registry);
+    Box::new(page.pieces.into_iter())
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@ enum Instrument {
 use Instrument::{Counter, Gauge as AsGauge, Histogram as AsHistogram, UpDownCounter};
 
 /// Prometheus' family, and its name, unit and instrument here. A family that is not listed is not sent: alerts are log records.
-const NAMES: [(&str, &str, &str, Instrument); 28] = [
+const NAMES: [(&str, &str, &str, Instrument); 29] = [
     ("taskscope_build", "taskscope.build", "1", AsGauge),
     ("taskscope_agent_targets_turned_away", "taskscope.agent.targets.turned_away", "{target}", AsGauge),
     ("taskscope_target_up", "taskscope.target.up", "1", AsGauge),
@@ -41,6 +41,7 @@ const NAMES: [(&str, &str, &str, Instrument); 28] = [
     ("taskscope_tasks_ended", "tokio.task.ended", "{task}", Counter),
     ("taskscope_tasks_panicked", "tokio.task.panicked", "{task}", Counter),
     ("taskscope_task_poll_duration", "tokio.task.poll.duration", "s", AsHistogram),
+    ("taskscope_task_scheduled_duration", "tokio.task.scheduled.duration", "s", AsHistogram),
     ("taskscope_runtime_tasks", "tokio.runtime.task.count", "{task}", UpDownCounter),
     ("taskscope_runtime_ready_tasks", "tokio.runtime.queue.length", "{task}", UpDownCounter),
     ("taskscope_worker_busy", "tokio.worker.busy.time", "s", Counter),
@@ -160,7 +161,7 @@ fn number(series: Series, span: Span) -> Option<NumberDataPoint> {
         Value::Durations { .. } => return None,
     };
     Some(NumberDataPoint {
-        attributes: attributes(series.labels),
+        attributes: attributes(&series.labels),
         start_time_unix_nano: span.start_unix_ns,
         time_unix_nano: span.at_unix_ns,
         value: Some(value),
@@ -171,7 +172,7 @@ fn number(series: Series, span: Span) -> Option<NumberDataPoint> {
 fn durations(series: Series, span: Span) -> Option<HistogramDataPoint> {
     let Value::Durations { sum, buckets } = series.value else { return None };
     Some(HistogramDataPoint {
-        attributes: attributes(series.labels),
+        attributes: attributes(&series.labels),
         start_time_unix_nano: span.start_unix_ns,
         time_unix_nano: span.at_unix_ns,
         count: buckets.iter().map(|(_, count)| count).sum(),
@@ -184,7 +185,7 @@ fn durations(series: Series, span: Span) -> Option<HistogramDataPoint> {
 }
 
 /// The target is the resource.
-fn attributes(labels: Vec<Label>) -> Vec<KeyValue> {
+fn attributes(labels: &[Label]) -> Vec<KeyValue> {
     labels.iter().filter(|(name, _)| *name != "target").map(|(name, value)| text(name, value)).collect()
 }
 

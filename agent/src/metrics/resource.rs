@@ -36,7 +36,7 @@ impl Process {
     }
 }
 
-pub(super) fn of_agent(process: &Process, labels: &Labels) -> Resource {
+pub(crate) fn of_agent(process: &Process, labels: &Labels) -> Resource {
     let mut attributes = Attributes::default();
     attributes.set("service.name", "taskscope-agent");
     attributes.set("service.version", env!("CARGO_PKG_VERSION"));
@@ -48,7 +48,7 @@ pub(super) fn of_agent(process: &Process, labels: &Labels) -> Resource {
 }
 
 /// `name` is what the agent calls the target, `description` what it said of itself, if it ever did.
-pub(super) fn of_target(name: &str, description: Option<&Description>, labels: &Labels) -> Resource {
+pub(crate) fn of_target(name: &str, description: Option<&Description>, labels: &Labels) -> Resource {
     let mut attributes = Attributes::default();
     let own_name = description.map(|it| it.name.as_str()).filter(|name| !name.is_empty());
     // The name that alerts about it have: their records are of the same service.
@@ -64,6 +64,16 @@ pub(super) fn of_target(name: &str, description: Option<&Description>, labels: &
         attributes.set_some("host.name", description.host.as_deref());
     }
     attributes.places(labels);
+    attributes.into_resource()
+}
+
+/// Of an alert of which no more is known than its labels, as after a restart of the agent.
+pub(crate) fn of_alert(labels: &Labels) -> Resource {
+    let mut attributes = Attributes::default();
+    attributes.set_some("service.name", labels.get("service"));
+    attributes.set_some("taskscope.target.name", labels.get("target"));
+    attributes.places(labels);
+    attributes.set_some("host.name", labels.get("host"));
     attributes.into_resource()
 }
 

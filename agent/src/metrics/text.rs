@@ -1,16 +1,43 @@
 //! Prometheus' own text format, 0.0.4, for scrapers that do not ask for OpenMetrics.
 
 use std::fmt::Write;
+use std::vec;
 
-use super::{Family, Kind, Label, Value};
+use super::page::{PIECE, piece};
+use super::{Family, Kind, Label, Series, Value};
 
-pub(super) fn write(families: &[Family]) -> String {
-    let mut out = String::new();
-    // Of each series, as they stand in each of its lines.
-    let mut labels = String::new();
-    let mut bounds = Bounds::default();
-    for family in families {
-        let name = name(family);
+/// Writes a piece when it is asked for one.
+pub(super) struct Writer {
+    families: vec::IntoIter<Family>,
+    /// The rest of one whose head is written, and its name.
+    family: Option<(String, vec::IntoIter<Series>)>,
+    /// Of each series, as they stand in each of its lines.
+    labels: String,
+    bounds: Bounds,
+}
+
+impl Writer {
+    pub(super) fn of(families: Vec<Family>) -> Self {
+        Self {
+            families: families.into_iter(),
+            family: None,
+            labels: String::new(),
+            bounds: Bounds::default(),
+        }
+    }
+
+    /// The next series, or the head of the next family; false where there is none.
+    fn write(&mut self, out: &mut String) -> bool {
+        if let Some((name, series)) = &mut self.family
+            && let Some(next) = series.next()
+        {
+            self.labels.clear();
+            write_labels(&mut self.labels, &next.labels);
+            write_series(out, name, &self.labels, &next.value, &mut self.bounds);
+            return true;
+        }
+        let Some(family) = self.families.next() else { return false };
+        let name = name(&family);
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge | Kind::Info => "gauge",
@@ -18,34 +45,44 @@ pub(super) fn write(families: &[Family]) -> String {
         };
         // Writing into a text cannot fail, here and below.
         let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
-        for series in &family.series {
-            labels.clear();
-            write_labels(&mut labels, &series.labels);
-            match &series.value {
-                Value::Count(count) => {
-                    head(&mut out, &name, "", &labels, "");
-                    whole(&mut out, *count);
-                }
-                Value::Number(number) => {
-                    head(&mut out, &name, "", &labels, "");
-                    let _ = writeln!(out, "{number}");
-                }
-                Value::Durations { sum, buckets } => {
-                    let mut total = 0;
-                    for (position, &(bound, count)) in buckets.iter().enumerate() {
-                        total += count;
-                        head(&mut out, &name, "_bucket", &labels, bounds.label(position, bound));
-                        whole(&mut out, total);
-                    }
-                    head(&mut out, &name, "_sum", &labels, "");
-                    let _ = writeln!(out, "{sum}");
-                    head(&mut out, &name, "_count", &labels, "");
-                    whole(&mut out, total);
-                }
+        self.family = Some((name, family.series.into_iter()));
+        true
+    }
+}
+
+impl Iterator for Writer {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let mut out = piece();
+        while out.len() < PIECE && self.write(&mut out) {}
+        (!out.is_empty()).then_some(out)
+    }
+}
+
+fn write_series(out: &mut String, name: &str, labels: &str, value: &Value, bounds: &mut Bounds) {
+    match value {
+        Value::Count(count) => {
+            head(out, name, "", labels, "");
+            whole(out, *count);
+        }
+        Value::Number(number) => {
+            head(out, name, "", labels, "");
+            let _ = writeln!(out, "{number}");
+        }
+        Value::Durations { sum, buckets } => {
+            let mut total = 0;
+            for (position, &(bound, count)) in buckets.iter().enumerate() {
+                total += count;
+                head(out, name, "_bucket", labels, bounds.label(position, bound));
+                whole(out, total);
             }
+            head(out, name, "_sum", labels, "");
+            let _ = writeln!(out, "{sum}");
+            head(out, name, "_count", labels, "");
+            whole(out, total);
         }
     }
-    out
 }
 
 /// The label `le` by the position of its bucket: those of one histogram are most often those of the next.
@@ -146,6 +183,28 @@ mod tests {
             out,
             "x_bucket{a=\"say \\\"hi\\\"\\\\now\\nthen\",b=\"\",c=\"\\\\\",le=\"+Inf\"} 3\ny 0\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_lost_or_told_twice_between_pieces() {
+        let family = |name, series: u64| {
+            let mut family = Family::new(Kind::Gauge, name, None, "Some");
+            (0..series).for_each(|number| family.add(vec![("n", number.to_string())], Value::Count(number)));
+            family
+        };
+        let pieces: Vec<String> =
+            Writer::of(vec![family("a", 9_000), family("b", 0), family("c", 3)]).collect();
+        assert!(
+            pieces.len() > 2 && pieces.iter().all(|piece| piece.len() < PIECE + (4 << 10)),
+            "{}",
+            pieces.len()
+        );
+        let head = |name| format!("# HELP {name} Some\n# TYPE {name} gauge\n");
+        let lines = |name: &str, series: u64| -> String {
+            (0..series).map(|number| format!("{name}{{n=\"{number}\"}} {number}\n")).collect()
+        };
+        let whole = [head("a"), lines("a", 9_000), head("b"), head("c"), lines("c", 3)].concat();
+        assert_eq!(pieces.concat(), whole);
     }
 
     #[test]

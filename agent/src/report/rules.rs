@@ -7,6 +7,7 @@ use taskscope_proto::{v1, words};
 
 use super::{json_line, table};
 use crate::alerts::explain::Evaluation;
+use crate::alerts::identity::is_place;
 use crate::alerts::notice::rfc3339;
 use crate::alerts::rule::{Rule, Setting, Unit};
 use crate::alerts::rules::RULES;
@@ -134,7 +135,8 @@ pub(crate) fn explained(rule: &Rule, explained: &[Explained]) -> String {
                 rows.push(vec![at.clone(), "below".into(), "inactive".into()]);
             }
             for read in &evaluation.readings {
-                let own = |name: &str| matches!(name, "alertname" | "severity" | "service");
+                // Which target it is was asked for, or stands above.
+                let own = |name: &str| matches!(name, "alertname" | "severity" | "service") || is_place(name);
                 let labels = sorted(&read.labels);
                 let about = labels.iter().filter(|(name, _)| !own(name));
                 let about: Vec<String> =
@@ -205,7 +207,7 @@ mod tests {
         let rule = named("TaskSlowPoll").expect("there is one");
         let reading = |phase: &str, remaining_ns, held_back: &str| v1::EvaluatedReading {
             labels: HashMap::from(
-                [("task_group", "mailer"), ("service", "shop"), ("label", "a")]
+                [("task_group", "mailer"), ("service", "shop"), ("label", "a"), ("host", "web-1")]
                     .map(|(name, value)| (name.to_owned(), value.to_owned())),
             ),
             value: 0.412,

@@ -486,6 +486,8 @@ fn no_stack_words(why: v1::thread::NoStack) -> Option<&'static str> {
         v1::thread::NoStack::Unspecified => None,
         v1::thread::NoStack::BlocksSignal => Some("it blocks the signal"),
         v1::thread::NoStack::NoAnswer => Some("it did not answer"),
+        v1::thread::NoStack::Sandboxed => Some("it has a seccomp filter of its own"),
+        v1::thread::NoStack::Unreadable => Some("its stack cannot be read"),
     }
 }
 

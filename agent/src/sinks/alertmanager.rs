@@ -2,6 +2,7 @@
 //! for as long as it is sent again, so it is sent everything that fires, over and over, and nothing holds that back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -18,12 +19,28 @@ const MOST_AT_ONCE: usize = 64;
 #[derive(Debug)]
 struct Kept {
     alert: Alert,
-    /// When it is to be sent; `None`: it is refused as it is.
-    due_ns: Option<u64>,
+    /// When it is to be sent.
+    due_ns: u64,
     /// When it ended, by the agent's clock.
     ended_ns: Option<u64>,
     /// The instance has taken it as it is now.
     arrived: bool,
+    /// The instance has taken it once, as it is now or as it was before.
+    is_known: bool,
+    /// The last that the instance said of it as it is now is that it will not have it.
+    is_refused: bool,
+}
+
+impl Kept {
+    /// The instance has not been told this, and may take it.
+    fn is_owed(&self) -> bool {
+        !self.arrived && (self.is_known || !self.is_refused)
+    }
+
+    fn notice(&self) -> Arc<Notice> {
+        let transition = if self.ended_ns.is_some() { Transition::Resolved } else { Transition::Firing };
+        Arc::new(Notice { transition, alert: self.alert.clone() })
+    }
 }
 
 /// What fires, and what did until a short while ago.
@@ -45,8 +62,32 @@ impl Active {
             Transition::Firing => None,
             Transition::Resolved => Some(now_ns),
         };
-        let kept = Kept { alert, due_ns: Some(now_ns), ended_ns, arrived: false };
-        self.kept.insert(notice.alert.fingerprint, kept);
+        let is_known = self.kept.get(&alert.fingerprint).is_some_and(|kept| kept.is_known);
+        let id = alert.fingerprint;
+        let kept = Kept { alert, due_ns: now_ns, ended_ns, arrived: false, is_known, is_refused: false };
+        self.kept.insert(id, kept);
+    }
+
+    /// The same, with about so many at most: what has ended makes room, the oldest that has arrived first. Gives how many are not told
+    /// for want of room. What becomes of an alert that is there is always taken in.
+    pub(super) fn apply_within(&mut self, most: usize, notice: &Notice, now_ns: u64) -> u64 {
+        let is_new = !self.kept.contains_key(&notice.alert.fingerprint);
+        let mut lost = 0;
+        if is_new && self.kept.len() >= most && notice.transition != Transition::Pending {
+            match self.oldest_end().and_then(|id| self.kept.remove(&id)) {
+                // The instance ends by itself what it is not told of.
+                Some(kept) => lost = u64::from(kept.is_owed()),
+                None if notice.transition == Transition::Firing => return 1,
+                None => {}
+            }
+        }
+        self.apply(notice, now_ns);
+        lost
+    }
+
+    fn oldest_end(&self) -> Option<Fingerprint> {
+        let ended = self.kept.iter().filter_map(|(id, kept)| Some((!kept.arrived, kept.ended_ns?, *id)));
+        ended.min().map(|(.., id)| id)
     }
 
     /// What is to be sent now, the longest due first.
@@ -54,7 +95,8 @@ impl Active {
         let mut due: Vec<(u64, Fingerprint)> = self
             .kept
             .iter()
-            .filter_map(|(id, kept)| kept.due_ns.filter(|&due| due <= now_ns).map(|due| (due, *id)))
+            .filter(|(_, kept)| kept.due_ns <= now_ns)
+            .map(|(id, kept)| (kept.due_ns, *id))
             .collect();
         due.sort_unstable();
         due.into_iter().take(MOST_AT_ONCE).map(|(_, id)| id).collect()
@@ -62,29 +104,31 @@ impl Active {
 
     /// When something is due; in the past where it is already.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        self.kept.values().filter_map(|kept| kept.due_ns).min()
+        self.kept.values().map(|kept| kept.due_ns).min()
     }
 
     /// The instance has taken these.
     pub(super) fn sent(&mut self, ids: &[Fingerprint], now_ns: u64) {
         for id in ids {
             let Some(kept) = self.kept.get_mut(id) else { continue };
-            kept.due_ns = Some(now_ns.saturating_add(self.resend_ns));
-            kept.arrived = true;
+            kept.due_ns = now_ns.saturating_add(self.resend_ns);
+            (kept.arrived, kept.is_known, kept.is_refused) = (true, true, false);
         }
         self.forget(now_ns);
     }
 
-    /// The instance will not take this one as it is.
-    pub(super) fn refused(&mut self, id: Fingerprint) {
-        match self.kept.get_mut(&id) {
+    /// The instance would not take this one. While it fires it is sent again in its turn all the same, so that it does not lapse where
+    /// another try would do. Whether it is the first time for the alert as it is.
+    pub(super) fn refused(&mut self, id: Fingerprint, now_ns: u64) -> bool {
+        let Some(kept) = self.kept.get_mut(&id) else { return false };
+        let is_first = !kept.is_refused;
+        kept.is_refused = true;
+        kept.due_ns = now_ns.saturating_add(self.resend_ns);
+        if kept.ended_ns.is_some() && !kept.is_known {
             // The end of an alert that it would not have.
-            Some(kept) if kept.ended_ns.is_some() => {
-                self.kept.remove(&id);
-            }
-            Some(kept) => kept.due_ns = None,
-            None => {}
+            self.kept.remove(&id);
         }
+        is_first
     }
 
     /// What has ended, and has been said to have for long enough. One that never arrived ends by itself, when the time is over
@@ -120,16 +164,18 @@ impl Active {
         serde_json::to_vec(&list).expect("texts are always JSON")
     }
 
-    /// What the instance has not been told, and would not refuse.
-    pub(super) fn undelivered(&self) -> Vec<Notice> {
-        let waits = self.kept.values().filter(|kept| !kept.arrived && kept.due_ns.is_some());
-        let notice = |kept: &Kept| Notice {
-            transition: if kept.ended_ns.is_some() { Transition::Resolved } else { Transition::Firing },
-            alert: kept.alert.clone(),
-        };
-        waits.map(notice).collect()
+    /// What the instance has not been told, and may take.
+    pub(super) fn undelivered(&self) -> Vec<Arc<Notice>> {
+        self.kept.values().filter(|kept| kept.is_owed()).map(Kept::notice).collect()
     }
 
+    /// The ends among it.
+    pub(super) fn ends_owed(&self) -> Vec<Arc<Notice>> {
+        let ends = self.kept.values().filter(|kept| kept.ended_ns.is_some() && kept.is_owed());
+        ends.map(Kept::notice).collect()
+    }
+
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.kept.len()
     }
@@ -146,6 +192,8 @@ struct Posted<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -161,6 +209,7 @@ mod tests {
         Sent {
             taken: bool,
         },
+        Refused,
         Forward(u64),
     }
 
@@ -170,6 +219,7 @@ mod tests {
         prop_oneof![
             (0..4u8, transition).prop_map(|(which, transition)| Step::Told(which, transition)),
             any::<bool>().prop_map(|taken| Step::Sent { taken }),
+            Just(Step::Refused),
             (0..200 * S).prop_map(Step::Forward),
         ]
     }
@@ -187,6 +237,8 @@ mod tests {
         ) {
             let mut active = Active::new(RESEND);
             let mut now_ns = 0;
+            // Ends that it would not have, of alerts that it never took.
+            let mut given_up: BTreeSet<u8> = BTreeSet::new();
             // What was said of each last, and when.
             let mut said: BTreeMap<u8, (Transition, u64)> = BTreeMap::new();
             for step in steps {
@@ -196,6 +248,7 @@ mod tests {
                         active.apply(&notice("A", &which.to_string(), transition), now_ns);
                         if transition != Transition::Pending {
                             said.insert(which, (transition, now_ns));
+                            given_up.remove(&which);
                         }
                     }
                     Step::Sent { taken } => {
@@ -205,15 +258,23 @@ mod tests {
                             prop_assert!(active.due(now_ns).is_empty());
                         }
                     }
+                    Step::Refused => {
+                        for due in active.due(now_ns) {
+                            active.refused(due, now_ns);
+                        }
+                        prop_assert!(active.due(now_ns).is_empty());
+                        given_up.extend((0..4).filter(|which| !active.kept.contains_key(&id(*which))));
+                    }
                 }
                 active.forget(now_ns);
                 for (which, (transition, at_ns)) in &said {
                     let kept = active.kept.get(&id(*which));
                     match transition {
                         Transition::Firing => {
-                            let due_ns = kept.and_then(|kept| kept.due_ns);
+                            let due_ns = kept.map(|kept| kept.due_ns);
                             prop_assert!(due_ns.is_some_and(|due| due <= now_ns + 60 * S));
                         }
+                        _ if given_up.contains(which) => prop_assert!(kept.is_none()),
                         _ if now_ns < at_ns + 300 * S => prop_assert!(kept.is_some()),
                         _ if now_ns >= at_ns + 540 * S => prop_assert!(kept.is_none()),
                         _ => {}
@@ -237,6 +298,53 @@ mod tests {
         }
         // At once, and then once a minute.
         assert_eq!((sent, active.len()), (6, 0));
+    }
+
+    #[test]
+    fn what_was_taken_once_is_sent_again_in_its_turn_after_a_refusal() {
+        let mut active = Active::new(RESEND);
+        active.apply(&notice("A", "0", Transition::Firing), 0);
+        active.sent(&active.due(0), 0);
+        assert_eq!(active.due(60 * S), [id(0)]);
+        assert!(active.refused(id(0), 60 * S));
+        assert_eq!((active.due(119 * S), active.due(120 * S)), (vec![], vec![id(0)]));
+        assert!(!active.refused(id(0), 120 * S), "it is the same refusal");
+        active.sent(&[id(0)], 180 * S);
+        assert!(active.refused(id(0), 240 * S), "it is another one");
+        // Its end is owed even where that is refused once; that of an alert that was never taken is not.
+        active.apply(&notice("A", "0", Transition::Resolved), 250 * S);
+        assert!(active.refused(id(0), 250 * S));
+        assert_eq!((active.due(310 * S), active.ends_owed().len()), (vec![id(0)], 1));
+        active.apply(&notice("A", "1", Transition::Firing), 250 * S);
+        assert!(active.refused(id(1), 250 * S));
+        assert_eq!(active.due(310 * S).len(), 2, "it fires, and another try may do");
+        active.apply(&notice("A", "1", Transition::Resolved), 311 * S);
+        assert!(active.refused(id(1), 311 * S));
+        assert_eq!((active.len(), active.undelivered().len()), (1, 1));
+    }
+
+    #[test]
+    fn what_has_ended_makes_room_and_what_is_there_always_goes_on() {
+        let of = |which: u8, transition| notice("A", &which.to_string(), transition);
+        let mut active = Active::new(RESEND);
+        for which in 0..3 {
+            assert_eq!(active.apply_within(3, &of(which, Transition::Firing), 0), 0);
+        }
+        active.sent(&active.due(0), 0);
+        assert_eq!(active.apply_within(3, &of(3, Transition::Firing), S), 1, "all that is there fires");
+        active.apply_within(3, &of(0, Transition::Resolved), S);
+        active.apply_within(3, &of(1, Transition::Resolved), 2 * S);
+        active.sent(&[id(1)], 2 * S);
+        // One that is known fires again: it is not told to be over any more.
+        assert_eq!(active.apply_within(3, &of(0, Transition::Firing), 3 * S), 0);
+        assert_eq!((active.kept[&id(0)].ended_ns, active.len()), (None, 3));
+        assert_eq!(active.apply_within(3, &of(4, Transition::Firing), 4 * S), 0);
+        assert!(!active.kept.contains_key(&id(1)) && active.kept.contains_key(&id(4)));
+        // The end that it was not told goes, too, where there is no other room, and is counted.
+        active.apply_within(3, &of(2, Transition::Resolved), 5 * S);
+        assert_eq!(active.apply_within(3, &of(5, Transition::Firing), 6 * S), 1);
+        assert_eq!(active.kept.keys().len(), 3);
+        assert!(active.kept.values().all(|kept| kept.ended_ns.is_none()));
     }
 
     #[test]

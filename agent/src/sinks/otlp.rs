@@ -12,7 +12,7 @@ use reqwest::{StatusCode, Url};
 
 use super::post::{Outcome, Receiver};
 use crate::alerts::notice::{Notice, rfc3339};
-use crate::metrics::resource::{PLACES, keyed, text};
+use crate::metrics::resource::{keyed, of_alert, text};
 
 pub(super) mod metrics;
 
@@ -98,13 +98,10 @@ fn request(notices: &[Notice], unix_ns: u64) -> ExportLogsServiceRequest {
     ExportLogsServiceRequest { resource_logs }
 }
 
+/// The same as of what is measured of its target.
 fn resource(notice: &Notice) -> Resource {
-    let attributes = [("service", "service.name")]
-        .into_iter()
-        .chain(PLACES)
-        .filter_map(|(label, name)| Some(text(name, notice.alert.labels.get(label)?)))
-        .collect();
-    Resource { attributes, ..Default::default() }
+    let alert = &notice.alert;
+    alert.resource.as_deref().cloned().unwrap_or_else(|| of_alert(&alert.labels))
 }
 
 fn record(notice: &Notice, unix_ns: u64) -> LogRecord {
@@ -137,6 +134,8 @@ fn record(notice: &Notice, unix_ns: u64) -> LogRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::alerts::life::Transition;
     use crate::sinks::fixture::notice;
@@ -152,6 +151,29 @@ mod tests {
         let record = &logs.scope_logs[0].log_records[1];
         assert_eq!((record.event_name.as_str(), record.severity_number), ("alert.firing", 13));
         assert!(record.attributes.contains(&text("alert.task_group", "b")), "{record:?}");
+    }
+
+    #[test]
+    fn an_event_has_the_resource_of_its_target_and_what_its_labels_say_where_that_is_not_known() {
+        let mut known = notice("TaskSlowPoll", "a", Transition::Firing);
+        let labels = known.alert.labels.clone().with("host", "web-1").with("pod", "checkout-7d9");
+        known.alert.labels = labels.with("target", "checkout-2");
+        let unknown = known.clone();
+        let attributes = vec![text("service.name", "checkout"), text("service.instance.id", "1a2b")];
+        known.alert.resource =
+            Some(Arc::new(Resource { attributes: attributes.clone(), ..Default::default() }));
+        let request = request(&[known.clone(), unknown, known], 9);
+        let said = |at: usize| request.resource_logs[at].resource.clone().expect("it has one").attributes;
+        assert_eq!(said(0), attributes);
+        let wanted = [
+            ("service.name", "checkout"),
+            ("taskscope.target.name", "checkout-2"),
+            ("k8s.pod.name", "checkout-7d9"),
+            ("host.name", "web-1"),
+        ];
+        assert_eq!(said(1), wanted.map(|(key, value)| text(key, value)));
+        let counts = request.resource_logs.iter().map(|logs| logs.scope_logs[0].log_records.len());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn outcome(
     }
 }
 
+/// Names the host, and nothing after it: where it redirects to may hold a token.
 fn redirected(url: &Url, status: StatusCode, to: Option<&Url>) -> String {
     let Some(to) = to else { return format!("it answers {status} and does not say where to") };
     let host = |url: &Url| printable(url.host_str().unwrap_or("nowhere"));
@@ -122,9 +123,14 @@ fn redirected(url: &Url, status: StatusCode, to: Option<&Url>) -> String {
         true => "elsewhere".to_owned(),
         false => format!("to another host, {}", host(to)),
     };
+    // Of the rest of it something may be a token.
+    let origin = to.origin();
+    let hint = match origin.is_tuple() {
+        true => format!("if {} is right, ask it where to", printable(&origin.ascii_serialization())),
+        false => "ask whoever runs it where it is".to_owned(),
+    };
     format!(
-        "it redirects {place}, which is not followed ({status})\nhint: if {} is right, write it in the configuration",
-        printable(to.as_str())
+        "it redirects {place}, which is not followed ({status})\nhint: {hint}, and write that in the configuration"
     )
 }
 
@@ -217,7 +223,12 @@ mod tests {
             elsewhere.starts_with("it redirects to another host, evil.example, which is not followed"),
             "{elsewhere}"
         );
-        assert!(elsewhere.contains("\nhint: if http://evil.example/y is right"), "{elsewhere}");
+        assert!(elsewhere.contains("\nhint: if http://evil.example is right"), "{elsewhere}");
+        let secret = why(Some("https://u:s3cret@evil.example:8443/s3cret?s3cret#s3cret"));
+        assert!(
+            secret.contains("if https://evil.example:8443 is right") && !secret.contains("s3cret"),
+            "{secret}"
+        );
         assert!(why(Some("/y")).starts_with("it redirects elsewhere, "));
         assert!(why(None).ends_with("does not say where to"));
     }

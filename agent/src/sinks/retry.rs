@@ -55,7 +55,8 @@ impl Retry {
         self.next_ns.saturating_sub(now_ns)
     }
 
-    pub(super) fn is_failing(&self) -> bool {
+    #[cfg(test)]
+    fn is_failing(&self) -> bool {
         self.failures > 0
     }
 }

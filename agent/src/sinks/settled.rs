@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::left::Queues;
 use super::queue::Queue;
 use super::{Fresh, Health, Kind, Prepared, Running, Sink, Sinks, held, unix_ns};
 use crate::alerts::life::Transition;
@@ -28,6 +29,7 @@ pub(super) struct Leaving {
     /// There is no more time.
     end: Arc<Notify>,
     health: Arc<std::sync::Mutex<Health>>,
+    pub(super) queues: Queues,
     task: JoinHandle<()>,
 }
 
@@ -67,7 +69,7 @@ impl Sinks {
                 }
                 // Whoever was told already is not told again, but for an Alertmanager, which has to be told all the time.
                 if (!was_told || running.resends) && !is_silenced(notice) {
-                    running.push(notice);
+                    running.push(&Arc::new(notice.clone()));
                 }
             }
             self.running.push(running);
@@ -115,7 +117,7 @@ impl Running {
         over.alert.ends_at_unix_ns = Some(unix_ns().max(over.alert.starts_at_unix_ns));
         self.note(&over);
         if self.wants.resolved {
-            self.push(&over);
+            self.push(&Arc::new(over));
         }
     }
 
@@ -123,7 +125,7 @@ impl Running {
     fn leave(mut self) -> Leaving {
         self.queue.close();
         let end = Arc::new(Notify::new());
-        let (ends, health) = (end.clone(), self.health.clone());
+        let (ends, health, queues) = (end.clone(), self.health.clone(), self.queues());
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = self.ended(Instant::now() + LEAVES_WITHIN) => {}
@@ -131,19 +133,23 @@ impl Running {
             }
             let mut health = held(&self.health);
             health.dropped += self.queue.len() as u64;
+            // They are told here, and are not left to anybody.
+            self.queue.clear();
             tracing::info!("{health}; it is not configured any more");
         });
-        Leaving { end, health, task }
+        Leaving { end, health, queues, task }
     }
 
     /// The same, and what is left goes to whoever takes its place.
     async fn hand_over(&mut self, to: &Queue, deadline: Instant) {
         self.queue.close();
         self.ended(deadline).await;
-        let mut left = self.queue.take_while(|_, _| true);
+        let mut left = self.queue.owed();
         // Who is told over and over has been told again what fires.
         left.retain(|notice| !self.resends || notice.transition != Transition::Firing);
+        // Always in one of them: whoever looks meanwhile does not miss it.
         to.put_back(left);
+        self.queue.clear();
         // Whether the new settings mend it is seen with the first attempt.
         held(&self.health).failing = None;
     }

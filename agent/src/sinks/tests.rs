@@ -15,6 +15,8 @@ use super::*;
 
 mod alertmanager;
 mod otlp;
+mod refusals;
+mod restarts;
 
 const WITHIN: Duration = Duration::from_secs(20);
 

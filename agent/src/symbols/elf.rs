@@ -38,8 +38,20 @@ pub(super) enum NotUsable {
     Foreign,
     #[error("it is cut off or damaged: {0}")]
     Damaged(&'static str),
-    #[error("its {0} is too large to be held in memory ({1} bytes)")]
+    #[error("its {0} is too large to be held in memory ({1} bytes); {copy}", copy = smaller(.0))]
     TooLarge(&'static str, u64),
+}
+
+const SYMBOL_TABLE: &str = "table of symbols";
+
+/// How to make a copy that can be used. `--only-keep-debug` keeps the table, and GNU's `objcopy` always does.
+fn smaller(what: &str) -> &'static str {
+    match what {
+        SYMBOL_TABLE => {
+            "`llvm-objcopy --remove-section=.symtab --remove-section=.strtab FILE COPY` keeps the lines, which have the names, too"
+        }
+        _ => "`objcopy --decompress-debug-sections FILE COPY` unpacks it",
+    }
 }
 
 impl Elf {
@@ -101,7 +113,7 @@ impl Elf {
             match kind {
                 NOTE if self.build_id.is_empty() => self.read_notes(file, offset, size),
                 NOTHING_IN_FILE => continue,
-                SYMBOLS if size > MAX_SYMBOLS => return Err(NotUsable::TooLarge("table of symbols", size)),
+                SYMBOLS if size > MAX_SYMBOLS => return Err(NotUsable::TooLarge(SYMBOL_TABLE, size)),
                 SYMBOLS => self.has_names |= size > 24,
                 _ => {}
             }
@@ -261,6 +273,8 @@ mod tests {
             Elf::read(&file(&changed))
         };
         assert!(matches!(section(2, 1 << 40), Err(NotUsable::TooLarge("table of symbols", _))));
+        let said = section(2, 1 << 40).expect_err("it is too large").to_string();
+        assert!(said.contains("(1099511627776 bytes); `llvm-objcopy --remove-section=.symtab"), "{said}");
         assert!(section(2, 1 << 20).is_ok());
     }
 

@@ -285,21 +285,81 @@ fn a_file_that_is_changed_while_it_is_open_is_not_read_any_further() {
     assert!(matches!(&names, Some(Names::Missing(why)) if why.contains("damaged")), "{names:?}");
 }
 
+/// Bytes of this process.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("it can be read");
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("it is a number") * 4096
+}
+
 /// What a file of many gigabytes costs is what is touched of it.
 #[test]
 fn a_huge_program_costs_what_is_looked_at() {
     let Some(program) = Program::with(&["-Wl,--build-id"]) else { return };
     let file = File::options().write(true).open(&program.path).expect("it can be opened");
     file.set_len(16 << 30).expect("a sparse file can be made");
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").expect("it can be read");
-        pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("it is a number") * 4096
-    };
     let before = resident();
     assert_eq!(program.deepest(&Places::default(), &program.module()).0, WHOLE);
     let grown = resident().saturating_sub(before);
     // Other tests of this process run meanwhile.
     assert!(grown < 1 << 30, "{grown} bytes");
+}
+
+/// Also under the name of another target, which has a copy of it.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "it is about how long it takes")]
+fn a_program_of_very_many_symbols_is_read_in_seconds_and_once_for_all_who_run_it() {
+    const SYMBOLS: usize = 500_000;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = |name: &str| folder.path().join(name);
+    let assembly = format!(
+        ".text\n.macro one\n.globl one_of_very_many_functions_\\@\n.type one_of_very_many_functions_\\@, \
+         @function\none_of_very_many_functions_\\@:\nnop\n.size one_of_very_many_functions_\\@, 1\n.endm\n\
+         .rept {SYMBOLS}\none\n.endr\n.section .note.GNU-stack,\"\",@progbits\n"
+    );
+    std::fs::write(file("many.s"), assembly).expect("it can be written");
+    std::fs::write(file("prog.c"), SOURCE).expect("it can be written");
+    let flags = ["-g", "-O1", "-Wl,--build-id", "prog.c", "many.s", "-o", "prog"];
+    if tool("cc", &flags, folder.path()).is_none() {
+        return;
+    }
+    std::fs::copy(file("prog"), file("copy")).expect("it can be copied");
+    let elf = std::fs::read(file("prog")).expect("it can be read");
+    assert!(elf.len() > 60 * SYMBOLS, "{} bytes", elf.len());
+    drop(elf);
+    let module = |name: &str| {
+        let path = file(name);
+        Arc::new(Module { path: path.display().to_string(), build_id: build_id(&path) })
+    };
+    let symbols = String::from_utf8(tool("nm", &["prog"], folder.path()).expect("nm")).expect("text");
+    let place = symbols.lines().find(|line| line.ends_with(" T one_of_very_many_functions_4711"));
+    let address = place.and_then(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok());
+    let address = address.expect("nm tells where it is");
+    let before = resident();
+    let began = std::time::Instant::now();
+    let mut readers = [reader(&Places::default()), reader(&Places::default())];
+    let told = ["prog", "copy"].map(|name| {
+        let frames = readers[usize::from(name == "copy")].frames(&module(name), address);
+        frames[0].function.clone()
+    });
+    assert_eq!(told.map(Option::unwrap_or_default), ["one_of_very_many_functions_4711"; 2]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    let grown = resident().saturating_sub(before);
+    println!("{SYMBOLS} symbols: {:?}, {grown} bytes", began.elapsed());
+    // The file as it is mapped, a table of it, and what other tests of this process do meanwhile.
+    assert!(grown < 400 << 20, "{grown} bytes");
+    let of_one_file = |reader: &Reader| reader.open[0].1.as_ref().map(CodeFile::users);
+    assert_eq!(of_one_file(&readers[0]), Some(2), "it is open once");
+    readers[1].open.clear();
+    assert_eq!(of_one_file(&readers[0]), Some(1));
+    // One that is changed is nobody's any more.
+    std::fs::copy(file("copy"), file("prog")).expect("it can be copied");
+    File::options()
+        .append(true)
+        .open(file("prog"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"more"))
+        .expect("it can be written to");
+    assert!(readers[1].frames(&module("copy"), address)[0].function.is_some());
+    assert_eq!(of_one_file(&readers[1]), Some(1), "opened anew");
 }
 
 #[test]

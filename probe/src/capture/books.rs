@@ -107,7 +107,7 @@ struct Room {
     lines: usize,
     groups: u32,
     labels: u32,
-    /// Bytes of either kind of histograms.
+    /// Bytes of each kind of histograms.
     polls: usize,
     /// Between one task's id and the next one's.
     stride: u64,
@@ -209,6 +209,7 @@ struct Books {
     label_of: BTreeMap<u8, u32>,
     polls: BTreeMap<u32, Figures>,
     stretches: BTreeMap<u32, Figures>,
+    waits: BTreeMap<u32, Figures>,
     folded: BTreeSet<u32>,
     losses: BTreeMap<Reason, u64>,
     ended: Vec<(u64, Outcome, u64, u64, Sid)>,
@@ -270,6 +271,7 @@ impl Books {
             label_of: BTreeMap::new(),
             polls: BTreeMap::new(),
             stretches: BTreeMap::new(),
+            waits: BTreeMap::new(),
             folded: BTreeSet::new(),
             losses: BTreeMap::new(),
             ended: Vec::new(),
@@ -446,19 +448,23 @@ impl Books {
         let now = self.now();
         let task = self.tasks.get_mut(&id).expect("it was picked");
         let wrapped = task.wrapped && task.followed;
-        if wrapped {
-            task.scheduled_ns += task.woken.take().map_or(0, |woken| now - woken);
-        }
+        let waited = task.woken.take_if(|_| wrapped).map(|woken| now - woken);
+        task.scheduled_ns += waited.unwrap_or(0);
+        let group = task.group;
         let index = wrapped.then(|| self.index(id));
         self.workers[on].run(move || {
             hooks::before_poll::<Any>(&watched, TaskId(id));
             // As the wrapper does.
-            if let Some(wakes) = index.and_then(|index| registry.slots.wakes(index, TaskId(id))) {
-                wakes.add_scheduled(wakes.answer(registry.clock.now(), TaskId(id)));
+            if let Some(index) = index {
+                registry.answer_wake(index, TaskId(id));
             }
         });
         if !self.has_line(on) {
             return self.lose(Reason::UnlinedThreads);
+        }
+        if let Some(waited) = waited {
+            let sorted = self.was_sorted();
+            self.waits.entry(self.shown(group)).or_default().add(waited, sorted);
         }
         let task = self.tasks.get_mut(&id).expect("it was picked");
         let followed = task.followed;
@@ -639,13 +645,17 @@ impl Books {
         let registry = self.registry;
         let folding = registry.group_polls.fold(registry.lines.groups(), group as u8);
         registry.group_polls.finish(folding);
+        let folding = registry.group_waits.fold(registry.lines.waits(), group as u8);
+        registry.group_waits.finish(folding);
         self.folded.insert(group);
-        if let Some(polls) = self.polls.remove(&group) {
-            let other = self.polls.entry(0).or_default();
-            other.polls += polls.polls;
-            other.busy_ns += polls.busy_ns;
-            other.unsorted += polls.unsorted;
-            other.longest_ns = other.longest_ns.max(polls.longest_ns);
+        for counted in [&mut self.polls, &mut self.waits] {
+            if let Some(folded) = counted.remove(&group) {
+                let other = counted.entry(0).or_default();
+                other.polls += folded.polls;
+                other.busy_ns += folded.busy_ns;
+                other.unsorted += folded.unsorted;
+                other.longest_ns = other.longest_ns.max(folded.longest_ns);
+            }
         }
     }
 
@@ -692,6 +702,8 @@ impl Books {
             let polls = registry.polls_of_group(GroupId(id));
             assert_eq!(polls.is_none(), self.folded.contains(&id));
             assert_eq!(polls.map(figures), (!self.folded.contains(&id)).then(|| of(&self.polls, id)), "{id}");
+            let waits = registry.waits_of_group(GroupId(id)).map(figures);
+            assert_eq!(waits, (!self.folded.contains(&id)).then(|| of(&self.waits, id)), "{id}");
         }
         for id in (0..LABELS).filter(|id| *id < 1 || *id >= LABELS - self.room.labels) {
             let polls = registry.polls_of_label(LabelIndex(id)).map(figures);

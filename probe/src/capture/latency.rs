@@ -30,7 +30,11 @@ pub(super) fn note(registry: &Registry, meta: &TaskMeta<'_>) {
 
 #[inline(never)]
 fn add(registry: &Registry, meta: &TaskMeta<'_>, waited: Duration) {
-    if let Some((index, _)) = registry.index.find(task_id(meta.id())) {
-        registry.slots.add_latency(index, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+    let ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+    if let Some((index, _)) = registry.index.find(task_id(meta.id()))
+        && let Some(group) = registry.slots.add_latency(index, ns)
+        && let Some(line) = registry.my_line()
+    {
+        registry.count_wait(line, group, ns);
     }
 }

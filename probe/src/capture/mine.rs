@@ -8,6 +8,7 @@ use crate::native;
 use crate::registry::Registry;
 use crate::registry::lines::{Line, line_id};
 use crate::registry::slots::Slot;
+use crate::stacks;
 
 /// Of threads that have no line (yet): it works for no runtime, and is never written.
 pub(crate) static NOWHERE: Line = Line::nowhere();
@@ -50,7 +51,8 @@ pub(super) fn close() {
 }
 
 impl Registry {
-    /// This thread's line; `None` where all are taken. The first call on a thread makes one system call.
+    /// This thread's line; `None` where all are taken. The first call on a thread makes one system call; where stacks are
+    /// switched on it asks the C library for the thread's, which allocates (and on the first thread reads `/proc/self/maps`).
     pub(crate) fn my_line(&self) -> Option<&'static Line> {
         let line = line();
         if !std::ptr::eq(line, &NOWHERE) {
@@ -61,7 +63,10 @@ impl Registry {
         }
         let line = self.lines.claim(line_id());
         match line {
-            Some(line) => native::set_line(line),
+            Some(line) => {
+                line.set_stack(if self.knows_stacks { stacks::of_this_thread() } else { None });
+                native::set_line(line);
+            }
             None => REFUSED.set(true),
         }
         line

@@ -153,7 +153,7 @@ impl Spawning {
                 (seen, Self { whereabouts: Whereabouts::Nowhere, wrapping })
             }
             Some(registry) => {
-                let seen = alone(registry, said, TaskKind::Wrapped, None);
+                let seen = alone(registry, said, TaskKind::Wrapped, None, Found::Ready);
                 let whereabouts = seen.whereabouts();
                 (seen, at(whereabouts))
             }
@@ -194,7 +194,8 @@ pub(super) fn instrument<F: Future>(said: Said, future: F) -> Instrumented<F> {
 
 /// Follows a future that no runtime hook sees, such as the body of `main`.
 pub(crate) fn instrument_alone<F: Future>(said: Said, kind: TaskKind, future: F) -> Instrumented<F> {
-    let seen = engine::registry().map_or(Seen::Not, |registry| alone(registry, said, kind, None));
+    let seen =
+        engine::registry().map_or(Seen::Not, |registry| alone(registry, said, kind, None, Found::Ready));
     Instrumented { future, seen }
 }
 
@@ -203,7 +204,7 @@ pub(super) fn job<F>(said: Said, job: F) -> (Job<F>, Whereabouts) {
     let Some(registry) = engine::registry() else {
         return (Job { job, followed: None }, Whereabouts::Nowhere);
     };
-    let seen = alone(registry, said, TaskKind::Blocking, None);
+    let seen = alone(registry, said, TaskKind::Blocking, None, Found::Ready);
     let whereabouts = seen.whereabouts();
     let followed = Some((registry, CountedJob::submit(registry), seen));
     (Job { job, followed }, whereabouts)
@@ -284,9 +285,24 @@ fn line_of_poll(registry: &Registry) -> Option<&'static Line> {
     line
 }
 
-/// A slot for a task that is ready to run from now on.
+/// When a future gets its row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It is ready to run from now on.
+    Ready,
+    /// In its first poll, which nobody knows how long it has waited for.
+    Polled,
+}
+
+/// A slot for a task that is ready to run from now on, or runs already.
 /// `known_as` is the id by which its handle will look for it.
-fn alone(registry: &'static Registry, said: Said, kind: TaskKind, known_as: Option<TaskId>) -> Seen {
+fn alone(
+    registry: &'static Registry,
+    said: Said,
+    kind: TaskKind,
+    known_as: Option<TaskId>,
+    at: Found,
+) -> Seen {
     let group = registry.count_spawn(said.name, said.at);
     let id = known_as.unwrap_or_else(own_id);
     let spawned = registry.clock.now();
@@ -306,7 +322,9 @@ fn alone(registry: &'static Registry, said: Said, kind: TaskKind, known_as: Opti
     if kind == TaskKind::Wrapped {
         registry.totals.wrapped_alone.fetch_add(1, Relaxed);
     }
-    if let Some(wakes) = registry.slots.wakes(slot, id) {
+    if at == Found::Ready
+        && let Some(wakes) = registry.slots.wakes(slot, id)
+    {
         wakes.ready(spawned, id);
     }
     Seen::Followed(Followed { id, slot, alone: true, recording: None })
@@ -331,10 +349,7 @@ impl Followed {
 
     /// Adds the time between the wake that this poll answers and now. Nanoseconds.
     fn answer_wake(&self, registry: &'static Registry) -> u64 {
-        let Some(wakes) = registry.slots.wakes(self.slot, self.id) else { return 0 };
-        let waited_ns = registry.clock.between(0, wakes.answer(registry.clock.now(), self.id));
-        wakes.add_scheduled(waited_ns);
-        waited_ns
+        registry.answer_wake(self.slot, self.id)
     }
 
     /// A job of the blocking pool has got its thread.
@@ -438,7 +453,7 @@ fn decide(registry: &'static Registry, undecided: Undecided) -> Seen {
     let tokio_id = tokio::task::try_id().map(task_id);
     let Some((slot, id)) = hooked(registry, tokio_id) else {
         // Several futures that are no task of their own may be polled in one.
-        return alone(registry, said, TaskKind::Wrapped, tokio_id.filter(|_| is_task));
+        return alone(registry, said, TaskKind::Wrapped, tokio_id.filter(|_| is_task), Found::Polled);
     };
     let Some(index) = slot else {
         // The hooks have counted its spawn. Of a task that we spawned they leave the end to us.

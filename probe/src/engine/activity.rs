@@ -27,6 +27,18 @@ pub(crate) struct CpuTime {
     pub(crate) waiting_ns: u64,
 }
 
+/// The system call that a thread is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Call {
+    Number(u32),
+    /// It stands still outside of every call.
+    None,
+    /// It runs, or could run, wherever that is.
+    Running,
+    /// The system does not say it, or the thread has ended.
+    Unknown,
+}
+
 /// The system has refused to show a thread, as opposed to not having it.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
@@ -48,6 +60,16 @@ pub(crate) fn look(tid: u32) -> Option<Look> {
         cpu: cpu_time(tid),
         throttled_ns: None,
     })
+}
+
+/// The system call that thread `tid` of this process is in now: one file is read, which disturbs it in nothing.
+pub(crate) fn call(tid: u32) -> Call {
+    match std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")) {
+        Ok(text) if text.starts_with("running") => Call::Running,
+        Ok(text) if text.starts_with('-') => Call::None,
+        Ok(text) => parse_syscall(&text).map_or(Call::Unknown, Call::Number),
+        Err(_) => Call::Unknown,
+    }
 }
 
 /// Numbers of all threads of this process; none where /proc cannot be read.

@@ -1,5 +1,7 @@
 //! CPU time of the calling thread.
 
+use crate::clock::Clock;
+
 /// In ns since the thread began; `None` where the system does not tell. One system call.
 pub(crate) fn of_this_thread() -> Option<u64> {
     #[cfg(target_os = "linux")]
@@ -8,6 +10,11 @@ pub(crate) fn of_this_thread() -> Option<u64> {
     }
     #[cfg(not(target_os = "linux"))]
     None
+}
+
+/// The same; where the system does not tell, time itself is charged for it.
+pub(crate) fn charged_ns(clock: &Clock) -> u64 {
+    of_this_thread().unwrap_or_else(|| clock.at(clock.now()))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -68,6 +68,7 @@ pub(crate) struct Sampler {
     pub(crate) labels: Vec<Window>,
     group_fold: folding::Fold,
     label_fold: folding::Fold,
+    wait_fold: folding::Fold,
     pub(crate) workers: Workers,
     pub(crate) pools: Pools,
     pub(crate) history: History,
@@ -193,6 +194,7 @@ impl Sampler {
             labels: Vec::new(),
             group_fold: folding::Fold::default(),
             label_fold: folding::Fold::default(),
+            wait_fold: folding::Fold::default(),
             workers: Workers::default(),
             pools: Pools::default(),
             history: History::with_bytes(engine.registry.history_bytes),
@@ -481,7 +483,8 @@ impl Sampler {
         }
         for [id, word, ns, place, thread] in taken.items {
             let (group, label_plus1) = ((place >> 32) as u32, place as u32);
-            let (kind, tid) = ((thread >> 32) as i32, thread as u32);
+            let (task_class, kind, tid) =
+                ((thread >> 48) as i32, (thread >> 32) as i32 & 0xffff, thread as u32);
             let watched = self.watched.values().find(|watched| watched.word == word && watched.tid == tid);
             let entry = registry.groups.entry(GroupId(group));
             let label = label_plus1.checked_sub(1).map(crate::registry::labels::LabelIndex);
@@ -500,6 +503,7 @@ impl Sampler {
             let poll = v1::LivePoll {
                 task_id: id,
                 kind,
+                task_class,
                 name_sid: entry.name().0,
                 label_sid: label.map_or(0, |label| registry.labels.entry(label).sid().0),
                 group_id: group,
@@ -681,7 +685,7 @@ impl Sampler {
         self.second = LastSecond { at_ns: now_ns, polls, requests, own_cpu_ns: own_cpu_ns.unwrap_or(0) };
     }
 
-    /// Folds the histogram of the coldest group, or label, where there was no memory for another.
+    /// Folds the histogram of the coldest group (of polls, of waits), or label, where there was no memory for another.
     fn make_room(&mut self, now_ns: u64) {
         let registry = &self.engine.registry;
         let (groups, labels) = (&self.groups, &self.labels);
@@ -703,8 +707,16 @@ impl Sampler {
         };
         let take_group = |position: u8| registry.group_polls.fold(registry.lines.groups(), position);
         let take_label = |position: u8| registry.label_polls.fold(registry.lines.labels(), position);
+        let take_waits = |position: u8| registry.group_waits.fold(registry.lines.waits(), position);
         self.group_fold.step(now_ns, registry, &registry.group_polls, coldest_group, take_group);
         self.label_fold.step(now_ns, registry, &registry.label_polls, coldest_label, take_label);
+        self.wait_fold.step(
+            now_ns,
+            registry,
+            &registry.group_waits,
+            || folding::coldest_waits(registry, groups),
+            take_waits,
+        );
     }
 
     /// Frees the lines of threads that have ended: not to be found, twice in a row. Where /proc does not even show this
@@ -755,6 +767,7 @@ impl Engine {
         let group = self.registry.groups.entry(slot.group);
         v1::LivePoll {
             kind: slot.flags.kind().into(),
+            task_class: slot.flags.class().into(),
             name_sid: group.name().0,
             group_id: slot.group.0,
             spawned_at_sid: group.site().0,

@@ -57,9 +57,9 @@ impl Shared {
         self.engine.registry.clock.at(self.engine.registry.clock.now())
     }
 
-    /// CPU time of the probe's thread; where that is not told, time itself is charged for it.
+    /// CPU time of the probe's thread.
     fn cpu_ns(&self) -> u64 {
-        cpu::of_this_thread().unwrap_or_else(|| self.now_ns())
+        cpu::charged_ns(&self.engine.registry.clock)
     }
 
     fn credit(&self) -> MutexGuard<'_, Credit> {

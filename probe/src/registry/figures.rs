@@ -4,7 +4,8 @@ use taskscope_proto::histogram::Sparse;
 use taskscope_proto::ids::GroupId;
 
 use super::Registry;
-use super::histograms::Counted;
+use super::groups::Group;
+use super::histograms::{Counted, Histograms, Tally};
 use super::labels::LabelIndex;
 use super::unsorted::Unsorted;
 
@@ -18,7 +19,7 @@ pub(crate) struct Counts {
     pub(crate) polls: u64,
 }
 
-/// What is known of the polls of a group, or of the stretches of a label.
+/// What is known of the polls of a group, of the stretches of a label, or of the waits of a group's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Polls {
     pub(crate) histogram: Sparse,
@@ -62,13 +63,28 @@ impl Registry {
 
     /// `None`: counted under `other`, the memory of histograms being used up.
     pub(crate) fn polls_of_group(&self, id: GroupId) -> Option<Polls> {
-        let counted = self.group_polls.read(self.lines.groups(), u8::try_from(id.0).ok()?)?;
-        let mut polls = Polls::of(counted, &self.groups.entry(id).unsorted);
+        self.of_group(id, &self.group_polls, self.lines.groups(), |group| &group.unsorted)
+    }
+
+    /// The waits for a worker of a group's tasks. `None`: counted under `other`, as polls are.
+    pub(crate) fn waits_of_group(&self, id: GroupId) -> Option<Polls> {
+        self.of_group(id, &self.group_waits, self.lines.waits(), |group| &group.unsorted_waits)
+    }
+
+    fn of_group(
+        &self,
+        id: GroupId,
+        histograms: &Histograms,
+        tallies: impl Iterator<Item = &'static Tally>,
+        unsorted: fn(&Group) -> &Unsorted,
+    ) -> Option<Polls> {
+        let counted = histograms.read(tallies, u8::try_from(id.0).ok()?)?;
+        let mut all = Polls::of(counted, unsorted(self.groups.entry(id)));
         if id == GroupId(0) {
-            let folded = self.groups.iter().filter(|(id, _)| self.group_polls.is_folded(id.0 as u8));
-            folded.for_each(|(_, group)| polls.add_unsorted(&group.unsorted));
+            let folded = self.groups.iter().filter(|(id, _)| histograms.is_folded(id.0 as u8));
+            folded.for_each(|(_, group)| all.add_unsorted(unsorted(group)));
         }
-        Some(polls)
+        Some(all)
     }
 
     /// Number and time of a group's polls since the probe began, without their histogram; of a folded one what was counted

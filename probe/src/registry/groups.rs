@@ -40,6 +40,8 @@ pub(crate) struct Group {
     waited_ns: AtomicU64,
     longest_wait_ns: AtomicU64,
     pub(crate) unsorted: Unsorted,
+    /// Waits of its tasks for a worker that no histogram counts.
+    pub(crate) unsorted_waits: Unsorted,
 }
 
 #[cfg_attr(not(taskscope_loom), derive(bytemuck::Zeroable))]

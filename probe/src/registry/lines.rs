@@ -124,9 +124,13 @@ pub(crate) struct Line {
     excused: AtomicU64,
     /// Id of a task that ended before it was spawned (on a closed runtime).
     ended_early: AtomicU64,
+    /// Where the thread's stack begins and ends, as it has said itself; zeros: it has not.
+    stack: [AtomicU64; 2],
     /// Polls by group, and labelled stretches by label; they go on counting when the line gets another thread.
     pub(crate) groups: Tally,
     pub(crate) labels: Tally,
+    /// Waits for a worker by group, of tasks that were polled here.
+    pub(crate) waits: Tally,
 }
 
 /// A bracket as its own thread has it.
@@ -234,6 +238,11 @@ impl Lines {
         self.all().map(|line| &line.labels)
     }
 
+    /// The waits by group that ended on every thread that ever had a line.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = &'static Tally> {
+        self.all().map(|line| &line.waits)
+    }
+
     /// All lines that are in use when the first is asked for.
     fn all(&self) -> impl Iterator<Item = &'static Line> {
         std::iter::once_with(|| self.in_use()).flatten()
@@ -287,8 +296,10 @@ impl Line {
             has_polled: AtomicU32::new(0),
             excused: AtomicU64::new(0),
             ended_early: AtomicU64::new(0),
+            stack: [AtomicU64::new(0), AtomicU64::new(0)],
             groups: Tally::empty(),
             labels: Tally::empty(),
+            waits: Tally::empty(),
         }
     }
 
@@ -313,6 +324,20 @@ impl Line {
         self.excused.store(0, Relaxed);
         self.has_polled.store(0, Relaxed);
         self.ended_early.store(0, Relaxed);
+        self.set_stack(None);
+    }
+
+    /// Where the thread's stack begins, and where it ends. Said before its first bracket is opened.
+    pub(crate) fn set_stack(&self, stack: Option<(u64, u64)>) {
+        let (low, high) = stack.unwrap_or((0, 0));
+        self.stack[0].store(low, Relaxed);
+        self.stack[1].store(high, Relaxed);
+    }
+
+    /// As it was said; of the thread whose bracket was just seen to be open.
+    pub(crate) fn stack(&self) -> Option<(u64, u64)> {
+        let [low, high] = [&self.stack[0], &self.stack[1]].map(|word| word.load(Relaxed));
+        (low < high).then_some((low, high))
     }
 
     /// Opens a bracket where none is open.

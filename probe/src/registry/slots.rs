@@ -241,8 +241,17 @@ impl Slots {
     /// What wakers noted about `id`, if it still lives in `index`.
     #[inline]
     pub(crate) fn wakes(&self, index: SlotIndex, id: TaskId) -> Option<&'static Wakes> {
-        self.tenant(index, id)?;
-        self.wakes.get(index.0 as usize)
+        Some(self.tenant_and_wakes(index, id)?.1)
+    }
+
+    /// [`Slots::tenant`] and [`Slots::wakes`] at one look.
+    #[inline]
+    pub(crate) fn tenant_and_wakes(
+        &self,
+        index: SlotIndex,
+        id: TaskId,
+    ) -> Option<(&'static Slot, &'static Wakes)> {
+        self.tenant(index, id).zip(self.wakes.get(index.0 as usize))
     }
 
     /// As [`Slots::wakes`], for the task of whose id `tenant` is the lower half; and that id.
@@ -287,18 +296,19 @@ impl Slots {
     }
 
     /// Tokio says how long the task in `index`, which is in a poll, has waited for it. Where its wakes are seen that is known
-    /// already.
-    pub(crate) fn add_latency(&self, index: SlotIndex, ns: u64) {
-        let Some(slot) = self.slots.get(index.0) else { return };
+    /// already, and nothing is added. The position of its group, else.
+    pub(crate) fn add_latency(&self, index: SlotIndex, ns: u64) -> Option<u8> {
+        let slot = self.slots.get(index.0)?;
         let (flags, wakes) = (slot.flags(), &self.wakes[index.0 as usize]);
         if flags.sees_wakes() {
-            return;
+            return None;
         }
         if !flags.sees_latency() {
             wakes.reset();
             slot.flags.fetch_or(Flags::LATENCY, Release);
         }
         wakes.add_scheduled(ns);
+        Some(slot.group())
     }
 
     /// Ends the tenancy of `id`. True for one caller only, which then gives the slot back with [`Slots::release`].

@@ -80,14 +80,14 @@ impl Wakes {
         self.total.load(Relaxed)
     }
 
-    /// Ends the waiting of `id`, which is polled now. Ticks that it waited.
-    pub(crate) fn answer(&self, now: Ticks, id: TaskId) -> Ticks {
+    /// Ends the waiting of `id`, which is polled now. Ticks that it waited; `None`: it did not.
+    pub(crate) fn answer(&self, now: Ticks, id: TaskId) -> Option<Ticks> {
         let woken = self.woken.load(Relaxed);
         if woken == 0 {
-            return 0;
+            return None;
         }
         self.woken.store(0, Relaxed);
-        if stamp::is_of(woken, id) { stamp::elapsed(woken, now) } else { 0 }
+        stamp::is_of(woken, id).then(|| stamp::elapsed(woken, now))
     }
 
     /// Only the thread that polls the task adds.

@@ -1,6 +1,7 @@
 //! The signal that takes a stack. Its handler copies the registers and the used part of the stack into memory that was set
-//! aside; it understands nothing of what it copies. It takes no lock, allocates nothing, and cannot fault: the kernel copies,
-//! and stops where nothing is mapped.
+//! aside; it understands nothing of what it copies. It takes no lock, allocates nothing, and cannot fault: it loads what is
+//! certainly the thread's own, having asked the kernel for every page of it, and what is not so certain the kernel copies, which
+//! stops where nothing is mapped.
 //!
 //! One sample is taken at a time:
 //!
@@ -12,7 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 
 use libc::{c_int, c_void};
 
@@ -20,6 +21,10 @@ use super::unwind::{REGISTERS, Registers, STACK_POINTER};
 
 /// Bytes of a stack that are copied at most.
 pub(crate) const COPIED: usize = 128 << 10;
+/// Bytes that are loaded at most: beyond that the kernel's copy costs no more.
+pub(crate) const LOADED: u64 = 16 << 10;
+/// The smallest page of any system.
+const PAGE: u64 = 4096;
 /// Code may use this much below the stack pointer without moving it.
 const RED_ZONE: u64 = 128;
 
@@ -37,6 +42,10 @@ struct Sample {
     pid: AtomicI32,
     /// What may be copied: the mapping of the thread's stack, as far as it is known.
     readable: [AtomicU64; 2],
+    /// The stack that the C library made for the thread, as the thread itself has said; zeros: not known.
+    own: [AtomicU64; 2],
+    /// The kernel says of an address whether it can be read.
+    can_ask: AtomicBool,
     /// How many bytes of it at most.
     most: AtomicU64,
     registers: [AtomicU64; REGISTERS],
@@ -52,6 +61,8 @@ static SAMPLE: Sample = Sample {
     state: AtomicU64::new(0),
     pid: AtomicI32::new(0),
     readable: [const { AtomicU64::new(0) }; 2],
+    own: [const { AtomicU64::new(0) }; 2],
+    can_ask: AtomicBool::new(false),
     most: AtomicU64::new(0),
     registers: [const { AtomicU64::new(0) }; REGISTERS],
     copied: [const { AtomicU64::new(0) }; 2],
@@ -59,6 +70,10 @@ static SAMPLE: Sample = Sample {
     took: AtomicU64::new(0),
     stack: [const { AtomicU64::new(0) }; COPIED / 8],
 };
+
+/// How often a stack was loaded.
+#[cfg(test)]
+pub(super) static LOADS: AtomicU64 = AtomicU64::new(0);
 
 /// The kernel's `ucontext`, in words: which one holds which register, in DWARF's order. (The C library's own types differ from
 /// one library to the next; the kernel's do not.)
@@ -142,11 +157,15 @@ extern "C" fn take(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let mut copied = 0;
     if low <= pointer && pointer < high {
         // Where the C library made the stack, what is the thread's own lies at its end: beyond is somebody else's memory.
-        let own = thread_pointer();
-        let end = if pointer < own && own < high { own } else { high };
+        let its = thread_pointer();
+        let end = if pointer < its && its < high { its } else { high };
         let from = pointer.saturating_sub(RED_ZONE).max(low) & !7;
+        let [own_low, own_high] = [sample.own[0].load(Relaxed), sample.own[1].load(Relaxed)];
+        let is_own = own_low <= from && pointer < own_high;
+        let end = if is_own { end.min(own_high) } else { end };
         let wanted = end.saturating_sub(from).min(sample.most.load(Relaxed));
-        copied = copy(pid, from, wanted);
+        let may_load = is_own && wanted <= LOADED && sample.can_ask.load(Relaxed);
+        copied = if may_load && load(from, wanted) { wanted } else { copy(pid, from, wanted) };
         sample.copied[0].store(from, Relaxed);
         sample.end.store(end, Relaxed);
     }
@@ -155,21 +174,100 @@ extern "C" fn take(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     sample.state.store(phase(DONE), Release);
 }
 
+/// Loads `wanted` bytes from `from`, whole words of the calling thread's own stack, into the sample; false where some of it
+/// cannot be read. It saves the greater part of what the kernel's copy costs (decision 0004).
+pub(super) fn load(from: u64, wanted: u64) -> bool {
+    let beyond = from + wanted;
+    let pages = std::iter::successors(Some(from), |at| Some((at | (PAGE - 1)) + 1));
+    let mut pages = pages.take_while(|&at| at < beyond);
+    if !kept_errno(|| pages.all(|page| can_be_read(page) == Some(true))) {
+        return false;
+    }
+    #[cfg(test)]
+    LOADS.fetch_add(1, Relaxed);
+    let (to, count) = (SAMPLE.stack.as_ptr(), (wanted / 8).min(LOADED / 8));
+    // What is read was just seen to be readable, to the last page. It stays so: it lies above the stack pointer of the code that
+    // was interrupted, on the stack of this very thread, which does not end before the handler returns. No reference is made to
+    // it, whatever its type and whether or not it was ever written.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction copies `count` words upwards (the ABI has the direction flag clear): from memory that can be read,
+    // as above, to `stack`, which is at least as long and made of atomics: it may be written through a shared reference.
+    unsafe {
+        std::arch::asm!(
+            "rep movsq",
+            inout("rcx") count => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: copies `count` words upwards: from memory that can be read, as above, to `stack`, which is at least as long and made
+    // of atomics: it may be written through a shared reference.
+    unsafe {
+        std::arch::asm!(
+            "cbz {count}, 3f",
+            "2:",
+            "ldr {word}, [{from}], #8",
+            "str {word}, [{to}], #8",
+            "sub {count}, {count}, #1",
+            "cbnz {count}, 2b",
+            "3:",
+            count = inout(reg) count => _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            word = out(reg) _,
+            options(nostack, preserves_flags),
+        );
+    }
+    true
+}
+
+/// Whether the word at an address can be read, as the kernel sees it, and nothing else happens; `None`: it does not say. The
+/// call reads a set of signals there and then finds that it is told to do no such thing as there is with it. Changes `errno`.
+fn can_be_read(at: u64) -> Option<bool> {
+    const NO_SUCH: libc::c_long = -1;
+    // SAFETY: the kernel reads 8 bytes at `at`, which it checks itself, and writes none: where the old set would go is null.
+    // With a first argument that it does not know it changes nothing.
+    let asked = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            NO_SUCH,
+            at as usize as *const u64,
+            std::ptr::null_mut::<u64>(),
+            8,
+        )
+    };
+    match last_errno() {
+        libc::EINVAL if asked == -1 => Some(true),
+        libc::EFAULT if asked == -1 => Some(false),
+        _ => None,
+    }
+}
+
+/// Runs `code` and gives the calling thread's `errno` the value that it had before.
+fn kept_errno<T>(code: impl FnOnce() -> T) -> T {
+    // SAFETY: gives the address of this thread's `errno`, which is valid as long as the thread runs.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; the code that was interrupted is this thread's own and does not run now.
+    let before = unsafe { errno.read() };
+    let done = code();
+    // SAFETY: as for reading it.
+    unsafe { errno.write(before) };
+    done
+}
+
 /// Copies `wanted` bytes from `from` into the sample; gives how many there were.
 fn copy(pid: c_int, from: u64, wanted: u64) -> u64 {
     let wanted = wanted.min(COPIED as u64) as usize;
     let local = libc::iovec { iov_base: SAMPLE.stack.as_ptr().cast_mut().cast(), iov_len: wanted };
     let remote = libc::iovec { iov_base: from as usize as *mut c_void, iov_len: wanted };
-    // SAFETY: gives the address of this thread's `errno`, which is valid as long as the thread runs.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above; the code that was interrupted is this thread's own and does not run now.
-    let before = unsafe { errno.read() };
-    // SAFETY: the system call reads two `iovec` that live until it returns. The kernel writes at most `iov_len` bytes into
-    // `stack`, whose length is `COPIED`, and which is made of atomics: it may be written through a shared
-    // reference. What it reads it checks itself, and stops where nothing is mapped.
-    let copied = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    // SAFETY: as for reading it.
-    unsafe { errno.write(before) };
+    let copied = kept_errno(|| {
+        // SAFETY: the system call reads two `iovec` that live until it returns. The kernel writes at most `iov_len` bytes into
+        // `stack`, whose length is `COPIED`, and which is made of atomics: it may be written through a shared reference. What it
+        // reads it checks itself, and stops where nothing is mapped.
+        unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) }
+    });
     u64::try_from(copied).unwrap_or(0)
 }
 
@@ -187,6 +285,22 @@ fn thread_pointer() -> u64 {
         std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(pure, nomem, nostack, preserves_flags));
     }
     pointer
+}
+
+/// The stack that the C library, or the kernel for the first thread, made for the calling thread: its lowest address, and the one
+/// beyond its highest. Of the first thread it is as long as it may become. Allocates; `None` where the library does not know.
+pub(super) fn own_stack() -> Option<(u64, u64)> {
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the calling thread exists; where the call succeeds it has initialised what it was given a place for.
+    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let (mut low, mut bytes) = (std::ptr::null_mut(), 0);
+    // SAFETY: it is initialised, and the call writes the two numbers.
+    let told = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut low, &raw mut bytes) };
+    // SAFETY: it is initialised, and not used afterwards.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    (told == 0 && !low.is_null()).then(|| (low as u64, (low as u64).saturating_add(bytes as u64)))
 }
 
 /// The action of `signal` as it is now: whether it is the default, and whether it is ours. `None`: there is no such signal.
@@ -219,6 +333,14 @@ pub(crate) enum Refused {
     Unreadable,
     /// It does not let this process send itself a signal, with this `errno`.
     NoSignal(i32),
+}
+
+/// A thread of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    pub(crate) tid: u32,
+    /// Its stack, as it has said itself ([`own_stack`]).
+    pub(crate) own: Option<(u64, u64)>,
 }
 
 /// The handler, installed. There is one in a process.
@@ -288,6 +410,9 @@ impl Handler {
         if copy(pid, here.as_ptr() as u64, 8) != 8 {
             return Err(Refused::Unreadable);
         }
+        // Some systems look at the other arguments first. No process has anything at so low an address.
+        let can_ask = can_be_read(here.as_ptr() as u64) == Some(true) && can_be_read(8) == Some(false);
+        SAMPLE.can_ask.store(can_ask, Relaxed);
         // Number 0 is no signal: the kernel only says whether it would send one.
         let own = crate::registry::lines::current_tid().ok_or(Refused::NoProc)?;
         send(pid, own, 0, 0).map_err(Refused::NoSignal)?;
@@ -296,6 +421,10 @@ impl Handler {
         // SAFETY: all zeroes are a valid `sigaction`: no flags, an empty mask, the default action.
         let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
         new.sa_sigaction = entry();
+        // Nothing interrupts it: another handler that came in between could leave by a jump, and ours would never be over. Also
+        // not the signals that the C library keeps for itself, which `sigfillset` leaves out: they cancel threads.
+        // SAFETY: the mask is a set of bits, of which all values are valid; it is written whole, and nothing beside it.
+        unsafe { (&raw mut new.sa_mask).write_bytes(0xff, 1) };
         new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
         // SAFETY: `take` has the type that SA_SIGINFO asks for, lives as long as the process, and does only what may be done in
         // a handler; whatever action there was is the default one.
@@ -306,11 +435,11 @@ impl Handler {
         Ok(Self { signal, number })
     }
 
-    /// Sends the signal to thread `tid` of this process; what may be copied is `readable`, `None` where that is not known: then
+    /// Sends the signal to a thread of this process; what may be copied is `readable`, `None` where that is not known: then
     /// only the registers come. Of it come `most` bytes from the stack pointer up, and [`COPIED`] at most.
     pub(crate) fn request(
         &mut self,
-        tid: u32,
+        thread: Thread,
         readable: Option<(u64, u64)>,
         most: u64,
     ) -> Result<(), Unsent> {
@@ -328,11 +457,14 @@ impl Handler {
         let (low, high) = readable.unwrap_or((0, 0));
         SAMPLE.readable[0].store(low, Relaxed);
         SAMPLE.readable[1].store(high, Relaxed);
+        let (low, high) = thread.own.unwrap_or((0, 0));
+        SAMPLE.own[0].store(low, Relaxed);
+        SAMPLE.own[1].store(high, Relaxed);
         SAMPLE.most.store(most, Relaxed);
         SAMPLE.state.store(self.state(REQUESTED), Release);
         let pid = SAMPLE.pid.load(Relaxed);
         // Its action was just seen to be ours.
-        send(pid, tid, self.signal, self.number).map_err(|errno| {
+        send(pid, thread.tid, self.signal, self.number).map_err(|errno| {
             self.cancel();
             if errno == libc::ESRCH { Unsent::Ended } else { Unsent::Refused(errno) }
         })
@@ -365,6 +497,20 @@ impl Handler {
         into.bytes.extend(words.flat_map(|word| word.load(Relaxed).to_ne_bytes()));
         into.is_cut = count > 0 && into.from + count < SAMPLE.end.load(Relaxed);
         into.took = SAMPLE.took.load(Relaxed);
+    }
+}
+
+/// What the tests see and do of it.
+#[cfg(test)]
+impl Handler {
+    /// Whether it was called for the last request, and has not begun.
+    pub(super) fn has_not_begun(&self) -> bool {
+        SAMPLE.state.load(Acquire) == self.state(REQUESTED)
+    }
+
+    /// As if a thread had begun to copy and stood still, or had come to its end after all.
+    pub(super) fn stand_still(&self, begin: bool) {
+        SAMPLE.state.store(self.state(if begin { COPYING } else { DONE }), Release);
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use taskscope_proto::v1::interned_stack::End;
 
-use super::handler::{Answer, COPIED, Copied, Handler, Refused, Unsent};
-use super::modules::{Modules, OwnMemory, parse_maps};
+use super::gate::Gate;
+use super::handler::{Answer, COPIED, Copied, Handler, LOADED, Refused, Thread, Unsent};
+use super::modules::{Memory, Modules, OwnMemory, parse_maps};
 use super::unwind::{DEEPEST, STACK_POINTER, Stack, Unwound, unwind};
 
 /// A thread that does not answer in this time is stopped, throttled, or waits for a CPU.
@@ -14,10 +15,12 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Between two looks for the answer: at first, and at most.
 const FIRST_LOOK: Duration = Duration::from_micros(50);
 const LONGEST_LOOK: Duration = Duration::from_millis(2);
+/// A handler that has been at work for so long is not coming back soon.
+const HELD: Duration = Duration::from_secs(2);
 /// How often a stack that is not where it was is looked for.
 const ATTEMPTS: u32 = 2;
 /// Bytes of a stack that are copied at first: as much as most are long.
-const FIRST: u64 = 16 << 10;
+const FIRST: u64 = LOADED;
 /// Threads whose stacks are known; beyond that all are looked up anew.
 const KNOWN: usize = 1024;
 
@@ -26,10 +29,16 @@ const KNOWN: usize = 1024;
 pub(crate) enum Missing {
     /// The thread has ended.
     Ended,
-    /// It blocks the signal.
+    /// It blocks the signal, or waits for signals itself.
     Blocks,
+    /// It is under more of seccomp than this thread: what the handler calls may end it.
+    Sandboxed,
+    /// The kernel could not read its stack, although it reads this thread's.
+    Unreadable,
     /// It did not answer in time.
     Late,
+    /// The handler has been at work for an earlier request for [`HELD`].
+    Held,
     /// The application has taken the signal, or the system refuses it: no stack is taken any more.
     Off(Off),
 }
@@ -51,6 +60,9 @@ pub(crate) struct Taker {
     /// By thread.
     known: HashMap<u32, Known>,
     copied: Copied,
+    gate: Gate,
+    /// Since when the handler was found at work for an earlier request, whenever one was to be made.
+    busy_since: Option<Instant>,
 }
 
 /// What is known of a thread's stack.
@@ -73,6 +85,8 @@ impl Taker {
             modules: Modules::new(OwnMemory),
             known: HashMap::new(),
             copied: Copied::nothing(),
+            gate: Gate::default(),
+            busy_since: None,
         })
     }
 
@@ -80,20 +94,26 @@ impl Taker {
         self.handler.signal
     }
 
-    /// The stack of thread `tid`. Waits for it, [`PATIENCE`] at most for each of three signals: the first tells where a new
+    /// The stack of a thread. Waits for it, [`PATIENCE`] at most for each of three signals: the first tells where a new
     /// thread's stack is, and the last takes all of one that turns out to be long.
-    pub(crate) fn take(&mut self, tid: u32, now_ns: u64) -> Result<Unwound, Missing> {
-        self.can_be_signalled(tid)?;
+    pub(crate) fn take(&mut self, thread: Thread, now_ns: u64) -> Result<Unwound, Missing> {
+        let tid = thread.tid;
+        self.gate.lets(tid, self.handler.signal)?;
+        // A stack may come without the kernel's copying; the rules of the code that it leads through do not.
+        let here = [0u8; 8];
+        if OwnMemory.read(here.as_ptr() as u64, &mut [0; 8]) != here.len() {
+            return Err(Missing::Off(Off::Unreadable));
+        }
         let is_long = self.known.get(&tid).is_some_and(|known| known.is_long);
-        self.copy(tid, if is_long { COPIED as u64 } else { FIRST })?;
+        self.copy(thread, if is_long { COPIED as u64 } else { FIRST })?;
         let mut unwound = self.unwound(now_ns);
         let ran_out = unwound.end == End::TooDeep && unwound.addresses.len() < DEEPEST;
         if ran_out && !is_long {
-            match self.copy(tid, COPIED as u64) {
+            match self.copy(thread, COPIED as u64) {
                 Ok(()) => unwound = self.unwound(now_ns),
                 Err(Missing::Off(off)) => return Err(Missing::Off(off)),
                 // It says itself that it is not whole.
-                Err(Missing::Ended | Missing::Blocks | Missing::Late) => {}
+                Err(_) => {}
             }
         }
         if let Some(known) = self.known.get_mut(&tid) {
@@ -103,17 +123,17 @@ impl Taker {
         Ok(unwound)
     }
 
-    /// Copies the stack of thread `tid`, `most` bytes of it.
-    fn copy(&mut self, tid: u32, most: u64) -> Result<(), Missing> {
-        let mut range = self.known.get(&tid).map(|known| known.range);
+    /// Copies the stack of a thread, `most` bytes of it.
+    fn copy(&mut self, thread: Thread, most: u64) -> Result<(), Missing> {
+        let mut range = self.known.get(&thread.tid).map(|known| known.range);
         for attempt in 0.. {
-            self.ask(tid, range, most)?;
+            self.ask(thread, range, most)?;
             if !self.copied.bytes.is_empty() {
                 break;
             }
             let pointer = self.copied.registers[STACK_POINTER].unwrap_or(0);
             if range.is_some_and(|(low, high)| low <= pointer && pointer < high) {
-                return Err(Missing::Off(Off::Unreadable));
+                return Err(Missing::Unreadable);
             }
             // One that changes from stack to stack is left for another time.
             if attempt == ATTEMPTS {
@@ -124,7 +144,7 @@ impl Taker {
             if self.known.len() >= KNOWN {
                 self.known.clear();
             }
-            self.known.insert(tid, Known { range: found, is_long: false });
+            self.known.insert(thread.tid, Known { range: found, is_long: false });
         }
         Ok(())
     }
@@ -144,10 +164,17 @@ impl Taker {
 
     /// One signal and its answer.
     #[allow(clippy::disallowed_methods, reason = "this is a driver: it waits for another thread")]
-    fn ask(&mut self, tid: u32, readable: Option<(u64, u64)>, most: u64) -> Result<(), Missing> {
-        self.handler.request(tid, readable, most).map_err(|unsent| match unsent {
+    fn ask(&mut self, thread: Thread, readable: Option<(u64, u64)>, most: u64) -> Result<(), Missing> {
+        let requested = self.handler.request(thread, readable, most);
+        if requested != Err(Unsent::Busy) {
+            self.busy_since = None;
+        }
+        requested.map_err(|unsent| match unsent {
             Unsent::Ended => Missing::Ended,
-            Unsent::Busy => Missing::Late,
+            Unsent::Busy => match self.busy_since.get_or_insert_with(Instant::now).elapsed() < HELD {
+                true => Missing::Late,
+                false => Missing::Held,
+            },
             Unsent::Taken => Missing::Off(Off::Taken(self.handler.signal)),
             // The queue of signals is full: another time.
             Unsent::Refused(libc::EAGAIN) => Missing::Late,
@@ -157,7 +184,7 @@ impl Taker {
         let mut pause = FIRST_LOOK;
         while self.handler.answer() == Answer::NotYet {
             if began.elapsed() >= PATIENCE && self.handler.cancel() {
-                let is_there = crate::engine::activity::exists(tid);
+                let is_there = crate::engine::activity::exists(thread.tid);
                 return Err(if is_there { Missing::Late } else { Missing::Ended });
             }
             if began.elapsed() >= 2 * PATIENCE {
@@ -169,27 +196,6 @@ impl Taker {
         }
         self.handler.copied(&mut self.copied);
         Ok(())
-    }
-
-    /// A thread that blocks the signal would be sent it much later; one that has not taken an earlier one yet, twice.
-    fn can_be_signalled(&self, tid: u32) -> Result<(), Missing> {
-        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
-        let status = status.map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ESRCH) => Missing::Ended,
-            // No file can be opened just now: another time.
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR) | None => Missing::Late,
-            Some(errno) => Missing::Off(Off::NoProc(errno)),
-        })?;
-        let bit = 1u64 << (self.handler.signal - 1);
-        let has = |set: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(set));
-            line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & bit != 0)
-        };
-        match () {
-            () if has("SigBlk:") => Err(Missing::Blocks),
-            () if has("SigPnd:") => Err(Missing::Late),
-            () => Ok(()),
-        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
-use super::handler::Refused;
+use super::handler::{Refused, Thread};
 use super::table::File;
 use super::taker::{Missing, Off, Taker};
 use super::{Answer, NoStack, Order, Stacks, State};
@@ -17,6 +18,8 @@ const CHOOSE_SIGNAL: &str = "choose a signal that is free, by TASKSCOPE_STACK_SI
 const SHOW_PROC: &str =
     "mount a /proc of the process's own pid namespace, and allow `openat` in the service's seccomp profile";
 
+/// Between two stacks that a watcher asked for.
+const SPACE: Duration = Duration::from_millis(2);
 /// Times in a row.
 const FOR_GOOD: u32 = 3;
 /// Threads of which it is known.
@@ -57,7 +60,8 @@ fn run(stacks: &Stacks, engine: &Engine, orders: &Receiver<Order>, answers: &Sen
     *stacks.state() = State::On { signal: taker.signal() };
     let mut blocked = Blocked::default();
     let mut waiting = VecDeque::new();
-    while let Some(order) = next(orders, &mut waiting) {
+    let mut spaced = Spaced::default();
+    while let Some(order) = next(orders, &mut waiting, &mut spaced) {
         let stack = if stacks.is_on() {
             take(stacks, engine, &mut taker, &mut blocked, order)
         } else {
@@ -72,15 +76,45 @@ fn run(stacks: &Stacks, engine: &Engine, orders: &Receiver<Order>, answers: &Sen
     }
 }
 
+/// When the next of those that a watcher asked for may be taken: what interrupts many threads does not do so at once.
+#[derive(Debug, Default)]
+struct Spaced {
+    not_before: Option<Instant>,
+}
+
+impl Spaced {
+    /// How long the next one has yet to wait at `now`; where it need not, it is taken now.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let left =
+            self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|left| !left.is_zero());
+        if left.is_none() {
+            self.not_before = Some(now + SPACE);
+        }
+        left
+    }
+}
+
 /// The next order, waited for; `None` where no more come. What a watcher asked for comes after everything else: each of its
 /// threads may take its time to answer.
-fn next(orders: &Receiver<Order>, waiting: &mut VecDeque<Order>) -> Option<Order> {
-    if waiting.is_empty() {
-        waiting.push_back(orders.recv().ok()?);
+#[allow(clippy::disallowed_methods, reason = "this is a driver: it waits")]
+fn next(orders: &Receiver<Order>, waiting: &mut VecDeque<Order>, spaced: &mut Spaced) -> Option<Order> {
+    loop {
+        if waiting.is_empty() {
+            waiting.push_back(orders.recv().ok()?);
+        }
+        waiting.extend(orders.try_iter());
+        if let Some(first) = waiting.iter().position(|order| order.round.is_none()) {
+            return waiting.remove(first);
+        }
+        match spaced.wait(Instant::now()) {
+            None => return waiting.pop_front(),
+            Some(left) => match orders.recv_timeout(left) {
+                Ok(order) => waiting.push_back(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        }
     }
-    waiting.extend(orders.try_iter());
-    let first = waiting.iter().position(|order| order.round.is_none()).unwrap_or(0);
-    waiting.remove(first)
 }
 
 /// How often in a row each thread was seen to block the signal. The C library does so for a moment where a thread ends or
@@ -129,14 +163,26 @@ fn take(
     if !still_open() {
         return Err(NoStack::Over);
     }
-    let taken = taker.take(order.target.tid, now_ns);
+    // A thread that Tokio does not know has never said it.
+    let line = order.target.bracket.and_then(|(position, _)| engine.registry.lines.get(position));
+    let thread = Thread { tid: order.target.tid, own: line.and_then(|line| line.stack()) };
+    let taken = taker.take(thread, now_ns);
     let blocks = blocked.saw(order.target.tid, taken == Err(Missing::Blocks));
     // That of a thread which Tokio does not know is told of this thread alone: it never runs a poll.
     stacks.blocked.fetch_or(blocks && !order.is_other, Relaxed);
+    stacks.sandboxed.fetch_or(taken == Err(Missing::Sandboxed) && !order.is_other, Relaxed);
+    // Until one is taken again.
+    match &taken {
+        Err(Missing::Held) => stacks.held.store(true, Relaxed),
+        Ok(_) => stacks.held.store(false, Relaxed),
+        Err(_) => {}
+    }
     let unwound = taken.map_err(|missing| match missing {
         Missing::Ended => NoStack::Over,
-        Missing::Late => NoStack::Lost,
+        Missing::Late | Missing::Held => NoStack::Lost,
         Missing::Blocks => NoStack::Blocks,
+        Missing::Sandboxed => NoStack::Sandboxed,
+        Missing::Unreadable => NoStack::Unreadable,
         Missing::Off(off) => {
             let (reason, hint) = why_no_more(off);
             say(format_args!("no stacks are taken any more: {reason}; hint: {hint}"));
@@ -199,5 +245,50 @@ fn why_no_more(off: Off) -> (String, &'static str) {
             ),
             SHOW_PROC,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::stacks::schedule::Target;
+
+    fn order(tid: u32, round: Option<u64>) -> Order {
+        let target = Target { tid, bracket: None };
+        Order { target, round, is_other: false, is_urgent: false, until_ns: u64::MAX }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "an instant to begin with")]
+    fn what_a_watcher_asked_for_is_not_taken_in_a_burst() {
+        let (mut spaced, began) = (Spaced::default(), Instant::now());
+        assert_eq!(spaced.wait(began), None);
+        assert_eq!(spaced.wait(began), Some(SPACE));
+        assert_eq!(spaced.wait(began + SPACE / 2), Some(SPACE / 2));
+        assert_eq!(spaced.wait(began + SPACE), None);
+        assert_eq!(spaced.wait(began + SPACE), Some(SPACE));
+        assert_eq!(spaced.wait(began + 9 * SPACE), None);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+    fn what_a_watcher_asked_for_comes_spaced_and_after_everything_else() {
+        let (sends, orders) = channel();
+        for tid in 1..=10 {
+            sends.send(order(tid, Some(1))).expect("it is received");
+        }
+        let (mut waiting, mut spaced, began) = (VecDeque::new(), Spaced::default(), Instant::now());
+        let mut next = || next(&orders, &mut waiting, &mut spaced).map(|order| order.target.tid);
+        assert_eq!(next(), Some(1));
+        sends.send(order(99, None)).expect("it is received");
+        assert_eq!(next(), Some(99), "it waits for none of them");
+        for tid in 2..=10 {
+            assert_eq!(next(), Some(tid));
+        }
+        assert!(began.elapsed() >= 9 * SPACE, "{:?}", began.elapsed());
+        drop(sends);
+        assert_eq!(next(), None);
     }
 }

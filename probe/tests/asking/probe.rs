@@ -42,13 +42,18 @@ impl Asker {
             .enable_all()
             .build()
             .expect("a runtime can be built");
-        let connect = tower::service_fn(move |_: tonic::transport::Uri| {
+        // Its socket is there a moment before it listens.
+        let channel = eventually(|| {
             let path = path.clone();
-            async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+            let connect = tower::service_fn(move |_: tonic::transport::Uri| {
+                let path = path.clone();
+                async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            let endpoint = Endpoint::from_static("http://probe");
+            runtime
+                .block_on(endpoint.connect_with_connector(connect))
+                .map_err(|error| format!("the probe does not listen: {error:?}"))
         });
-        let channel = runtime
-            .block_on(Endpoint::from_static("http://probe").connect_with_connector(connect))
-            .expect("the probe listens");
         Self { runtime, client: IntrospectClient::new(channel) }
     }
 

@@ -134,6 +134,12 @@ pub struct Group {
     /// Only of groups of blocking jobs: how long they waited for a thread.
     #[prost(message, optional, tag = "11")]
     pub queue_wait: ::core::option::Option<QueueWait>,
+    /// How long its tasks waited for a worker, each wait from a wake, or the spawn, to the poll that answers it (of jobs of the
+    /// blocking pool: for a thread), since the probe began, as counted: it never falls while the target runs, so waits are in
+    /// it, too, in which the process stood still. Only with `WatchRequest.histograms_total`. Absent: no wait of its tasks was
+    /// seen, as where their wakes are not. Without `sum_ns`: there was no room for it, or it is counted under `other`.
+    #[prost(message, optional, tag = "12")]
+    pub scheduled_total: ::core::option::Option<crate::histogram::Packed>,
 }
 /// Waits of jobs that have started, since the probe began.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -186,11 +192,11 @@ pub struct PollStats {
     pub slow_on_cpu_ratio: ::core::option::Option<f64>,
     /// Only when asked for.
     #[prost(message, optional, tag = "10")]
-    pub histogram: ::core::option::Option<Histogram>,
+    pub histogram: ::core::option::Option<crate::histogram::Packed>,
     /// Since the probe began, as counted: it never falls while the target runs, so polls are in it, too, in which the process
     /// stood still. Only of groups, only when asked for; absent where there was no room.
     #[prost(message, optional, tag = "11")]
-    pub histogram_total: ::core::option::Option<Histogram>,
+    pub histogram_total: ::core::option::Option<crate::histogram::Packed>,
 }
 /// How the number of live tasks moved since it was last at its lowest, within the last minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -207,19 +213,6 @@ pub struct Trend {
     /// Seconds of that time in which the group grew: a burst grows in one or two, a leak in most.
     #[prost(uint32, tag = "5")]
     pub growing_seconds: u32,
-}
-/// Log-linear: 32 sub-buckets an octave, exact below 64 ns, never clamped. Bucket i covers the values whose index is i as
-/// `taskscope_proto::histogram::index` computes it. Only buckets with a count are sent.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Histogram {
-    /// Each as the difference from the one before; the first as it is.
-    #[prost(uint32, repeated, tag = "1")]
-    pub bucket_delta: ::prost::alloc::vec::Vec<u32>,
-    #[prost(uint64, repeated, tag = "2")]
-    pub count: ::prost::alloc::vec::Vec<u64>,
-    /// Time of everything that was counted, also of polls for which no bucket had room; absent: it is not told.
-    #[prost(uint64, optional, tag = "3")]
-    pub sum_ns: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -671,10 +664,14 @@ pub mod thread {
     pub enum NoStack {
         /// There is one, or it was not asked for.
         Unspecified = 0,
-        /// It blocks the signal: none was sent.
+        /// It blocks the signal, or waits for signals itself (sigwait): none was sent.
         BlocksSignal = 1,
         /// It did not answer in time, or was in a state in which nothing can interrupt it.
         NoAnswer = 2,
+        /// It has a seccomp filter of its own, which may end it for what the handler calls: none was sent.
+        Sandboxed = 3,
+        /// It answered, and the kernel could not read its stack.
+        Unreadable = 4,
     }
     impl NoStack {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -686,6 +683,8 @@ pub mod thread {
                 Self::Unspecified => "NO_STACK_UNSPECIFIED",
                 Self::BlocksSignal => "BLOCKS_SIGNAL",
                 Self::NoAnswer => "NO_ANSWER",
+                Self::Sandboxed => "SANDBOXED",
+                Self::Unreadable => "UNREADABLE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -694,6 +693,8 @@ pub mod thread {
                 "NO_STACK_UNSPECIFIED" => Some(Self::Unspecified),
                 "BLOCKS_SIGNAL" => Some(Self::BlocksSignal),
                 "NO_ANSWER" => Some(Self::NoAnswer),
+                "SANDBOXED" => Some(Self::Sandboxed),
+                "UNREADABLE" => Some(Self::Unreadable),
                 _ => None,
             }
         }
@@ -729,6 +730,9 @@ pub struct LivePoll {
     /// the history carry none.
     #[prost(message, repeated, tag = "10")]
     pub stacks: ::prost::alloc::vec::Vec<StackShare>,
+    /// Of a followed task; TASK_CLASS_UNSPECIFIED also where it is not known, as in the recordings of older probes.
+    #[prost(enumeration = "TaskClass", tag = "11")]
+    pub task_class: i32,
 }
 /// What the thread of a live poll was doing when it was last looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1231,8 +1235,8 @@ pub struct WatchRequest {
     /// Look at stacks now. Only with `once`; the frame then leaves when they were taken, a second later at most.
     #[prost(message, optional, tag = "9")]
     pub stacks: ::core::option::Option<StackQuery>,
-    /// With the rows of groups, send the poll-duration histogram of each since the probe began: what a metrics system takes
-    /// differences of.
+    /// With the rows of groups, send the histograms of each since the probe began, of its polls and of its tasks' waits for a
+    /// worker: what a metrics system takes differences of.
     #[prost(bool, tag = "10")]
     pub histograms_total: bool,
 }
@@ -1463,7 +1467,8 @@ pub mod loss {
         /// Groups and labels whose poll histograms went to those of `other`, because histograms had reached their share of the
         /// budget.
         FoldedHistograms = 11,
-        /// Polls that no histogram counts: none had room at that moment. Their number and time are counted all the same.
+        /// Polls, and waits for a worker, that no histogram counts: none had room at that moment. Their number and time are
+        /// counted all the same.
         UnsortedPolls = 12,
         /// Names, labels and reasons that were cut at 255 bytes, or whose control characters were replaced.
         CutStrings = 13,

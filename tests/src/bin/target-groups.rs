@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use taskscope_proto::histogram::{Sparse, index};
+use taskscope_proto::histogram::{Packed, Sparse, index};
 use taskscope_proto::v1::introspect_server::{Introspect, IntrospectServer};
 use taskscope_proto::v1::{
     self, DescribeRequest, Description, Frame, Group, GroupWindow, InternedString, PollStats, Runtime,
@@ -24,7 +24,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 const S: u64 = 1_000_000_000;
-/// Rows of tasks in each frame: as many as rules ask for.
+/// Rows of tasks that there are; a frame has as many as are asked for.
 const ROWS: u64 = 64;
 /// Buckets of a poll histogram that have a count.
 const BUCKETS: u64 = 24;
@@ -161,7 +161,7 @@ impl Watch {
                 ..Totals::default()
             }),
             runtimes: vec![runtime(at_ns)],
-            tasks: Some(rows(at_ns)),
+            tasks: self.asked.tasks.as_ref().map(|query| rows(at_ns, query.limit)),
             groups,
             ..Frame::default()
         }
@@ -173,12 +173,12 @@ impl Watch {
         let group = |number: u32| {
             let polls = at_ns / S * 10 + u64::from(all - number);
             let buckets = (0..BUCKETS).map(|it| (index(1_000 + it * 300), polls / (it + 1) + 1));
-            let histogram = v1::Histogram {
-                sum_ns: Some(polls * 20_000),
-                ..v1::Histogram::from(&Sparse::from_counts(buckets))
-            };
+            let histogram = Packed::from(&Sparse::from_counts(buckets)).with_sum_ns(Some(polls * 20_000));
+            // Of every other group the wakes are seen.
+            let waits = self.asked.histograms_total && number.is_multiple_of(2);
             Group {
                 id: number + 1,
+                scheduled_total: waits.then(|| histogram.clone()),
                 name_sid: number + 1,
                 spawned_at_sid: all + 1,
                 live: 100 + at_ns / S % 7,
@@ -236,8 +236,8 @@ fn runtime(at_ns: u64) -> Runtime {
 }
 
 /// All of them have been polled since the frame before.
-fn rows(at_ns: u64) -> TaskWindow {
-    let ids: Vec<u64> = (1..=ROWS).collect();
+fn rows(at_ns: u64, limit: u32) -> TaskWindow {
+    let ids: Vec<u64> = (1..=ROWS.min(limit.into())).collect();
     let each = |of: &dyn Fn(u64) -> u64| ids.iter().map(|&id| of(id)).collect::<Vec<u64>>();
     let texts = |of: &dyn Fn(u64) -> u32| ids.iter().map(|&id| of(id)).collect::<Vec<u32>>();
     let rows = TaskRows {

@@ -1,8 +1,9 @@
 //! A service with threads that Tokio does not know, beside a worker that is stuck.
 //!
 //! Prints `begins NAME LINE` for each of its threads that does something, LINE being where it does it. One makes a system call
-//! again and again that no signal leaves unchanged, and prints how it ended: `undisturbed` or `interrupted`. A number as its
-//! argument is how many more threads there are that only wait.
+//! again and again that no signal leaves unchanged, and prints how it ended: `undisturbed` or `interrupted`. One waits for all
+//! signals that there are, as services do that keep a thread for them, and prints `got SIGNAL` of each. A number as its argument
+//! is how many more threads there are that only wait.
 
 use std::hint::black_box;
 use std::os::fd::AsFd;
@@ -21,7 +22,13 @@ fn main() -> std::io::Result<()> {
     for number in 0..more {
         std::thread::Builder::new().name(format!("idle-{number}")).spawn(wait_for_ever)?;
     }
-    for (name, work) in [("spins", spin as fn()), ("sleeps", sleep), ("deaf", be_deaf), ("waits", wait)] {
+    for (name, work) in [
+        ("spins", spin as fn()),
+        ("sleeps", sleep),
+        ("deaf", be_deaf),
+        ("waits", wait),
+        ("signals", wait_for_signals),
+    ] {
         std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
     }
     runtime.spawn(async {
@@ -60,6 +67,20 @@ fn be_deaf() {
     nix::sys::signal::SigSet::all().thread_block().expect("it may");
     begins("deaf", line!() + 1);
     wait_for_ever();
+}
+
+/// The kernel takes what is waited for out of the signals that the thread blocks, and gives each to this wait.
+fn wait_for_signals() {
+    let all = nix::sys::signal::SigSet::all();
+    all.thread_block().expect("it may");
+    begins("signals", line!() + 2);
+    loop {
+        match all.wait() {
+            Ok(signal) => println!("got {signal}"),
+            // It has no name for real-time signals.
+            Err(error) => println!("got a signal without a name ({error})"),
+        }
+    }
 }
 
 fn wait() {

@@ -3,7 +3,7 @@
 use taskscope_proto::v1;
 use taskscope_proto::words;
 
-use super::{MINUTE, POLLS, about, from, seconds};
+use super::{MINUTE, TASKS, about, from, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::{doing, what};
 
@@ -13,7 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
     remembers_ns: 0,
-    matches: &POLLS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -25,6 +25,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let runtime = only_runtime(scene);
     let polls = model.frame.threads.iter().filter_map(|thread| thread.poll.as_ref());
     let jobs = polls.filter(|poll| poll.kind() == v1::TaskKind::Blocking);
+    let jobs = jobs.filter(|poll| seconds(poll.since_ns) >= scene.matters_from);
     let readings = jobs.map(|poll| {
         let doing = doing(model, poll).map_or(String::new(), |doing| format!(", {doing}"));
         let line = model.line(poll);
@@ -39,6 +40,7 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
         if let Some(runtime) = runtime {
             reading = reading.with("runtime", runtime);
         }
+        reading = reading.of_class(poll.task_class());
         match line {
             Some(line) => reading.with("line", line),
             None => reading,

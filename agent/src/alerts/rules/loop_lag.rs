@@ -43,7 +43,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             unknown.push(about_runtime(scene, runtime));
             continue;
         }
-        let Some(waited_ns) = waited_ns else { continue };
+        let Some(waited_ns) = waited_ns.filter(|&ns| seconds(ns) >= scene.matters_from) else { continue };
         let ready = ready(runtime);
         let behind = ready
             .filter(|&ready| ready > 1)

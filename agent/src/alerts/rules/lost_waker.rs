@@ -3,7 +3,7 @@
 use taskscope_proto::v1::capability::Kind;
 use taskscope_proto::words;
 
-use super::{ROWS, by_labels, filter_of, from, not_looked, noted, seconds, who};
+use super::{TASKS, by_labels, filter_of, from, not_looked, noted, seconds, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -12,7 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 10.0)],
     remembers_ns: 0,
-    matches: &ROWS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=idle wakers=0 since", setting)),

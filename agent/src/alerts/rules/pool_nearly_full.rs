@@ -26,6 +26,9 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
     let readings = pools.filter_map(|pool| {
         let (busy, capacity) = (pool.busy?, pool.capacity.filter(|&capacity| capacity > SMALL)?);
         let ratio = busy as f64 / capacity as f64;
+        if ratio < scene.matters_from {
+            return None;
+        }
         let summary = format!(
             "NEARLY FULL: {} of {} of pool {} in use, for {} or longer. Do: find what holds them, or raise its capacity \
              before work has to wait.",

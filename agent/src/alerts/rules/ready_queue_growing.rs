@@ -40,7 +40,7 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
                 continue;
             }
         };
-        if fewest_late * 2 < fewest_early * 3 || fewest_late == 0 {
+        if fewest_late * 2 < fewest_early * 3 || fewest_late == 0 || (ready as f64) < scene.matters_from {
             continue;
         }
         let oldest =

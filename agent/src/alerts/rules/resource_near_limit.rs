@@ -32,12 +32,16 @@ const fn clears_soon(mut setting: Setting) -> Setting {
 fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
     let readings = scene.model.frame.pools.iter().filter_map(|pool| {
         let (busy, capacity) = (pool.busy?, pool.capacity.filter(|&capacity| capacity > 0)?);
+        let ratio = busy as f64 / capacity as f64;
+        if ratio < scene.matters_from {
+            return None;
+        }
         let (name, summary) = match pool.kind() {
             Kind::FileDescriptors => ("file descriptors", files_sentence(busy, capacity)),
             Kind::Memory => ("memory", memory_sentence(busy, capacity)),
             _ => return None,
         };
-        Some(Reading::new(Labels::default().with("pool", name), busy as f64 / capacity as f64, summary))
+        Some(Reading::new(Labels::default().with("pool", name), ratio, summary))
     });
     Seen::Readings(readings.collect())
 }

@@ -27,6 +27,9 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             continue;
         }
         let mean = busy.iter().sum::<f64>() / busy.len() as f64;
+        if mean < scene.matters_from {
+            continue;
+        }
         let summary = format!(
             "BUSY: the {} worker{} of runtime {} are busy for {:.0} % of their time, for {} or longer. Do: see which tasks \
              use them (`taskscope tasks --sort busy`), or give it more workers.",

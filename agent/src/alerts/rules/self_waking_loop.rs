@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{ROWS, S, about_row, from, noted, who};
+use super::{S, TASKS, about_row, from, noted, who};
 use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -16,7 +16,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 5_000.0).over(10 * S)],
     remembers_ns: SHORT_NS,
-    matches: &ROWS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -35,6 +35,9 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
             return None;
         }
         let rate = wakes as f64 / (setting.window_ns as f64 / 1e9);
+        if rate < scene.matters_from {
+            return None;
+        }
         let summary = format!(
             "SPINS: {} wakes itself {} times a second, for {} or longer, and keeps a worker from parking. Do: let it wait for \
              what it polls for, through a waker that is kept.",

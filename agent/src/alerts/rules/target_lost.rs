@@ -26,7 +26,8 @@ const fn at_once(mut setting: Setting) -> Setting {
 }
 
 fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
-    let reading = scene.silence.map(|silence| {
+    let silence = scene.silence.filter(|silence| seconds(silence.for_ns) >= scene.matters_from);
+    let reading = silence.map(|silence| {
         let summary = format!(
             "LOST {}: nothing comes from the target: {}. Do: see whether its process runs; its other alerts stand as they \
              were.",

@@ -2,7 +2,7 @@
 
 use taskscope_proto::v1::event::Kind;
 
-use super::{POLLS, S, deaths, from};
+use super::{S, TASKS, deaths, from};
 use crate::alerts::memory::EVENTS_NS;
 use crate::alerts::rule::{Clock, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -12,7 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Count,
     defaults: &[from(Severity::Warning, 1.0).within(60 * S, 1)],
     remembers_ns: EVENTS_NS,
-    matches: &POLLS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,

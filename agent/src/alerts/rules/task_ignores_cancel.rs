@@ -2,7 +2,7 @@
 
 use taskscope_proto::v1::capability::Kind;
 
-use super::{ROWS, by_labels, filter_of, from, not_looked, noted, seconds};
+use super::{TASKS, by_labels, filter_of, from, not_looked, noted, seconds};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::ignored_cancel::sentence;
 
@@ -12,7 +12,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0)],
     remembers_ns: 0,
-    matches: &ROWS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state!=ended cancel", setting)),

@@ -49,7 +49,10 @@ const fn keeps(mut setting: Setting) -> Setting {
 }
 
 fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
-    let groups = scene.model.groups().iter().filter(|group| group.queue_wait.is_none());
+    // Most do not change, and come seldom: they are not looked at each time.
+    let doubled =
+        scene.memory.groups.doubled().iter().filter_map(|&position| scene.model.groups().get(position));
+    let groups = doubled.filter(|group| group.queue_wait.is_none());
     // A group cannot have grown by more than it is.
     let least = setting.threshold * setting.timing.clear_ratio;
     let (mut readings, mut unknown) = (Vec::new(), Vec::new());
@@ -83,8 +86,7 @@ fn steep(scene: &Scene<'_>, setting: &Setting, group: &v1::Group) -> Option<(u64
 
 /// False also where it was not looked at so long ago.
 fn is_steady(scene: &Scene<'_>, group: &v1::Group) -> bool {
-    let known = scene.memory.groups.get(&group.id);
-    let before = known.and_then(|known| known.before(scene.model.frame.at_ns.saturating_sub(STEADY_NS)));
+    let before = scene.memory.groups.before(group.id, scene.model.frame.at_ns.saturating_sub(STEADY_NS));
     before.is_some_and(|before| group.live <= before.live)
 }
 
@@ -93,10 +95,9 @@ const REMEDY: &str = "find what is to tell them to end, and does not";
 fn slow(scene: &Scene<'_>, setting: &Setting, group: &v1::Group) -> Option<(u64, String)> {
     let at_ns = scene.model.frame.at_ns;
     let half_ns = setting.window_ns / 2;
-    let known = scene.memory.groups.get(&group.id)?;
-    let first = known.before(at_ns.saturating_sub(setting.window_ns))?;
-    let middle = known.before(at_ns.saturating_sub(half_ns))?;
-    let now = Population { live: group.live, spawned: group.spawned_total, ended: group.ended_total };
+    let before = |ns: u64| scene.memory.groups.before(group.id, at_ns.saturating_sub(ns));
+    let (first, middle) = (before(setting.window_ns)?, before(half_ns)?);
+    let now = Population { live: group.live, ended: group.ended_total };
     let grown = now.live.saturating_sub(first.live);
     let quarter = grown / 4;
     let grows = now.live >= first.live.saturating_mul(2)
@@ -109,11 +110,13 @@ fn slow(scene: &Scene<'_>, setting: &Setting, group: &v1::Group) -> Option<(u64,
         (None, Some(_)) => false,
     };
     (grows && longer && !is_connections(scene, setting.window_ns, grown)).then(|| {
+        let ended = now.ended.saturating_sub(first.ended);
         let trend = v1::Trend {
             window_ns: setting.window_ns,
             live_before: first.live,
-            spawned: now.spawned.saturating_sub(first.spawned),
-            ended: now.ended.saturating_sub(first.ended),
+            // Who is alive was spawned and has not ended.
+            spawned: grown.saturating_add(ended),
+            ended,
             growing_seconds: 0,
         };
         let words =

@@ -3,7 +3,7 @@
 
 use taskscope_proto::words;
 
-use super::{ROWS, S, about_row, from, noted, who};
+use super::{S, TASKS, about_row, from, noted, who};
 use crate::alerts::memory::SHORT_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
@@ -16,7 +16,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Ratio,
     defaults: &[from(Severity::Warning, 0.9).over(10 * S)],
     remembers_ns: SHORT_NS,
-    matches: &ROWS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -34,6 +34,9 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
         let polls = row.polls.saturating_sub(before.polls);
         let each_ns = busy_ns.checked_div(polls).filter(|&ns| ns >= LONG_NS)?;
         let ratio = (busy_ns as f64 / setting.window_ns as f64).min(1.0);
+        if ratio < scene.matters_from {
+            return None;
+        }
         let summary = format!(
             "NEVER YIELDS: {} has had {:.0} % of a worker for {}, in polls of {}. Do: move its work to spawn_blocking, or let \
              it yield between parts of it.",

@@ -4,7 +4,7 @@
 use taskscope_proto::v1::capability::Kind;
 use taskscope_proto::words;
 
-use super::{MINUTE, ROWS, by_labels, filter_of, from, not_looked, noted, seconds, who};
+use super::{MINUTE, TASKS, by_labels, filter_of, from, not_looked, noted, seconds, who};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
 pub(crate) static RULE: Rule = Rule {
@@ -13,7 +13,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 5.0 * MINUTE)],
     remembers_ns: 0,
-    matches: &ROWS,
+    matches: &TASKS,
     opt_in: true,
     clock: Clock::Target,
     standing: Some(|setting| filter_of("state=idle since", setting)),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use taskscope_proto::v1::{self, event::Kind};
 use taskscope_proto::words;
 
-use super::{POLLS, S, about, from, seconds};
+use super::{S, TASKS, about, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::memory::EVENTS_NS;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
@@ -22,7 +22,7 @@ pub(crate) static RULE: Rule = Rule {
         from(Severity::Critical, 1.0).within(60 * S, 1),
     ],
     remembers_ns: EVENTS_NS,
-    matches: &POLLS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -81,6 +81,7 @@ fn reading(
     if let Some(site) = model.some_text(longest.spawned_at_sid) {
         reading = reading.with("spawned_at", site);
     }
+    reading = reading.of_class(longest.task_class());
     Some(match line {
         Some(line) => reading.with("line", line),
         None => reading,
@@ -129,6 +130,13 @@ mod tests {
         let critical = &RULE.defaults[1];
         let one = read_of(vec![slow(1, 90 * S, 2 * S)], critical);
         assert!(one[0].value >= critical.threshold);
+        assert_eq!(one[0].annotations.get("class"), None);
+        let mut of_class = slow(1, 90 * S, 2 * S);
+        if let Some(poll) = &mut of_class.poll {
+            poll.task_class = v1::TaskClass::Critical.into();
+        }
+        let found = read_of(vec![of_class], critical);
+        assert_eq!(found[0].annotations.get("class").map(String::as_str), Some("critical"));
         let mut job = slow(1, 90 * S, 2 * S);
         if let Some(poll) = &mut job.poll {
             poll.kind = v1::TaskKind::Blocking.into();

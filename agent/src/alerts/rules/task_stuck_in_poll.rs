@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use taskscope_proto::v1;
 
-use super::{POLLS, about, from, seconds};
+use super::{TASKS, about, from, seconds};
 use crate::alerts::labels::Labels;
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 use crate::rules::stuck_worker::{main_sentence, sentence};
@@ -15,7 +15,7 @@ pub(crate) static RULE: Rule = Rule {
     unit: Unit::Seconds,
     defaults: &[from(Severity::Warning, 1.0), from(Severity::Critical, 10.0)],
     remembers_ns: 0,
-    matches: &POLLS,
+    matches: &TASKS,
     opt_in: false,
     clock: Clock::Target,
     standing: None,
@@ -35,7 +35,10 @@ fn read(scene: &Scene<'_>, _: &Setting) -> Seen {
         }
         for (labels, polls) in polls {
             let longest = polls.iter().map(|(_, poll)| *poll).max_by_key(|poll| poll.since_ns);
-            let (Some(longest), Some(summary)) = (longest, sentence(model, runtime, &polls)) else {
+            let longest = longest.filter(|poll| seconds(poll.since_ns) >= scene.matters_from);
+            let (Some(longest), Some(summary)) =
+                (longest, longest.and_then(|_| sentence(model, runtime, &polls)))
+            else {
                 continue;
             };
             readings.push(noted(scene, longest, Reading::new(labels, seconds(longest.since_ns), summary)));
@@ -59,6 +62,7 @@ fn noted(scene: &Scene<'_>, poll: &v1::LivePoll, mut reading: Reading) -> Readin
     if let Some(site) = scene.model.some_text(poll.spawned_at_sid) {
         reading = reading.with("spawned_at", site);
     }
+    reading = reading.of_class(poll.task_class());
     match scene.model.line(poll) {
         Some(line) => reading.with("line", line),
         None => reading,
@@ -75,7 +79,7 @@ mod tests {
     fn polls_of_one_kind_are_one_reading_and_the_longest_is_its_value() {
         let worker = |since_ns, label_sid| v1::Worker {
             state: v1::worker::State::InPoll.into(),
-            poll: Some(v1::LivePoll { label_sid, ..poll(since_ns) }),
+            poll: Some(v1::LivePoll { label_sid, task_class: v1::TaskClass::Work.into(), ..poll(since_ns) }),
             ..Default::default()
         };
         let workers = vec![worker(1_200 * MS, 1), worker(3_200 * MS, 1), worker(40 * MS, 0)];
@@ -97,5 +101,6 @@ mod tests {
             labelled.summary
         );
         assert_eq!(labelled.annotations["task_id"], "17");
+        assert_eq!(labelled.annotations["class"], "work");
     }
 }

@@ -8,15 +8,12 @@ use super::{Labels, Notice, Transition, Watched, Watcher};
 use crate::alerts::explain::Explained;
 
 impl Watcher {
-    /// `labels` are those of the configuration, `before` those until now: an alert that has others is another one, so it is told
-    /// to be over as the one and to fire as the other. Gives what is over with that.
-    pub(crate) fn settle(
-        &mut self,
-        watched: Vec<Watched>,
-        before: &Labels,
-        labels: &Labels,
-        unix_ns: u64,
-    ) -> Vec<Notice> {
+    /// `labels` are those of the configuration: an alert that had others is another one, so it is told to be over as the one and to
+    /// fire as the other. Gives what is over with that.
+    pub(crate) fn settle(&mut self, watched: Vec<Watched>, labels: &Labels, unix_ns: u64) -> Vec<Notice> {
+        let after = self.identity.clone().configured(labels);
+        let before = std::mem::replace(&mut self.identity, after);
+        let (before, labels) = (before.labels(), self.identity.labels());
         let watched: Vec<Arc<Watched>> = watched.into_iter().map(Arc::new).collect();
         let moved = moved(&self.watched, &watched);
         // What the target answers to the request of before is about other standing queries.
@@ -60,13 +57,6 @@ impl Watcher {
             lives.insert(anew, entry);
         }
         self.lives = lives;
-        let mut identity = labels.clone();
-        for own in ["service", "target"] {
-            if let Some(value) = self.identity.get(own) {
-                identity.set(own, value);
-            }
-        }
-        self.identity = identity;
         self.watched = watched;
         over
     }
@@ -84,15 +74,15 @@ fn moved(from: &[Arc<Watched>], to: &[Arc<Watched>]) -> Vec<Option<usize>> {
     from.iter().enumerate().map(place).collect()
 }
 
-/// The labels of an alert, as they are where other ones are configured. What the alert has by itself stays.
+/// The labels of an alert, as they are where its target has other ones. What the alert has by itself stays.
 fn relabelled(known: &Labels, before: &Labels, after: &Labels) -> Arc<Labels> {
     let mut labels = known.clone();
-    for (name, value) in before.iter().filter(|(name, _)| *name != "service") {
+    for (name, value) in before.iter() {
         if known.get(name) == Some(value) {
             labels.set(name, "");
         }
     }
-    for (name, value) in after.iter().filter(|(name, _)| *name != "service") {
+    for (name, value) in after.iter() {
         if labels.get(name).is_none() {
             labels.set(name, value);
         }
@@ -123,8 +113,7 @@ mod tests {
     }
 
     fn settle(played: &mut Played, watched: Vec<Watched>, labels: &Labels) -> Vec<Notice> {
-        let before = Labels::default().with("cluster", "eu-1");
-        played.watcher.settle(watched, &before, labels, played.unix_ns)
+        played.watcher.settle(watched, labels, played.unix_ns)
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::config::rules::untouched;
 use crate::rules::fixture::{MS, S, poll};
 
 mod identity;
+mod replicas;
 mod restarts;
 
 /// A target as tests let it live: frames of it, restarts, and what the watcher tells.
@@ -16,6 +17,8 @@ pub(super) struct Played {
     pub(super) watcher: Watcher,
     pub(super) model: Model,
     run: u64,
+    /// Of the machine that it runs on.
+    host: &'static str,
     at_ns: u64,
     pub(super) unix_ns: u64,
     seq: u64,
@@ -40,6 +43,7 @@ impl Played {
             watcher,
             model: Model::new(v1::Description::default()),
             run: 0,
+            host: "web-1",
             at_ns: 0,
             unix_ns: 1_000_000 * S,
             seq: 0,
@@ -53,7 +57,8 @@ impl Played {
         self.run += 1;
         (self.at_ns, self.seq, self.events) = (0, 0, 0);
         let instance = format!("run-{}", self.run);
-        self.model = Model::new(v1::Description { name: "shop".into(), instance, ..Default::default() });
+        let (name, host) = ("shop".to_owned(), Some(self.host.to_owned()));
+        self.model = Model::new(v1::Description { name, instance, host, ..Default::default() });
     }
 
     pub(super) fn pass(&mut self, ns: u64) {
@@ -136,6 +141,21 @@ fn a_stuck_poll_is_told_once_at_each_severity_and_is_over_half_a_minute_after_it
 }
 
 #[test]
+fn the_row_of_a_task_that_takes_up_a_worker_is_asked_for_whatever_others_have_used() {
+    let mut played = Played::new(of_rules(&["TaskNeverYields"]));
+    let kept = |played: &Played| played.watcher.request(&played.model).keep_task_ids;
+    // Short polls, one after another.
+    let busy = |_| Shown { stuck_ns: Some(10 * MS), ..Shown::default() };
+    played.frames(2, busy);
+    assert_eq!(kept(&played), [0; 0]);
+    played.frames(1, busy);
+    assert_eq!(kept(&played), [poll(MS).task_id]);
+    played.restart();
+    played.frames(1, busy);
+    assert_eq!(kept(&played), [0; 0], "ids of another run");
+}
+
+#[test]
 fn frames_are_asked_for_seldom_until_a_poll_runs_long() {
     let mut played = Played::new(of_rules(&["TaskStuckInPoll"]));
     played.frames(4, |_| Shown::default());
@@ -161,6 +181,7 @@ fn an_alert_has_the_labels_of_its_target_and_none_that_is_a_number() {
         [
             ("alertname", "TaskStuckInPoll"),
             ("cluster", "eu-1"),
+            ("host", "web-1"),
             ("label", "POST /resize"),
             ("runtime", "tokio"),
             ("service", "shop"),
@@ -240,7 +261,7 @@ fn what_an_agent_cannot_compare_yet_after_its_restart_is_not_over() {
     let rule = of_rules(&["TaskNeverYields"]);
     let window_ns = rule[0].setting.window_ns;
     let labels = Labels::default().with("alertname", "TaskNeverYields").with("severity", "warning");
-    let labels = labels.with("service", "shop").with("task_group", "greedy");
+    let labels = labels.with("service", "shop").with("host", "web-1").with("task_group", "greedy");
     let alert = Alert {
         fingerprint: labels.fingerprint(),
         labels,
@@ -250,6 +271,7 @@ fn what_an_agent_cannot_compare_yet_after_its_restart_is_not_over() {
         starts_at_unix_ns: 5,
         ends_at_unix_ns: None,
         state: Transition::Firing,
+        resource: None,
     };
     let mut played = Played::new(rule);
     assert!(played.watcher.restore(vec![alert], 0).is_empty());

@@ -1,10 +1,12 @@
 //! The groups and labels that a watcher sees, the busiest first.
 
+use taskscope_proto::histogram::Packed;
 use taskscope_proto::ids::GroupId;
 use taskscope_proto::v1::{self, TaskClass};
 
 use crate::engine::sampler::Sampler;
 use crate::engine::windows::Window;
+use crate::registry::Registry;
 use crate::registry::figures::Polls;
 
 const MAX_GROUPS: usize = 1_000;
@@ -57,6 +59,7 @@ pub(super) fn window(
                 wait_ns_total,
                 longest_ns,
             }),
+            scheduled_total: histograms_total.then(|| waits(registry, id)).flatten(),
         });
     }
     groups.retain(|group| group.id != 0 || group.spawned_total > 0);
@@ -96,21 +99,38 @@ fn poll_stats(
         polls_total: polls.polls,
         busy_ns_total: window.busy(polls.busy_ns),
         longest_ns: window.longest(polls.longest_ns, &polls.histogram),
-        histogram: histograms.then(|| v1::Histogram::from(&window.recent(&polls.histogram))),
+        histogram: histograms.then(|| Packed::from(&window.recent(&polls.histogram))),
         ..window.stats(now_ns, 0, &polls.histogram, threshold_ns)
     }
 }
 
-fn as_counted(polls: &Polls) -> v1::Histogram {
-    v1::Histogram { sum_ns: Some(polls.busy_ns), ..v1::Histogram::from(&polls.histogram) }
+fn as_counted(polls: &Polls) -> Packed {
+    Packed::from(&polls.histogram).with_sum_ns(Some(polls.busy_ns))
 }
 
-/// Histograms go first, those of the least busy before the others; then the least busy themselves.
+/// How long the tasks of a group have waited for a worker; `None`: none of them did as far as is seen.
+fn waits(registry: &Registry, id: GroupId) -> Option<Packed> {
+    match registry.waits_of_group(id) {
+        Some(waits) => (waits.polls > 0).then(|| as_counted(&waits)),
+        // It had some, and they are those of `other` now.
+        None => Some(Packed::UNTOLD),
+    }
+}
+
+/// Histograms go first, those of waits before the others, and of the least busy before the busier; then the least busy
+/// themselves.
 fn fit(window: &mut v1::GroupWindow) {
     use prost::Message;
     let mut over = window.encoded_len().saturating_sub(ROOM_BYTES);
     if over == 0 {
         return;
+    }
+    // Without a word that there are some a group would seem to be one whose wakes are not seen, and a sum over groups to have
+    // fallen.
+    for waits in window.groups.iter_mut().rev().filter_map(|group| group.scheduled_total.as_mut()) {
+        if over > 0 {
+            over = over.saturating_sub(std::mem::replace(waits, Packed::UNTOLD).encoded_len());
+        }
     }
     let groups = window.groups.iter_mut().filter_map(|group| group.polls.as_mut());
     let labels = window.labels.iter_mut().filter_map(|label| label.polls.as_mut());
@@ -131,10 +151,16 @@ fn fit(window: &mut v1::GroupWindow) {
 mod tests {
     use super::*;
     use prost::Message;
+    use taskscope_proto::histogram::Sparse;
+
+    fn with_buckets(count: usize) -> Packed {
+        let sparse = Sparse::from_counts((0..count).map(|bucket| (bucket, 1 << 40)));
+        Packed::from(&sparse).with_sum_ns(Some(1))
+    }
 
     #[test]
     fn where_there_is_no_room_the_least_busy_lose_their_histograms_first() {
-        let histogram = v1::Histogram { count: vec![1 << 40; 500], ..Default::default() };
+        let histogram = with_buckets(500);
         let group = |id| v1::Group {
             id,
             polls: Some(v1::PollStats { histogram_total: Some(histogram.clone()), ..Default::default() }),
@@ -149,5 +175,30 @@ mod tests {
         assert_eq!(window.groups.len(), 100, "a group without a histogram takes little room");
         assert!(with > 40, "{with} of 100 still have one");
         assert!(window.groups[..with].iter().all(has), "the busiest keep theirs");
+    }
+
+    #[test]
+    fn waits_make_room_for_polls_and_say_that_there_were_some() {
+        let group = |id| v1::Group {
+            id,
+            polls: Some(v1::PollStats { histogram_total: Some(with_buckets(100)), ..Default::default() }),
+            // Of one group no wait was ever seen.
+            scheduled_total: (id != 7).then(|| with_buckets(300)),
+            ..Default::default()
+        };
+        let mut window = v1::GroupWindow { groups: (1..=150).map(group).collect(), ..Default::default() };
+        assert!(window.encoded_len() > ROOM_BYTES);
+        fit(&mut window);
+        assert!(window.encoded_len() <= ROOM_BYTES);
+        let polls = |group: &v1::Group| group.polls.as_ref().is_some_and(|it| it.histogram_total.is_some());
+        assert!(window.groups.len() == 150 && window.groups.iter().all(polls), "no poll goes for a wait");
+        let told = |group: &&v1::Group| group.scheduled_total.as_ref().is_some_and(|it| it.sum_ns.is_some());
+        let with = window.groups.iter().filter(told).count();
+        assert!((10..100).contains(&with), "{with} of 149 still have theirs");
+        assert!(window.groups[..with].iter().filter(|group| group.id != 7).all(|group| told(&group)));
+        let untold =
+            window.groups.iter().filter(|group| group.scheduled_total == Some(Packed::UNTOLD)).count();
+        assert_eq!(with + untold, 149);
+        assert_eq!(window.groups[6].scheduled_total, None);
     }
 }

@@ -2,13 +2,14 @@
 
 use taskscope_proto::v1::loss::Reason;
 
+use super::GroupWindows;
 use crate::registry::Registry;
 use crate::registry::histograms::Folding;
 
 /// A thread in the middle of counting has finished by then, or is not running at all.
 const GRACE_NS: u64 = 1_000_000_000;
 
-/// What is being folded, of groups or of labels.
+/// What is being folded, of groups' polls, of their waits, or of labels.
 #[derive(Default)]
 pub(crate) struct Fold {
     begun: Option<(u64, Folding)>,
@@ -37,13 +38,52 @@ impl Fold {
     }
 }
 
+/// The group whose waits are folded first. Of waits there is no window: tasks that are seldom polled seldom wait.
+pub(super) fn coldest_waits(registry: &Registry, groups: &[GroupWindows]) -> Option<u8> {
+    let counted = registry.groups.iter().skip(1).filter_map(|(id, _)| {
+        registry.waits_of_group(id).filter(|waits| waits.polls > 0)?;
+        let window = groups.get(id.0 as usize).map(|windows| &windows.polls);
+        let polled = window.zip(registry.polls_of_group(id));
+        let recent = polled.map_or(0, |(window, polls)| window.recent(&polls.histogram).total());
+        Some((recent, id.0 as u8))
+    });
+    counted.min().map(|(_, position)| position)
+}
+
 #[cfg(test)]
 mod tests {
+    use taskscope_proto::ids::{GroupId, Sid};
+
     use super::*;
     use crate::clock::Clock;
     use crate::registry::MIN_BUDGET;
 
     const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn waits_of_a_folded_group_are_those_of_other_and_its_polls_stay_its_own() {
+        let registry = Registry::with_budget(MIN_BUDGET, Clock::start(), 1);
+        let line = registry.lines.claim(1).expect("there is room");
+        let known = [3u32, 4].map(|n| registry.groups.find(Sid(n), Sid(0)).expect("there is room"));
+        let waits = |group: GroupId| registry.waits_of_group(group).map(|it| (it.polls, it.busy_ns));
+        for group in known {
+            assert!(registry.group_waits.add_first(&line.waits, group.0 as u8, 5_000));
+        }
+        assert!(registry.group_polls.add_first(&line.groups, known[1].0 as u8, 100));
+        let mut windows: Vec<GroupWindows> = Vec::new();
+        windows.resize_with(3, GroupWindows::default);
+        windows[known[1].0 as usize].polls.snapshot(S, taskscope_proto::histogram::Sparse::default());
+        let coldest = coldest_waits(&registry, &windows);
+        assert_eq!(coldest, Some(known[0].0 as u8), "nothing of it was polled");
+        let folding = registry.group_waits.fold(registry.lines.waits(), known[0].0 as u8);
+        assert_eq!(waits(known[0]), None);
+        registry.group_waits.finish(folding);
+        assert_eq!((waits(GroupId(0)), waits(known[1])), (Some((1, 5_000)), Some((1, 5_000))));
+        assert!(
+            registry.polls_of_group(known[0]).is_some(),
+            "what is folded of one kind is not of the other"
+        );
+    }
 
     #[test]
     fn the_coldest_group_makes_room_after_a_grace() {

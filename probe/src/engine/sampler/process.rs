@@ -8,6 +8,7 @@ use taskscope_proto::v1::{self, pool::Kind};
 use super::pools::since;
 use crate::cgroup::{Cgroup, Memory};
 use crate::clock::Clock;
+use crate::engine::cpu;
 use crate::engine::listeners::{Diag, Listener, Owned};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -51,7 +52,7 @@ struct Files {
 struct Paced<T> {
     /// With the instant of the look; `None`: not looked at yet, or it cannot be told.
     seen: Option<(u64, T)>,
-    /// When it was last looked at, and how long that took.
+    /// When it was last looked at, and how much of a core's time that took.
     looked: Option<(u64, u64)>,
 }
 
@@ -67,9 +68,10 @@ impl<T> Paced<T> {
         if self.looked.is_some_and(rests) {
             return;
         }
-        let began = clock.now();
+        // Where the machine is busy the thread waits in between, which costs nobody anything.
+        let began = cpu::charged_ns(clock);
         self.seen = read().map(|value| (now_ns, value));
-        self.looked = Some((now_ns, clock.between(began, clock.now())));
+        self.looked = Some((now_ns, cpu::charged_ns(clock).saturating_sub(began)));
     }
 }
 
@@ -202,8 +204,8 @@ mod tests {
         let clock = Clock::start();
         let mut paced = Paced::default();
         paced.look(0, SECOND_NS, &clock, || {
-            let began = clock.now();
-            while clock.between(began, clock.now()) < 5_000_000 {}
+            let began = cpu::charged_ns(&clock);
+            while cpu::charged_ns(&clock) < began + 5_000_000 {}
             Some(1)
         });
         paced.look(4 * SECOND_NS, SECOND_NS, &clock, || Some(2));
@@ -211,6 +213,20 @@ mod tests {
         paced.look(3600 * SECOND_NS, SECOND_NS, &clock, || Some(3));
         paced.look(3601 * SECOND_NS, SECOND_NS, &clock, || None);
         assert_eq!(paced.seen, None, "what cannot be told any more is not shown");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_had_to_wait_is_looked_at_as_often_as_ever() {
+        let clock = Clock::start();
+        let mut paced = Paced::default();
+        paced.look(0, SECOND_NS, &clock, || {
+            // The processor is elsewhere.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Some(1)
+        });
+        paced.look(4 * SECOND_NS, SECOND_NS, &clock, || Some(2));
+        assert_eq!(paced.seen, Some((4 * SECOND_NS, 2)));
     }
 
     #[cfg(target_os = "linux")]

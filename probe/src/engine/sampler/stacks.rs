@@ -24,6 +24,8 @@ const REMEMBERED: usize = 64;
 const THREADS_EVERY_NS: u64 = 1_000_000_000;
 /// Of these, at most so many at a watcher's request.
 const THREADS_AT_ONCE: usize = 64;
+/// And so many open brackets.
+const BRACKETS_AT_ONCE: usize = 64;
 /// A thread that was not looked at for this long is no longer told of.
 const FORGET_NS: u64 = 3_000_000_000;
 /// Between two rounds of all stacks.
@@ -207,8 +209,8 @@ impl Sampler {
             match answer.stack {
                 Ok(stack) => self.seen_in(stack, target, answer.at),
                 // Said of the thread itself.
-                Err(NoStack::Blocks) if is_other => {}
-                Err(NoStack::Lost | NoStack::Blocks) => {
+                Err(NoStack::Blocks | NoStack::Sandboxed) if is_other => {}
+                Err(NoStack::Lost | NoStack::Blocks | NoStack::Sandboxed | NoStack::Unreadable) => {
                     self.engine.registry.losses.add(Reason::LostStacks, 1);
                 }
                 Err(NoStack::Over | NoStack::Off) => {}
@@ -229,6 +231,8 @@ impl Sampler {
             thread.no_stack = match why {
                 NoStack::Blocks => Some(v1::thread::NoStack::BlocksSignal),
                 NoStack::Lost => Some(v1::thread::NoStack::NoAnswer),
+                NoStack::Sandboxed => Some(v1::thread::NoStack::Sandboxed),
+                NoStack::Unreadable => Some(v1::thread::NoStack::Unreadable),
                 NoStack::Over | NoStack::Off => None,
             };
         }
@@ -399,8 +403,9 @@ impl Sampler {
         }
     }
 
-    /// Begins to take the stacks of all open brackets (of these tasks, or of all) and of the threads that may run a job nobody
-    /// follows; of the application's other threads, too, where that was asked for. `None`: it is too soon after the last time.
+    /// Begins to take the stacks of the open brackets (of these tasks, or of all), those that run longest, and of the threads
+    /// that may run a job nobody follows; of the application's other threads, too, where that was asked for. What is left out
+    /// is counted. `None`: it is too soon after the last time.
     pub(crate) fn begin_round(&mut self, now_ns: u64, query: &v1::StackQuery) -> Option<u64> {
         if !self.stacks.is_on() {
             return Some(0);
@@ -414,7 +419,11 @@ impl Sampler {
         let round = self.stacks.last_round;
         let task_ids = &query.task_ids;
         let is_wanted = |live: &&Live| task_ids.is_empty() || task_ids.contains(&live.poll.task_id);
-        let mut targets: Vec<Target> = self.live.iter().filter(is_wanted).map(Live::target).collect();
+        let open: Vec<(u64, Target)> =
+            self.live.iter().filter(is_wanted).map(|live| (live.poll.since_ns, live.target())).collect();
+        let all = open.len();
+        let mut targets = longest(open);
+        self.engine.registry.losses.add(Reason::LostStacks, (all - targets.len()) as u64);
         let mut others = Vec::new();
         if task_ids.is_empty() {
             let mut threads = self.find_threads();
@@ -546,6 +555,13 @@ impl SeenThread {
     }
 }
 
+/// Of more brackets than a round looks at, those that have been open longest.
+fn longest(mut open: Vec<(u64, Target)>) -> Vec<Target> {
+    open.sort_unstable_by_key(|&(since_ns, target)| (std::cmp::Reverse(since_ns), target));
+    open.truncate(BRACKETS_AT_ONCE);
+    open.into_iter().map(|(_, target)| target).collect()
+}
+
 /// Of more threads than are looked at, the oldest all the time and the others by turns: some may be idle, as workers of another
 /// runtime that have never polled.
 fn in_turn<T>(known: &[T], turn: usize) -> impl Iterator<Item = &T> {
@@ -584,6 +600,16 @@ mod tests {
         }
         assert!(shares.list.len() == REMEMBERED && shares.list().len() == TOLD);
         assert_eq!((shares.list()[0].stack_sid, shares.list()[0].samples), (1, 5_000));
+    }
+
+    #[test]
+    fn a_round_looks_at_the_brackets_that_run_longest_and_at_no_more_than_there_is_room_for() {
+        let of = |tid: u32| Target { tid, bracket: Some((tid as usize, 7)) };
+        let open: Vec<_> = (0..500).map(|tid| (u64::from(tid % 250), of(tid))).collect();
+        let looked = longest(open);
+        assert_eq!(looked.len(), BRACKETS_AT_ONCE);
+        assert_eq!((looked[0], looked[1], looked[BRACKETS_AT_ONCE - 1]), (of(249), of(499), of(468)));
+        assert_eq!(longest(vec![(1, of(1)), (2, of(2))]), [of(2), of(1)]);
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use libc::c_void;
 use taskscope_proto::v1::interned_stack::End;
 
+use super::super::handler::{LOADS, load, own_stack};
 use super::*;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -25,6 +27,7 @@ fn turn() -> (MutexGuard<'static, ()>, Taker) {
 /// A thread that does something until it is told to stop.
 struct Busy {
     tid: u32,
+    own: Option<(u64, u64)>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -33,7 +36,9 @@ impl Busy {
     fn with(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let (stop, tid) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stops, tells) = (Arc::clone(&stop), Arc::clone(&tid));
+        let (says, said) = sync_channel(1);
         let thread = std::thread::Builder::new().stack_size(4 << 20).spawn(move || {
+            says.send(own_stack()).expect("it waits for it");
             tells.store(crate::registry::lines::current_tid().expect("Linux tells it"), Relaxed);
             work(&stops);
         });
@@ -41,7 +46,18 @@ impl Busy {
         while tid.load(Relaxed) == 0 {
             std::thread::yield_now();
         }
-        Self { tid: tid.load(Relaxed), stop, thread: Some(thread) }
+        let own = said.recv().expect("it says it first");
+        Self { tid: tid.load(Relaxed), own, stop, thread: Some(thread) }
+    }
+
+    /// As it is known where it has said where its stack is.
+    fn known(&self) -> Thread {
+        Thread { tid: self.tid, own: self.own }
+    }
+
+    /// As it is known where it has not.
+    fn unknown(&self) -> Thread {
+        Thread { tid: self.tid, own: None }
     }
 }
 
@@ -99,7 +115,7 @@ fn digs_down<const ROOM: usize>(stop: &AtomicBool, levels: u32) -> u64 {
 fn until_in(taker: &mut Taker, busy: &Busy, function: usize, name: &str) -> Unwound {
     let mut last = None;
     for _ in 0..500 {
-        let taken = taker.take(busy.tid, 0);
+        let taken = taker.take(busy.known(), 0);
         if let Ok(taken) = &taken
             && taken.addresses.iter().any(|&at| (function as u64..function as u64 + 600).contains(&at))
         {
@@ -156,26 +172,92 @@ fn a_stack_is_copied_in_part_where_that_is_enough_and_a_long_one_at_once_while_i
     assert_eq!((taken.end, taker.known[&busy.tid].is_long), (End::Whole, true), "{taken:x?}");
     assert!(taker.handler.number >= before + 3, "for the mapping, for a part, and for all of it");
     let before = taker.handler.number;
-    assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
+    assert_eq!(taker.take(busy.known(), 0).map(|taken| taken.end), Ok(End::Whole));
     assert!(taker.copied.bytes.len() as u64 > FIRST, "{} bytes", taker.copied.bytes.len());
     assert_eq!(taker.handler.number, before + 1);
     drop(up);
-    until(|| taker.take(busy.tid, 0).is_ok() && !taker.known[&busy.tid].is_long);
+    until(|| taker.take(busy.known(), 0).is_ok() && !taker.known[&busy.tid].is_long);
     let before = taker.handler.number;
-    assert_eq!(taker.take(busy.tid, 0).map(|taken| taken.end), Ok(End::Whole));
+    assert_eq!(taker.take(busy.known(), 0).map(|taken| taken.end), Ok(End::Whole));
     assert!(taker.copied.bytes.len() as u64 <= FIRST, "{} bytes", taker.copied.bytes.len());
     assert_eq!(taker.handler.number, before + 1);
+}
+
+/// Grows the stack below what is looked at, so that it does not change from one look to the next.
+#[inline(never)]
+extern "C" fn waits_here(stop: &AtomicBool) {
+    let mut room = [7u64; 1024];
+    black_box(&mut room);
+    spins_here(stop);
+    black_box(&room);
+}
+
+#[test]
+fn what_is_loaded_is_what_the_kernel_copies() {
+    let (_turn, mut taker) = turn();
+    let busy = Busy::with(|stop| waits_here(stop));
+    let (low, high) = busy.own.expect("the C library knows it");
+    until_in(&mut taker, &busy, spins_here as *const () as usize, "spins_here");
+    let [loaded, copied] = [(busy.known(), 1), (busy.unknown(), 0)].map(|(thread, loads)| {
+        let before = LOADS.load(Relaxed);
+        taker.take(thread, 0).expect("it spins");
+        assert_eq!(LOADS.load(Relaxed) - before, loads, "{thread:?}");
+        let Copied { from, bytes, .. } = &taker.copied;
+        assert!(
+            low <= *from && from + bytes.len() as u64 <= high,
+            "{low:x} {high:x} {from:x} {}",
+            bytes.len()
+        );
+        bytes.clone()
+    });
+    // At its inner end it calls and returns; what lies outside of `waits_here` does not change.
+    let outer = loaded.len().min(copied.len()) - 2048;
+    assert!(outer > 1024 * 8 && loaded.ends_with(&copied[copied.len() - outer..]), "they differ");
+}
+
+#[test]
+fn a_stack_elsewhere_than_the_threads_own_is_left_to_the_kernel() {
+    let (_turn, mut taker) = turn();
+    let busy = Busy::with(|stop| waits_here(stop));
+    let (low, high) = busy.own.expect("the C library knows it");
+    let before = LOADS.load(Relaxed);
+    for own in [None, Some((low, low + 4096)), Some((high - 64, high)), Some((8, 4096))] {
+        let taken = taker.take(Thread { tid: busy.tid, own }, 0).expect("it spins");
+        assert_eq!(taken.end, End::Whole, "{own:x?} {taken:x?}");
+    }
+    assert_eq!(LOADS.load(Relaxed), before, "none was loaded");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_seen_and_not_touched() {
+    const PAGE: usize = 64 << 10;
+    let (_turn, _taker) = turn();
+    let anywhere = std::ptr::null_mut();
+    // SAFETY: a new mapping wherever there is room.
+    let first = unsafe {
+        let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(anywhere, 2 * PAGE, libc::PROT_READ | libc::PROT_WRITE, how, -1, 0)
+    };
+    assert_ne!(first, libc::MAP_FAILED);
+    // SAFETY: the second half of it, of which nobody knows.
+    assert_eq!(unsafe { libc::mprotect(first.byte_add(PAGE), PAGE, libc::PROT_NONE) }, 0);
+    let beyond = first as u64 + PAGE as u64;
+    assert!(load(beyond - 8_192, 8_192), "all of it can be read");
+    assert!(!load(beyond - 8_192, 8_200), "a word of it cannot");
+    assert!(!load(beyond, 64), "none of it can");
+    // SAFETY: nothing of it is used any more.
+    assert_eq!(unsafe { libc::munmap(first, 2 * PAGE) }, 0);
 }
 
 #[test]
 fn a_thread_that_has_ended_has_no_stack() {
     let (_turn, mut taker) = turn();
     let ended = Busy::with(|_| {});
-    let tid = ended.tid;
+    let thread = ended.known();
     drop(ended);
-    assert_eq!(taker.take(tid, 0), Err(Missing::Ended));
+    assert_eq!(taker.take(thread, 0), Err(Missing::Ended));
     // As if it had ended after it was looked at.
-    assert_eq!(taker.ask(tid, None, FIRST), Err(Missing::Ended));
+    assert_eq!(taker.ask(thread, None, FIRST), Err(Missing::Ended));
 }
 
 #[test]
@@ -184,7 +266,7 @@ fn threads_that_begin_and_end_all_the_time_harm_nothing() {
     let (mut found, mut ended) = (0, 0);
     for _ in 0..300 {
         let short = Busy::with(|_| spins_for(Duration::from_micros(100)));
-        match taker.take(short.tid, 0) {
+        match taker.take(short.known(), 0) {
             Ok(_) => found += 1,
             // At its end the C library blocks all signals.
             Err(Missing::Ended | Missing::Late | Missing::Blocks) => ended += 1,
@@ -208,10 +290,189 @@ fn a_thread_that_blocks_the_signal_is_not_signalled() {
         nix::sys::signal::SigSet::all().thread_block().expect("it may");
         parks_here(stop);
     });
-    until(|| taker.take(blocks.tid, 0) == Err(Missing::Blocks));
+    until(|| taker.take(blocks.known(), 0) == Err(Missing::Blocks));
     let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", blocks.tid));
     let pending = "SigPnd:\t0000000000000000";
     assert!(status.expect("it runs").contains(pending), "nothing waits for it");
+}
+
+/// Sends a thread of this process a signal that it waits for.
+fn kick(tid: u32) -> bool {
+    // SAFETY: it takes numbers; whatever thread this is waits for the signal, or is not there any more.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, libc::SIGUSR1) == 0 }
+}
+
+/// Ends a thread that waits for signals, also where the test has failed.
+struct KickAtLast(u32, Arc<AtomicBool>);
+
+impl Drop for KickAtLast {
+    fn drop(&mut self) {
+        self.1.store(true, Relaxed);
+        kick(self.0);
+    }
+}
+
+/// Takes signals out of its queue, as the one thread does that a service keeps for that.
+#[test]
+fn a_thread_that_waits_for_signals_gets_none_of_ours() {
+    let (_turn, mut taker) = turn();
+    let got = Arc::new(AtomicU64::new(0));
+    let counts = Arc::clone(&got);
+    let waits = Busy::with(move |stop| {
+        let all = nix::sys::signal::SigSet::all();
+        all.thread_block().expect("it may");
+        while !stop.load(Relaxed) {
+            let mut signal = 0;
+            // SAFETY: the set and the number are ours.
+            assert_eq!(unsafe { libc::sigwait(all.as_ref(), &raw mut signal) }, 0);
+            counts.fetch_add(1, Relaxed);
+        }
+    });
+    let in_wait = |tid| {
+        let number = libc::SYS_rt_sigtimedwait as u32;
+        crate::engine::activity::call(tid) == crate::engine::activity::Call::Number(number)
+    };
+    until(|| in_wait(waits.tid));
+    let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", waits.tid)).expect("it runs");
+    assert!(
+        status.contains("SigBlk:\t0000000000000000"),
+        "the kernel does not show that it blocks it: {status}"
+    );
+    let end = KickAtLast(waits.tid, Arc::clone(&waits.stop));
+    // Also while other signals wake it.
+    for turn in 1..=300 {
+        assert_eq!(taker.take(waits.known(), 0), Err(Missing::Blocks));
+        assert!(kick(waits.tid));
+        assert_eq!(taker.take(waits.known(), 0), Err(Missing::Blocks), "on its way out");
+        until(|| got.load(Relaxed) == turn && in_wait(waits.tid));
+    }
+    drop(end);
+    until(|| got.load(Relaxed) == 301);
+    drop(waits);
+    assert_eq!(got.load(Relaxed), 301, "none but those that were sent here");
+}
+
+#[test]
+fn a_thread_with_a_seccomp_filter_of_its_own_is_not_signalled_and_the_others_are() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let (_turn, mut taker) = turn();
+    let applied = Arc::new(AtomicBool::new(false));
+    let applies = Arc::clone(&applied);
+    let sandboxed = Busy::with(move |stop| {
+        // What the handler calls would end this whole process.
+        let calls = [libc::SYS_process_vm_readv, libc::SYS_rt_sigprocmask].map(|call| (call, vec![]));
+        let arch = std::env::consts::ARCH.try_into().expect("it runs on this processor");
+        let filter = SeccompFilter::new(calls.into(), SeccompAction::Allow, SeccompAction::KillProcess, arch);
+        let program: BpfProgram = filter.and_then(SeccompFilter::try_into).expect("the filter is right");
+        seccompiler::apply_filter(&program).expect("a thread may restrict itself");
+        applies.store(true, Relaxed);
+        parks_here(stop);
+    });
+    let other = Busy::with(|stop| spins_here(stop));
+    // One that was signalled just before would meet the filter in the handler.
+    until(|| applied.load(Relaxed));
+    for _ in 0..20 {
+        assert_eq!(taker.take(sandboxed.known(), 0), Err(Missing::Sandboxed));
+        until_in(&mut taker, &other, spins_here as *const () as usize, "spins_here");
+    }
+    // A thread ends with calls that the filter forbids: this one waits until the process does.
+    std::mem::forget(sandboxed);
+}
+
+/// On x86-64 a processor reads what may only be written; the kernel does not.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_stack_that_cannot_be_read_is_missing_and_the_others_are_taken() {
+    let (_turn, mut taker) = turn();
+    let (goes, begins) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (waits, tells) = (Arc::clone(&goes), Arc::clone(&begins));
+    let goes = AtLast(goes);
+    let unreadable = Busy::with(move |stop| {
+        let (low, high) = own_stack().expect("the C library knows it");
+        let protect = |how| {
+            // SAFETY: it is this thread's stack, which it may write before, meanwhile and after.
+            assert_eq!(unsafe { libc::mprotect(low as *mut c_void, (high - low) as usize & !4095, how) }, 0);
+        };
+        spins_here(&waits);
+        protect(libc::PROT_WRITE);
+        tells.store(true, Relaxed);
+        spins_here(stop);
+        // The C library uses it again.
+        protect(libc::PROT_READ | libc::PROT_WRITE);
+    });
+    let other = Busy::with(|stop| spins_here(stop));
+    // As long as it can be read, it is.
+    until(|| taker.take(unreadable.unknown(), 0).is_ok());
+    drop(goes);
+    until(|| begins.load(Relaxed));
+    until(|| taker.take(unreadable.unknown(), 0) == Err(Missing::Unreadable));
+    until_in(&mut taker, &other, spins_here as *const () as usize, "spins_here");
+    until(|| taker.take(unreadable.unknown(), 0) == Err(Missing::Unreadable));
+}
+
+#[test]
+fn a_handler_that_does_not_come_back_is_told() {
+    let (_turn, mut taker) = turn();
+    let busy = Busy::with(|stop| spins_here(stop));
+    until_in(&mut taker, &busy, spins_here as *const () as usize, "spins_here");
+    taker.handler.stand_still(true);
+    assert_eq!(taker.take(busy.known(), 0), Err(Missing::Late));
+    // As if it had been found so for a while.
+    taker.busy_since = taker.busy_since.and_then(|since| since.checked_sub(HELD));
+    assert_eq!(taker.take(busy.known(), 0), Err(Missing::Held));
+    taker.handler.stand_still(false);
+    until_in(&mut taker, &busy, spins_here as *const () as usize, "spins_here");
+    assert_eq!(taker.busy_since, None);
+}
+
+/// How far our handler was when that of the application ran: 1: called and not begun, 2: else.
+static INTERRUPTED: AtomicU32 = AtomicU32::new(0);
+static OURS: Mutex<Option<Handler>> = Mutex::new(None);
+
+extern "C" fn looks_at_ours(_: libc::c_int) {
+    // Nobody holds the lock but the test, before it raises the signal.
+    let ours = OURS.lock().expect("nobody panics");
+    let has_not_begun = ours.as_ref().is_some_and(Handler::has_not_begun);
+    INTERRUPTED.store(if has_not_begun { 1 } else { 2 }, Relaxed);
+}
+
+#[test]
+fn no_signal_comes_while_the_handler_runs() {
+    use nix::sys::signal::SigSet;
+    let (_turn, mut taker) = turn();
+    // Of two signals that wait the one with the smaller number is delivered first; the other one then interrupts its handler at
+    // its first instruction, unless that is kept from it.
+    let later = libc::SIGRTMAX();
+    assert!(taker.signal() < later);
+    // SAFETY: all zeroes are a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = looks_at_ours as extern "C" fn(libc::c_int) as usize;
+    // SAFETY: as above.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nobody raises this signal but the test below.
+    assert_eq!(unsafe { libc::sigaction(later, &raw const action, &raw mut before) }, 0);
+    let unblock = Arc::new(AtomicBool::new(false));
+    let unblocks = Arc::clone(&unblock);
+    let busy = Busy::with(move |stop| {
+        SigSet::all().thread_block().expect("it may");
+        spins_here(&unblocks);
+        SigSet::all().thread_unblock().expect("it may");
+        spins_here(stop);
+    });
+    let _end = AtLast(Arc::clone(&unblock));
+    until(|| taker.take(busy.known(), 0) == Err(Missing::Blocks));
+    taker.handler.request(busy.known(), None, FIRST).expect("it runs");
+    *OURS.lock().expect("nobody panics") = Some(Handler { ..taker.handler });
+    // SAFETY: the thread runs until it is joined; the signal has a handler.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), busy.tid, later) };
+    assert_eq!(sent, 0);
+    unblock.store(true, Relaxed);
+    until(|| INTERRUPTED.load(Relaxed) != 0);
+    drop(busy);
+    // SAFETY: what was there before is put back; nobody raises it any more.
+    assert_eq!(unsafe { libc::sigaction(later, &raw const before, std::ptr::null_mut()) }, 0);
+    assert_eq!(taker.handler.answer(), Answer::Done);
+    assert_eq!(INTERRUPTED.load(Relaxed), 2, "it came in between");
 }
 
 #[test]
@@ -225,9 +486,9 @@ fn a_signal_that_comes_late_does_nothing() {
         nix::sys::signal::SigSet::all().thread_unblock().expect("it may");
         spins_here(stop);
     });
-    until(|| taker.take(late.tid, 0) == Err(Missing::Blocks));
+    until(|| taker.take(late.known(), 0) == Err(Missing::Blocks));
     // It was not seen to block it.
-    assert_eq!(taker.ask(late.tid, None, FIRST), Err(Missing::Late));
+    assert_eq!(taker.ask(late.known(), None, FIRST), Err(Missing::Late));
     // The signal waits for it: there is no second one.
     unblock.store(true, Relaxed);
     let taken = until_in(&mut taker, &late, spins_here as *const () as usize, "spins_here");
@@ -258,7 +519,7 @@ fn a_thread_finds_its_errno_as_it_left_it() {
             counts.fetch_add(u64::from(nix::errno::Errno::last_raw() != 77), Relaxed);
         }
     });
-    let taken = (0..300).filter(|_| taker.take(busy.tid, 0).is_ok()).count();
+    let taken = (0..300).filter(|_| taker.take(busy.known(), 0).is_ok()).count();
     assert!(taken > 200, "{taken} of 300");
     drop(busy);
     assert_eq!(wrong.load(Relaxed), 0);
@@ -274,7 +535,7 @@ fn code_of_the_kernels_own_page_is_unwound_too() {
     });
     let mut inside = 0;
     for _ in 0..300 {
-        let Ok(taken) = taker.take(asks.tid, 0) else { continue };
+        let Ok(taken) = taker.take(asks.known(), 0) else { continue };
         let module = taken.addresses.first().and_then(|&at| taker.modules.of(at));
         inside += usize::from(module.is_some_and(|module| module.path == "[vdso]"));
         assert_eq!(taken.end, End::Whole, "{taken:x?}");
@@ -330,13 +591,16 @@ fn a_sample_takes_a_few_microseconds_of_the_thread() {
     let busy = Busy::with(|stop| {
         digs_down::<64>(stop, 20);
     });
-    let mut took: Vec<u64> = (0..300)
-        .filter_map(|_| taker.take(busy.tid, 0).ok().map(|_| clock.between(0, taker.copied.took)))
-        .collect();
-    took.sort_unstable();
-    let median_ns = took.get(took.len() / 2).copied();
-    println!("median {median_ns:?} ns in the handler");
-    assert!(median_ns.is_some_and(|ns| (1..=50_000).contains(&ns)), "{took:?}");
+    let mut medians = [busy.known(), busy.unknown()].map(|thread| {
+        let took =
+            (0..300).filter_map(|_| taker.take(thread, 0).ok().map(|_| clock.between(0, taker.copied.took)));
+        let mut took: Vec<u64> = took.collect();
+        took.sort_unstable();
+        took.get(took.len() / 2).copied().expect("there are some")
+    });
+    println!("median {} ns in the handler that loads, {} where the kernel copies", medians[0], medians[1]);
+    medians.sort_unstable();
+    assert!((1..=50_000).contains(&medians[0]) && medians[1] <= 50_000, "{medians:?}");
 }
 
 #[test]
@@ -421,8 +685,11 @@ fn thousands_of_samples_under_load_harm_nothing() {
     let clock = crate::clock::Clock::start();
     let (mut whole, mut not_whole, mut missing) = (0, 0, 0);
     for sample in 0..samples() {
-        let tid = threads[sample as usize % threads.len()].tid;
-        match taker.take(tid, clock.at(clock.now())).map(|taken| taken.end) {
+        let busy = &threads[sample as usize % threads.len()];
+        // Every other round by the kernel's copy.
+        let thread =
+            if (sample as usize / threads.len()).is_multiple_of(2) { busy.known() } else { busy.unknown() };
+        match taker.take(thread, clock.at(clock.now())).map(|taken| taken.end) {
             Ok(End::Whole) => whole += 1,
             // The loader was at work on the library that it was in.
             Ok(_) => not_whole += 1,
