@@ -162,12 +162,15 @@ impl Service {
         });
     }
 
-    /// A release build of all of it.
+    /// How long a release build of all of it takes: the faster of two, because what else is built beside one makes it slower.
     fn release_build(&self) -> Duration {
-        self.cargo(&["clean", "--quiet", "--release"], &self.hello());
-        let watch = Stopwatch::start();
-        self.cargo(&["build", "--quiet", "--release"], &self.hello());
-        watch.elapsed()
+        let build = || {
+            self.cargo(&["clean", "--quiet", "--release"], &self.hello());
+            let watch = Stopwatch::start();
+            self.cargo(&["build", "--quiet", "--release"], &self.hello());
+            watch.elapsed()
+        };
+        build().min(build())
     }
 }
 

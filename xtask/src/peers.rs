@@ -50,7 +50,8 @@ const INCIDENT_PEERS: [Peer; 3] = [
 /// An emulated machine of another kind, and what builds for it.
 const AARCH64_PEERS: [Peer; 2] = [
     Peer { program: "qemu-system-aarch64", package: "qemu-system-arm" },
-    Peer { program: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+    // The C compiler comes with it, and so do the C library's headers, which the C compiler's package only recommends.
+    Peer { program: "aarch64-linux-gnu-g++", package: "g++-aarch64-linux-gnu" },
 ];
 
 /// Installs as root. Services that a package might start are kept from starting while it runs.
