@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 use taskscope_tests::agent::{Agent, why};
-use taskscope_tests::eventually;
 use taskscope_tests::json::{list, text};
 use taskscope_tests::target::Target;
+use taskscope_tests::{eventually, is_emulated};
 
 const SOURCE: &str = "tests/src/bin/target-threads.rs";
 /// On a machine that does other things, too.
-const WITHIN: Duration = Duration::from_secs(10);
+fn within() -> Duration {
+    Duration::from_secs(if is_emulated() { 60 } else { 10 })
+}
 
 /// The line that a thread of the target says it is at.
 fn line_of(target: &Target, name: &str) -> u64 {
@@ -36,7 +38,7 @@ fn disturbed(target: &Target) -> (usize, usize) {
 /// Until its call has ended by itself twice more; gives how often it did not meanwhile.
 fn interrupted_while_nobody_asks(target: &Target) -> usize {
     let before = disturbed(target);
-    let after = eventually(WITHIN, || match disturbed(target) {
+    let after = eventually(within(), || match disturbed(target) {
         after if after.0 >= before.0 + 2 => Ok(after),
         after => Err(format!("{after:?} after {before:?}")),
     });
@@ -49,14 +51,14 @@ fn threads_that_tokio_does_not_know_are_told_at_their_line_and_only_when_somebod
     let (spins, sleeps) = (line_of(&target, "spins"), line_of(&target, "sleeps"));
     line_of(&target, "deaf");
     // A poll is stuck, its stack is taken again and again, and somebody looks at that.
-    eventually(WITHIN, || match why(&target.address) {
+    eventually(within(), || match why(&target.address) {
         (lines, 1) if lines[0].contains("target-threads.rs") => Ok(()),
         (lines, code) => Err(format!("{code}: {lines:#?}")),
     });
     assert_eq!(interrupted_while_nobody_asks(&target), 0);
     assert_eq!(disturbed(&target).1, 0, "nobody has asked for stacks yet");
 
-    let all = eventually(WITHIN, || {
+    let all = eventually(within(), || {
         let all = stacks(&target);
         for (name, line, function, state) in
             [("spins", spins, "spin", "on_cpu"), ("sleeps", sleeps, "sleep", "asleep")]
@@ -87,7 +89,10 @@ fn threads_that_tokio_does_not_know_are_told_at_their_line_and_only_when_somebod
     let own = |it: &&Value| it["thread_name"].as_str().is_some_and(|name| name.starts_with("taskscope"));
     assert_eq!(all.iter().find(own), None);
     // To ask is what disturbs, and it is over with the answer.
-    eventually(WITHIN, || if disturbed(&target).1 > 0 { Ok(()) } else { Err("not interrupted".to_owned()) });
+    eventually(
+        within(),
+        || if disturbed(&target).1 > 0 { Ok(()) } else { Err("not interrupted".to_owned()) },
+    );
     assert_eq!(interrupted_while_nobody_asks(&target), 0);
 
     let words = Agent::with(["stacks", &target.address]).run().expect_code(0);
@@ -109,7 +114,7 @@ fn a_thread_that_waits_for_signals_gets_none_of_the_probes_however_often_somebod
     line_of(&target, "signals");
     for _ in 0..20 {
         // Until it waits, and is looked at: a round leaves out what it does not come to.
-        eventually(WITHIN, || {
+        eventually(within(), || {
             let all = stacks(&target);
             let told = named(&all, "signals")?;
             assert_eq!(told["frames"], serde_json::json!([]), "{told:#}");
@@ -129,7 +134,7 @@ fn a_thread_that_waits_for_signals_gets_none_of_the_probes_however_often_somebod
 fn of_very_many_threads_the_busiest_are_told_and_the_others_counted() {
     let target = Target::program("target-threads").arg(200).start();
     line_of(&target, "spins");
-    let all = eventually(WITHIN, || {
+    let all = eventually(within(), || {
         let all = stacks(&target);
         named(&all, "spins").map(|_| all.clone())
     });

@@ -14,7 +14,7 @@ use crate::stacks::table::StackId;
 
 /// Numbers remembered as sent; beyond that those are forgotten that can never come again.
 const SENT: usize = 4096;
-/// A frame that asked for stacks leaves this long after that at the latest.
+/// A frame that asked for stacks leaves this long after its round has begun, at the latest.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Between two looks whether they are there.
 const LOOK_AGAIN_NS: u64 = 5_000_000;
@@ -119,12 +119,17 @@ impl Watcher {
     /// Until when its frame has to wait before it is looked at again whether the stacks are there that it asked for.
     pub(crate) fn wait_for_stacks(&mut self, sampler: &mut Sampler, now_ns: u64) -> Option<u64> {
         let query = self.ask.stacks.as_ref()?;
-        let (since_ns, round) = match self.round {
+        let (mut since_ns, mut round) = match self.round {
             Round::Over => return None,
             Round::NotBegun => (now_ns, None),
             Round::Begun { since_ns, round } => (since_ns, round),
         };
-        let round = round.or_else(|| sampler.begin_round(now_ns, query));
+        if round.is_none() {
+            round = sampler.begin_round(now_ns, query);
+            if round.is_some() {
+                since_ns = sampler.now_ns();
+            }
+        }
         let is_late = now_ns >= since_ns.saturating_add(PATIENCE_NS);
         if is_late || round.is_some_and(|round| sampler.is_round_over(round)) {
             if let Some(round) = round {

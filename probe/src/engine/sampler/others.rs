@@ -46,8 +46,7 @@ impl Others {
 
 impl Sampler {
     /// Looks at what they do, and gives those whose stack can be taken. `jobs` may run jobs of the pool, and are none of them.
-    pub(super) fn others(&mut self, now_ns: u64, round: u64, jobs: &[(u32, String)]) -> Vec<Target> {
-        let awake_ns = self.pauses.awake(now_ns);
+    pub(super) fn others(&mut self, round: u64, jobs: &[(u32, String)]) -> Vec<Target> {
         let runs = self.lines.iter().filter(|it| it.bracket.is_some() || it.worker.is_some() || it.polls);
         let known: HashSet<u32> = runs
             .map(|line| line.tid)
@@ -67,6 +66,7 @@ impl Sampler {
         for tid in busiest {
             // It has ended.
             let Some(look) = activity::look(tid) else { continue };
+            let awake_ns = self.pauses.awake(self.now_ns());
             let name = activity::name(tid).unwrap_or_default();
             let thread = self.stacks.threads.entry(tid).or_insert_with(|| SeenThread::new(&name, awake_ns));
             // Nothing can interrupt it there: a signal would be taken much later, and waited for in vain.

@@ -413,7 +413,6 @@ impl Sampler {
         if self.stacks.last_round_at_ns.is_some_and(|at_ns| now_ns < at_ns + ROUNDS_EVERY_NS) {
             return None;
         }
-        self.stacks.last_round_at_ns = Some(now_ns);
         self.sample(now_ns);
         self.stacks.last_round += 1;
         let round = self.stacks.last_round;
@@ -428,18 +427,21 @@ impl Sampler {
         if task_ids.is_empty() {
             let mut threads = self.find_threads();
             if query.other_threads {
-                others = self.others(now_ns, round, &threads);
+                others = self.others(round, &threads);
                 self.stacks.last_other_round = round;
             }
             let left = threads.len().saturating_sub(THREADS_AT_ONCE);
             self.engine.registry.losses.add(Reason::LostStacks, left as u64);
             threads.truncate(THREADS_AT_ONCE);
-            let awake_ns = self.pauses.awake(now_ns);
+            let awake_ns = self.pauses.awake(self.now_ns());
             for (tid, name) in &threads {
                 targets.push(Target { tid: *tid, bracket: None });
                 self.stacks.threads.entry(*tid).or_insert_with(|| SeenThread::new(name, awake_ns));
             }
         }
+        // To look at very many threads takes its time on a slow machine, and that of the stacks begins after it.
+        let now_ns = self.now_ns();
+        self.stacks.last_round_at_ns = Some(now_ns);
         let order = |target, is_other| Order {
             target,
             round: Some(round),
