@@ -23,6 +23,8 @@ pub mod stopwatch;
 pub mod target;
 pub mod watcher;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub use eventually::eventually;
 pub use report::{evidence, peer};
 
@@ -41,6 +43,12 @@ pub fn size() -> Size {
         Ok("full") => Size::Full,
         _ => Size::Small,
     }
+}
+
+/// One test of a file at a time: what is timed has the machine for itself.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the processor is an emulated one, some twenty times slower.

@@ -1,7 +1,6 @@
 //! A process that was stopped and went on says so once, and blames no poll for the time. A process that merely gets little
 //! of the CPU says no such thing.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,13 +11,10 @@ use taskscope_tests::eventually::always;
 use taskscope_tests::process::OnOneCore;
 use taskscope_tests::target::Target;
 use taskscope_tests::watcher::Watcher;
-use taskscope_tests::{Size, eventually, evidence, proc, size};
+use taskscope_tests::{Size, alone, eventually, evidence, proc, size};
 
 /// From which a poll is slow: others on the machine may keep a poll of 5 ms from the CPU, but not that long.
 const THRESHOLD_MS: u64 = 1000;
-
-/// One test at a time: each needs the machine for itself.
-static MACHINE: Mutex<()> = Mutex::new(());
 
 fn busy(workers: u32, nice: u32) -> Target {
     let target = Target::program("target-busy").arg("--threshold-ms").arg(THRESHOLD_MS);
@@ -38,7 +34,7 @@ fn request() -> WatchRequest {
 
 #[test]
 fn a_stopped_process_is_told_once_and_no_poll_is_blamed() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let length = match size() {
         Size::Small => Duration::from_millis(1500),
         Size::Full => Duration::from_secs(5),
@@ -97,7 +93,7 @@ fn a_stopped_process_is_told_once_and_no_poll_is_blamed() {
 
 #[test]
 fn a_process_that_gets_little_of_the_cpu_was_not_paused() {
-    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let length = match size() {
         Size::Small => Duration::from_secs(4),
         Size::Full => Duration::from_secs(60),

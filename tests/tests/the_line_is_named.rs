@@ -10,7 +10,7 @@ use taskscope_tests::json::{list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::{Target, TargetBuilder};
-use taskscope_tests::{Build, Size, eventually, evidence, is_emulated, peer, root, size};
+use taskscope_tests::{Build, Size, alone, eventually, evidence, is_emulated, peer, root, size};
 use tempfile::TempDir;
 
 /// Of the target, in the two packages that have it.
@@ -81,11 +81,6 @@ impl Blocked {
         let parsed = |line: &str| serde_json::from_str(line).expect("one object a line");
         let all = answer.stdout.lines().map(parsed);
         all.filter(|task: &Value| task["is_other_thread"].is_null()).collect()
-    }
-
-    /// What is lost, and why, is in it.
-    fn status(&self) -> Value {
-        Agent::with(["status", &self.target.address, "--json"]).run().expect_code(0).json()
     }
 
     /// That `way` is told at its line, and how soon.
@@ -179,18 +174,21 @@ fn debug(build: Build, what: &str) -> TargetBuilder {
 
 #[test]
 fn a_debug_build_tells_the_line_of_everything_that_blocks() {
+    let _alone = (size() == Size::Full).then(alone);
     let what = "debug";
     Blocked::start(debug(Build::Hooks, what), None, what).names_all();
 }
 
 #[test]
 fn on_stable_tokio_the_labelled_stretch_tells_it() {
+    let _alone = (size() == Size::Full).then(alone);
     let what = "debug, stable Tokio";
     Blocked::start(debug(Build::Stable, what), None, what).names_all();
 }
 
 #[test]
 fn jobs_of_the_blocking_pool_tell_theirs_with_and_without_the_wrapper() {
+    let _alone = (size() == Size::Full).then(alone);
     let mut blocked = Blocked::start(Target::program("target-blocked"), None, "jobs");
     for way in ["job", "unseen-job"] {
         let lines = blocked.block(way, "sleep");
@@ -209,7 +207,7 @@ fn jobs_of_the_blocking_pool_tell_theirs_with_and_without_the_wrapper() {
             };
             match stacks.iter().find(is_right) {
                 Some(task) if (way == "job") == (task["name"] == "job") => Ok(()),
-                _ => Err(format!("{way}: {:#?}; {}", told(&stacks), blocked.status())),
+                _ => Err(format!("{way}: {:#?}", told(&stacks))),
             }
         });
         // The next one is told apart from it.
@@ -256,6 +254,7 @@ fn a_stripped_program_tells_it_with_the_names_that_only_the_agent_has() {
     if !peer("strip") {
         return;
     }
+    let _alone = (size() == Size::Full).then(alone);
     let stripped = Stripped::of(&Build::Hooks.program("target-blocked"));
     let what = if size() == Size::Full { "workspace's release, stripped" } else { "debug, stripped" };
     let start = |names| Blocked::start(TargetBuilder::of_program(&stripped.program()), names, what);
@@ -304,6 +303,7 @@ fn releases_tell_it_however_they_were_built() {
         // Each is a build of the probe with all that it rests on.
         return;
     }
+    let _alone = (size() == Size::Full).then(alone);
     for (what, flags, variables, platform) in BUILDS {
         if let Some(platform) = platform {
             if !cfg!(target_arch = "x86_64") || !peer("rustup") {

@@ -9,7 +9,7 @@ use taskscope_tests::json::{list, text};
 use taskscope_tests::process::Process;
 use taskscope_tests::stopwatch::Stopwatch;
 use taskscope_tests::target::listening;
-use taskscope_tests::{Size, eventually, evidence, root, size};
+use taskscope_tests::{Size, alone, eventually, evidence, root, size};
 use tempfile::TempDir;
 
 const DEPENDENCY: &str = "taskscope-probe = \"0.1\"";
@@ -162,7 +162,7 @@ impl Service {
         });
     }
 
-    /// How long a release build of all of it takes: the faster of two, because what else is built beside one makes it slower.
+    /// How long a release build of all of it takes: the faster of two, because whatever else runs makes one slower.
     fn release_build(&self) -> Duration {
         let build = || {
             self.cargo(&["clean", "--quiet", "--release"], &self.hello());
@@ -184,6 +184,7 @@ fn the_readme_says_these_three_lines() {
 
 #[test]
 fn with_all_three_lines_every_task_is_a_row() {
+    let _alone = (size() == Size::Full).then(alone);
     let service = Service::new(true);
     let (_process, address) = service.start();
     let rows = eventually(Duration::from_secs(10), || {
@@ -213,6 +214,7 @@ fn with_all_three_lines_every_task_is_a_row() {
 
 #[test]
 fn without_the_third_line_what_is_missing_is_said() {
+    let _alone = (size() == Size::Full).then(alone);
     let service = Service::new(false);
     let (_process, address) = service.start();
     let rows = eventually(Duration::from_secs(10), || {
@@ -237,6 +239,7 @@ fn without_the_third_line_what_is_missing_is_said() {
 
 #[test]
 fn the_oldest_tokio_that_is_promised_will_do() {
+    let _alone = (size() == Size::Full).then(alone);
     let service = Service::new(true);
     let manifest = service.hello().join("Cargo.toml");
     let text = std::fs::read_to_string(&manifest).expect("it was written");
@@ -277,6 +280,7 @@ fn main() {
 
 #[test]
 fn schedule_latency_is_told_where_the_service_has_tokio_measure_it() {
+    let _alone = (size() == Size::Full).then(alone);
     let service = Service::new(true);
     let edit = |file: &str, from: &str, to: &str| {
         let file = service.hello().join(file);

@@ -1,5 +1,5 @@
-//! More tasks than the threshold wait in the run queues of a runtime, and through the window there were more and more: its
-//! second half began where its first had not come down to.
+//! More tasks than the threshold wait in the run queues of a runtime, and through the window there were more and more: in its
+//! second half there were never as few as in its first, and many all the time.
 
 use taskscope_proto::words;
 
@@ -7,9 +7,13 @@ use super::{S, SERVICES, about_runtime, from, rests};
 use crate::alerts::memory::{SHORT_NS, Series};
 use crate::alerts::rule::{Clock, Reading, Rule, Scene, Seen, Setting, Severity, Unit};
 
+/// The part of the threshold that waits all the time in the second half of the window.
+const LONG: f64 = 0.25;
+
 pub(crate) static RULE: Rule = Rule {
     name: "ReadyQueueGrowing",
-    about: "as many tasks as the threshold wait for a worker, and the fewest at a time have grown by half through the window",
+    about: "as many tasks as the threshold wait for a worker, and the fewest at a time have grown by half through the window, to \
+            a quarter of the threshold or more",
     unit: Unit::Count,
     defaults: &[keeps(from(Severity::Warning, 200.0).over(20 * S))],
     remembers_ns: SHORT_NS,
@@ -40,7 +44,10 @@ fn read(scene: &Scene<'_>, setting: &Setting) -> Seen {
                 continue;
             }
         };
-        if fewest_late * 2 < fewest_early * 3 || fewest_late == 0 || (ready as f64) < scene.matters_from {
+        let has_grown = fewest_late * 2 >= fewest_early * 3;
+        // A burst on a queue that is never quite empty is no growth.
+        let is_long = fewest_late as f64 >= setting.threshold * LONG;
+        if !has_grown || !is_long || (ready as f64) < scene.matters_from {
             continue;
         }
         let oldest =
@@ -125,5 +132,11 @@ mod tests {
         );
         assert_eq!(said(|_| 900), []);
         assert_eq!(said(|second| if second % 5 == 0 { 0 } else { second * 40 }), []);
+        let last_burst = |second| if second == 29 { 900 } else { 1 + second / 15 };
+        assert_eq!(
+            said(last_burst),
+            [],
+            "there are never fewer than two in the second half, and one in the first"
+        );
     }
 }
