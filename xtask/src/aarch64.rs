@@ -246,7 +246,9 @@ fn init() -> String {
         let program = wanted.program();
         let what = wanted.file.map_or("unittests src/lib.rs".to_owned(), |file| format!("tests/{file}.rs"));
         let _ = writeln!(script, "echo '     Running {what} (/t/{program}-0)'");
-        let _ = writeln!(script, "/t/{program} {} --test-threads 2 2>&1", wanted.args);
+        // A service that is to answer within a second needs both of its processors.
+        let threads = if wanted.package == "taskscope-tests" { 1 } else { 2 };
+        let _ = writeln!(script, "/t/{program} {} --test-threads {threads} 2>&1", wanted.args);
     }
     script.push_str("poweroff -f\n");
     script
