@@ -17,7 +17,7 @@ use crate::alerts::labels::Labels;
 use crate::alerts::life::Transition;
 use crate::alerts::notice::{Alert, Notice};
 use crate::alerts::rule::Silence;
-use crate::alerts::watcher::Watcher;
+use crate::alerts::watcher::{Wants, Watcher};
 use crate::config::Config;
 use crate::evidence::{Evidence, Subject};
 use crate::fleet::{self, Effect, Fleet, Forgotten, MemberId, Source, lookup};
@@ -227,8 +227,8 @@ struct Asked {
 struct Watched {
     /// `None`: it has gone.
     session: Option<Session>,
-    /// What it was last asked for, and when that may change.
-    request: WatchRequest,
+    /// What it was last asked for, of what changes; and when it may.
+    asked: Option<(Wants, bool)>,
     next_ask: Instant,
     model: Model,
     /// Whether the model is of a target that has answered, ever.
@@ -246,22 +246,20 @@ struct Watched {
 
 impl Watched {
     /// What its rules and its metrics need.
-    fn wanted(&self, histograms: bool) -> WatchRequest {
+    fn request(&mut self, histograms: bool) -> WatchRequest {
+        self.asked = Some((self.watcher.wants(&self.model), histograms));
         WatchRequest { histograms_total: histograms, ..self.watcher.request(&self.model) }
     }
 
     /// What was found makes the rules ask for more.
     fn ask_anew(&mut self, histograms: bool, now: Instant) {
-        if now < self.next_ask {
+        if now < self.next_ask || self.asked == Some((self.watcher.wants(&self.model), histograms)) {
             return;
         }
-        let wanted = self.wanted(histograms);
-        if wanted != self.request {
-            self.next_ask = now + ASK_EVERY;
-            self.request = wanted;
-            if let Some(session) = &mut self.session {
-                session.ask(self.request.clone());
-            }
+        self.next_ask = now + ASK_EVERY;
+        let request = self.request(histograms);
+        if let Some(session) = &mut self.session {
+            session.ask(request);
         }
     }
 
@@ -444,9 +442,10 @@ impl Agent {
             self.resolve(missed.map(|alert| alert.unseen(Forgotten::GivenUp.words())));
         }
         self.list(fleet::Input::Tick, now);
-        let linked = self.linked();
+        let is_due = |asked: &Asked| !asked.waiting && now >= asked.due;
+        let linked = if self.sources.iter().any(is_due) { self.linked() } else { BTreeSet::new() };
         for asked in &mut self.sources {
-            if !asked.waiting && now >= asked.due {
+            if is_due(asked) {
                 asked.waiting = true;
                 let (source, linked, listings) =
                     (asked.source.clone(), linked.clone(), self.listings.clone());
@@ -523,7 +522,7 @@ impl Agent {
         let host = self.process.host.as_deref().filter(|_| is_near);
         let watched = self.watched.entry(id).or_insert_with(|| Watched {
             session: None,
-            request: WatchRequest::default(),
+            asked: None,
             next_ask: now,
             model: Model::new(Description::default()),
             known: false,
@@ -536,8 +535,8 @@ impl Agent {
         });
         // Its rules' clocks begin at zero.
         let unknown = watched.watcher.restore(missed.into_iter().map(Alert::from).collect(), 0);
-        watched.request = watched.wanted(self.histograms);
-        let session = Session::start(target, watched.request.clone(), self.reports.clone(), now);
+        let request = watched.request(self.histograms);
+        let session = Session::start(target, request, self.reports.clone(), now);
         self.by_session.insert(session.id(), id);
         watched.session = Some(session);
         self.resolve(unknown.into_iter());

@@ -143,7 +143,7 @@ mod tests {
     fn decoded(row: &RawRow) -> TaskRow {
         let mut rows = TaskRows::default();
         columns::push(&mut rows, row);
-        columns::decode(&rows, &Strings::default()).expect("one row fits").remove(0)
+        columns::decode(&rows, &Strings::default()).expect("one row fits").next().expect("it is there")
     }
 
     proptest! {

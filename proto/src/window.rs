@@ -38,13 +38,10 @@ impl Window {
         self.rows.values_mut().for_each(|held| held.row.age_by(passed_ns));
         self.at_ns = frame.at_ns;
         let Some(window) = &frame.tasks else { return Ok(()) };
-        let rows = match &window.rows {
-            Some(rows) => columns::decode(rows, strings)?,
-            None => Vec::new(),
-        };
+        let rows = window.rows.as_ref().map(|rows| columns::decode(rows, strings)).transpose()?;
         self.rows.values_mut().for_each(|held| (held.is_fresh, held.in_order) = (false, false));
         let held = |row| Held { row, is_fresh: true, in_order: false };
-        self.rows.extend(rows.into_iter().map(|row| (row.id, held(row))));
+        self.rows.extend(rows.into_iter().flatten().map(|row| (row.id, held(row))));
         self.order = window.order.iter().copied().map(TaskId).collect();
         for id in &self.order {
             if let Some(held) = self.rows.get_mut(id) {

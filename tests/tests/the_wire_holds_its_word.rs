@@ -73,7 +73,9 @@ impl Watch {
 
     fn rows(&self, frame: &Frame) -> Vec<TaskRow> {
         let window = frame.tasks.as_ref().expect("rows were asked for");
-        columns::decode(window.rows.as_ref().expect("it has rows"), &self.strings).expect("the columns fit")
+        columns::decode(window.rows.as_ref().expect("it has rows"), &self.strings)
+            .expect("the columns fit")
+            .collect()
     }
 }
 

@@ -46,7 +46,7 @@ const NAMED_OF_SOME: u32 = 100;
 /// Rows of the tasks that have used the most CPU since they began, for rules about what they use it for; beside those that are always
 /// on a worker.
 const BUSIEST: u32 = 32;
-/// Past this many they come less often.
+/// Past this many they come less often, and everything else a little.
 const MANY_GROUPS: usize = 100;
 /// Until an agent that was restarted has begun to listen and to deliver.
 const RESTARTS_NS: u64 = 5_000_000_000;
@@ -95,6 +95,15 @@ impl Watched {
             Clock::Agent | Clock::Own => setting.window_ns.saturating_add(RESTARTS_NS),
         }
     }
+}
+
+/// See [`Watcher::wants`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wants {
+    settled: u64,
+    keep: Vec<u64>,
+    interval_ns: u64,
+    groups_every_ns: u64,
 }
 
 pub(crate) struct Watcher {
@@ -201,23 +210,39 @@ impl Watcher {
         self.watched.len()
     }
 
-    /// What to ask the target for. It changes with what was found: rows of those tasks are wanted.
-    pub(crate) fn request(&self, model: &Model) -> v1::WatchRequest {
-        let standing = self.watched.iter().enumerate().filter_map(|(position, watched)| {
-            let (filter, limit) = (watched.filter()?, watched.named());
-            Some(v1::StandingQuery { query_id: query(position), filter, for_ns: 0, limit })
-        });
-        let standing: Vec<v1::StandingQuery> = standing.take(MOST_STANDING).collect();
-        let found = standing.iter().filter_map(|it| model.found(it.query_id)).flatten().copied();
-        let mut keep: Vec<u64> = found.collect();
+    /// Settings whose rule has a standing query, as far as there is room in a request.
+    fn standing_queries(&self) -> impl Iterator<Item = (usize, &Arc<Watched>)> {
+        let all = self.watched.iter().enumerate();
+        all.filter(|(_, watched)| watched.rule.standing.is_some()).take(MOST_STANDING)
+    }
+
+    /// What changes from frame to frame of what the target is to be asked for: rows of tasks that were found are wanted.
+    pub(crate) fn wants(&self, model: &Model) -> Wants {
+        let found = self.standing_queries().filter_map(|(position, _)| model.found(query(position)));
+        let mut keep: Vec<u64> = found.flatten().copied().collect();
         keep.extend(self.at_work.tasks());
         keep.truncate(MOST_KEPT);
         keep.sort_unstable();
         keep.dedup();
-        let every_ns = if model.groups().len() > MANY_GROUPS { self.pace.many_groups_ns() } else { 0 };
+        let is_large = model.groups().len() > MANY_GROUPS;
+        Wants {
+            settled: self.settled,
+            keep,
+            interval_ns: self.pace.interval_ns(is_large),
+            groups_every_ns: self.pace.groups_ns(is_large),
+        }
+    }
+
+    /// What to ask the target for. It is the same as long as [`Watcher::wants`] is.
+    pub(crate) fn request(&self, model: &Model) -> v1::WatchRequest {
+        let Wants { settled, keep, interval_ns, groups_every_ns } = self.wants(model);
+        let standing = self.standing_queries().filter_map(|(position, watched)| {
+            let (filter, limit) = (watched.filter()?, watched.named());
+            Some(v1::StandingQuery { query_id: query(position), filter, for_ns: 0, limit })
+        });
         v1::WatchRequest {
-            request_id: self.settled,
-            interval_ns: self.pace.interval_ns(),
+            request_id: settled,
+            interval_ns,
             tasks: Some(v1::TaskQuery {
                 filter: "state!=ended".into(),
                 sort: v1::SortKey::SortBusy.into(),
@@ -225,8 +250,8 @@ impl Watcher {
                 ..Default::default()
             }),
             keep_task_ids: keep,
-            groups: Some(v1::GroupQuery { limit: GROUPS, every_ns, ..Default::default() }),
-            standing,
+            groups: Some(v1::GroupQuery { limit: GROUPS, every_ns: groups_every_ns, ..Default::default() }),
+            standing: standing.collect(),
             ..Default::default()
         }
     }

@@ -78,7 +78,8 @@ impl Asker {
         let mut strings = Strings::default();
         strings.extend(&frame.strings);
         let window = frame.tasks.as_ref().and_then(|tasks| tasks.rows.as_ref());
-        let rows = window.map_or_else(Vec::new, |rows| columns::decode(rows, &strings).expect("rows fit"));
+        let rows =
+            window.map_or_else(Vec::new, |rows| columns::decode(rows, &strings).expect("rows fit").collect());
         Answer { frame, rows, strings }
     }
 

@@ -283,7 +283,7 @@ mod tests {
         let mut strings = Strings::default();
         strings.extend(&fixture::frame().strings);
         let rows = fixture::task_window(1, 1).rows.expect("there is one");
-        columns::decode(&rows, &strings).expect("columns fit").remove(0)
+        columns::decode(&rows, &strings).expect("columns fit").next().expect("it is there")
     }
 
     fn said(row: &TaskRow) -> Vec<(&'static str, String)> {

@@ -2,6 +2,8 @@
 //! An event of the target comes at once at either pace. A pure machine; times are ns on the target's clock.
 
 const CALM_NS: u64 = 1_000_000_000;
+/// Of a target with many groups, which has more to say. What looms there is told within two seconds still.
+const CALM_LARGE_NS: u64 = 1_500_000_000;
 const HURRIED_NS: u64 = 250_000_000;
 /// Another pace is another request, after which the target sends everything anew: not for what comes and goes.
 const HURRIED_FOR_NS: u64 = 10_000_000_000;
@@ -37,14 +39,22 @@ impl Pace {
         }
     }
 
-    /// Time between rows of many groups.
-    pub(super) fn many_groups_ns(&self) -> u64 {
-        if self.grew_ns.is_some() { GROWING_GROUPS_NS } else { CALM_GROUPS_NS }
+    /// Time between rows of groups; 0: with each frame.
+    pub(super) fn groups_ns(&self, is_large: bool) -> u64 {
+        match (is_large, self.grew_ns) {
+            (false, _) => 0,
+            (true, Some(_)) => GROWING_GROUPS_NS,
+            (true, None) => CALM_GROUPS_NS,
+        }
     }
 
     /// Time between frames.
-    pub(super) fn interval_ns(&self) -> u64 {
-        if self.loomed_ns.is_some() { HURRIED_NS } else { CALM_NS }
+    pub(super) fn interval_ns(&self, is_large: bool) -> u64 {
+        match (self.loomed_ns, is_large) {
+            (Some(_), _) => HURRIED_NS,
+            (None, false) => CALM_NS,
+            (None, true) => CALM_LARGE_NS,
+        }
     }
 }
 
@@ -57,18 +67,18 @@ mod tests {
         const S: u64 = 1_000_000_000;
         let mut pace = Pace::default();
         pace.take(false, 0);
-        assert_eq!(pace.interval_ns(), CALM_NS);
+        assert_eq!([false, true].map(|is_large| pace.interval_ns(is_large)), [CALM_NS, CALM_LARGE_NS]);
         pace.take(true, S);
-        assert_eq!(pace.interval_ns(), HURRIED_NS);
+        assert_eq!([false, true].map(|is_large| pace.interval_ns(is_large)), [HURRIED_NS; 2]);
         for second in 2..11 {
             pace.take(false, second * S);
-            assert_eq!(pace.interval_ns(), HURRIED_NS, "{second} s");
+            assert_eq!(pace.interval_ns(false), HURRIED_NS, "{second} s");
         }
         pace.take(true, 11 * S);
         pace.take(false, 20 * S);
-        assert_eq!(pace.interval_ns(), HURRIED_NS);
+        assert_eq!(pace.interval_ns(false), HURRIED_NS);
         pace.take(false, 21 * S);
-        assert_eq!(pace.interval_ns(), CALM_NS);
+        assert_eq!(pace.interval_ns(false), CALM_NS);
     }
 
     #[test]
@@ -76,13 +86,14 @@ mod tests {
         const S: u64 = 1_000_000_000;
         let mut pace = Pace::default();
         pace.take_growth(false, 0);
-        assert_eq!(pace.many_groups_ns(), CALM_GROUPS_NS);
+        assert_eq!(pace.groups_ns(false), 0, "few come with each frame");
+        assert_eq!(pace.groups_ns(true), CALM_GROUPS_NS);
         pace.take_growth(true, S);
         for second in 2..61 {
             pace.take_growth(false, second * S);
-            assert_eq!(pace.many_groups_ns(), GROWING_GROUPS_NS, "{second} s");
+            assert_eq!(pace.groups_ns(true), GROWING_GROUPS_NS, "{second} s");
         }
         pace.take_growth(false, 61 * S);
-        assert_eq!(pace.many_groups_ns(), CALM_GROUPS_NS);
+        assert_eq!(pace.groups_ns(true), CALM_GROUPS_NS);
     }
 }
