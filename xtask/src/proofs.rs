@@ -132,9 +132,9 @@ impl Miri {
             // The registry's memory is never given back, so that a late store is harmless.
             .env("MIRIFLAGS", "-Zmiri-ignore-leaks");
         if let Some(home) = &self.home {
-            // Miri builds its own standard library; beside the toolchain that it is of.
+            // Miri builds its own standard library, unless it is told where one is; beside the toolchain that it is of.
             std::fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
-            command.env("MIRI_SYSROOT", home.join("miri-sysroot"));
+            command.env("XDG_CACHE_HOME", home);
         }
         Ok(command)
     }
