@@ -76,6 +76,12 @@ fn fires_within() -> Duration {
     }
 }
 
+/// That a rule fired so soon after its condition was met.
+fn in_time(rule: &str, after: Duration) {
+    assert!(after <= fires_within(), "{rule} fired {after:?} after its condition");
+    evidence(&format!("{rule} fires"), format!("{} ms after its condition", after.as_millis()));
+}
+
 /// Only this rule, at its lowest severity, which may end at once.
 fn configuration(rules: &[Value], case: &Case) -> String {
     let mut all = String::new();
@@ -129,7 +135,7 @@ fn fires(rules: &[Value], case: &Case) {
     assert_eq!(text(&firing, "alertname"), case.rule);
     let summary = text(&firing["annotations"], "summary");
     assert!(summary.contains(case.says), "{}: {summary}", case.rule);
-    assert!(after <= fires_within(), "{} fired {after:?} after its condition", case.rule);
+    in_time(case.rule, after);
     if case.rule == "TaskStuckInPoll" {
         // How long the poll had run by its own clock; both workers are blocked.
         let ran = firing["value"].as_f64().expect("a duration");
@@ -161,7 +167,6 @@ fn fires(rules: &[Value], case: &Case) {
         agent.outputs()
     );
     println!("{summary}");
-    evidence(&format!("{} fires", case.rule), format!("{} ms after its condition", after.as_millis()));
 }
 
 #[test]
@@ -223,7 +228,15 @@ fn the_sinks_that_work_tell_of_one_that_does_not() {
     let configuration = [rules, &sink("down", &down.url), &sink("well", &well.url)].concat();
     // Its memory is past a hundredth of what it may have: something to tell, which does not arrive.
     let agent = watches_itself(folder.path(), &configuration);
+    let is_told = |told: &[Value]| told.first().is_some_and(|first| first["event"] == "firing");
+    eventually(SOON, || match notices(&agent, "AgentDegraded") {
+        told if is_told(&told) => Ok(()),
+        told => Err(format!("{told:?}\n{}", agent.outputs())),
+    });
+    // It has not failed for longer than that.
+    let fails = Stopwatch::start();
     let firing = becomes(&agent, "SinkFailing", &["firing"]);
+    in_time("SinkFailing", fails.elapsed().saturating_sub(Duration::from_secs(2)));
     let summary = text(&firing[0]["annotations"], "summary");
     assert!(summary.contains("sink down fails: it answers 500"), "{summary}");
     assert_eq!(firing[0]["labels"]["service"], "taskscope-agent");
@@ -259,7 +272,9 @@ fn an_agent_that_does_not_come_to_its_work_says_so_afterwards() {
         stopped => Err(format!("stopped for {stopped:?}")),
     });
     agent.signal(Signal::CONT);
+    let late = Stopwatch::start();
     let firing = becomes(&agent, "AgentDegraded", &["firing"]);
+    in_time("AgentDegraded", late.elapsed());
     let summary = text(&firing[0]["annotations"], "summary");
     assert!(summary.starts_with("DEGRADED: the agent's loop was late for "), "{summary}");
     assert_eq!(firing[0]["labels"]["resource"], "loop");

@@ -4,8 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::Context;
-
 use crate::absences::UNSAFE;
 use crate::cargo::{Flags, cargo, target_folder};
 use crate::test::{Size, ends_well};
@@ -133,7 +131,6 @@ impl Miri {
             .env("MIRIFLAGS", "-Zmiri-ignore-leaks");
         if let Some(home) = &self.home {
             // Miri builds its own standard library, unless it is told where one is; beside the toolchain that it is of.
-            std::fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
             command.env("XDG_CACHE_HOME", home);
         }
         Ok(command)

@@ -167,6 +167,13 @@ fn frames_are_asked_for_seldom_until_a_poll_runs_long() {
     assert_eq!(asked(&played), 250 * MS);
     played.frames(1, |_| Shown::default());
     assert_eq!(asked(&played), S);
+    let wanted = |played: &Played| played.watcher.wants(&played.model);
+    let before = wanted(&played);
+    assert_eq!(before, wanted(&played));
+    let groups = v1::GroupWindow { groups: vec![v1::Group::default(); 101], ..Default::default() };
+    played.model.apply(v1::Frame { groups: Some(groups), ..Default::default() });
+    assert_eq!(asked(&played), 1_500 * MS, "one of many groups has more to say");
+    assert_ne!(before, wanted(&played));
 }
 
 #[test]
